@@ -1,0 +1,1 @@
+"""A search engine for parameter-efficient fine-tuning."""

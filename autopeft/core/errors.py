@@ -1,0 +1,48 @@
+"""Errors a user can meet, each saying where, what was expected and what came."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AutoPeftError(Exception):
+    """Bad input, found at a boundary.
+
+    Args:
+        reason: what was expected and what came.
+        where: file and key, innermost first; callers add the outer part with `inside`.
+    """
+
+    def __init__(self, reason: str, where: str = "") -> None:
+        super().__init__(f"{where}: {reason}" if where else reason)
+        self.reason = reason
+        self.where = where
+
+    def inside(self, outer: str) -> AutoPeftError:
+        """The same error seen from an outer place, such as the file that holds the key."""
+        return type(self)(self.reason, f"{outer}: {self.where}" if self.where else outer)
+
+
+class SpaceError(AutoPeftError):
+    """A search space or configuration that does not mean anything."""
+
+
+class StudyError(AutoPeftError):
+    """A study, its objectives, its data or its record that cannot be used."""
+
+
+class AttachError(AutoPeftError):
+    """A configuration that does not fit the backbone."""
+
+
+class ExportError(AutoPeftError):
+    """A trial that cannot be written in the asked form."""
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """The sentence for a name that does not exist: the known ones and the nearest."""
+    names = sorted(known)
+    nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
+    hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+    return f"unknown {kind} {str(name)!r}; known: {', '.join(names) or 'none'}{hint}"
