@@ -1,0 +1,1 @@
+"""Runs the trials of a study: in this process or on a Ray cluster."""

@@ -1,0 +1,1 @@
+"""Writes a chosen trial for the tools that will use it."""

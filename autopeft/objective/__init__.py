@@ -1,0 +1,1 @@
+"""What is optimised: objectives, dominance, rank and hypervolume."""

@@ -1,0 +1,1 @@
+"""Looks at a study: tables, plots and a page."""

@@ -1,0 +1,1 @@
+"""The durable record of trials on top of an Optuna storage."""

@@ -1,0 +1,1 @@
+"""From a configuration to a stream of reports: backbones, tasks, training, memory."""

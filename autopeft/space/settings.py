@@ -1,0 +1,35 @@
+"""The settings `train` and `backbone` of a configuration, with the names of the Hugging Face stack."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class TrainSettings(_Settings):
+    """How a configuration is trained."""
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+    batch_size: int = Field(default=32, ge=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup_ratio: float = Field(default=0.06, ge=0, lt=1)
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    label_smoothing_factor: float = Field(default=0.0, ge=0, lt=1)
+
+
+class BackboneSettings(_Settings):
+    """In which form the frozen backbone is held.
+
+    `dtype: auto` is the fastest that the device multiplies natively: bfloat16 where it has
+    instructions for it, else float32.
+    """
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    gradient_checkpointing: bool = False
