@@ -1,0 +1,42 @@
+"""One trial as the rooms above the study read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from autopeft.core.config import PeftConfig
+from autopeft.core.report import Report
+
+State = Literal["complete", "stopped", "rejected", "failed", "running", "waiting"]
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What the study knows of one trial.
+
+    Attributes:
+        number: of the trial within the study, from 0.
+        state: `complete` (trained to the last rung), `stopped` (early), `rejected` (never
+            trained: a limit is exceeded), `failed`, `running`, `waiting`.
+        config: what was, is or will be trained.
+        values: by objective, in the user's units; empty unless complete.
+        known: the objectives that are computed before training, in the user's units.
+        reports: the learning curve, in the order of training.
+        baseline: name of the fixed configuration, or None where the search proposed it.
+        error: text of a failure or the reason of a rejection, or None.
+        seconds: wall time of training and evaluation, or None where none is recorded.
+        folder: where the trained tensors lie, or None.
+    """
+
+    number: int
+    state: State
+    config: PeftConfig
+    values: Mapping[str, float] = field(default_factory=dict)
+    known: Mapping[str, float] = field(default_factory=dict)
+    reports: tuple[Report, ...] = ()
+    baseline: str | None = None
+    error: str | None = None
+    seconds: float | None = None
+    folder: str | None = None
