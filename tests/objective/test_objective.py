@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autopeft.core import catalog
+from autopeft.core.errors import StudyError
+from autopeft.objective.objective import KNOWN, Objective, load_objectives
+
+ACCURACY = {"name": "accuracy", "goal": "maximize", "reference": 0}
+PARAMS = {
+    "name": "trainable_params",
+    "goal": "minimize",
+    "known": True,
+    "scale": "log",
+    "reference": 1e8,
+}
+
+
+@pytest.mark.parametrize("goal", ["minimize", "maximize"])
+@pytest.mark.parametrize("scale", ["linear", "log"])
+@given(value=st.floats(0, 1e12))
+def test_unloss_inverts_loss(goal: str, scale: str, value: float) -> None:
+    objective = Objective("x", goal, scale=scale)
+    assert objective.unloss(objective.loss(value)) == pytest.approx(value, rel=1e-9, abs=1e-9)
+
+
+def test_a_better_value_has_a_smaller_loss() -> None:
+    assert Objective("a", "maximize").loss(0.9) < Objective("a", "maximize").loss(0.8)
+    assert Objective("a", "minimize", scale="log").loss(0) == 0
+    assert Objective("a", "minimize", scale="log").loss(999) == pytest.approx(3)
+    assert math.isnan(Objective("a", "minimize", scale="log").loss(-1))
+
+
+@pytest.mark.parametrize("name", catalog.names("objectives"))
+def test_every_document_of_the_catalog_loads(name: str) -> None:
+    objectives = load_objectives(name)
+    assert len(objectives) >= 2
+    assert all(objective.known == (objective.name in KNOWN) for objective in objectives)
+
+
+def test_the_catalog_holds_the_three_standard_sets() -> None:
+    memory = load_objectives("accuracy-params-memory")
+    assert [o.name for o in memory] == ["accuracy", "trainable_params", "peak_memory"]
+    assert [o.reference for o in memory] == [0, 1e8, 1e11]
+    assert [o.unit for o in memory] == ["", "parameters", "bytes"]
+    assert {"accuracy-params", "accuracy-memory"} <= set(catalog.names("objectives"))
+
+
+def test_a_name_a_path_a_mapping_and_a_list_mean_the_same() -> None:
+    path = catalog.find("objectives", "accuracy-params")
+    from_name = load_objectives("accuracy-params")
+    assert load_objectives(path) == load_objectives(str(path)) == from_name
+    assert load_objectives([ACCURACY, PARAMS]) == from_name
+    assert load_objectives({"name": "mine", "objectives": [ACCURACY, PARAMS]}) == from_name
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([], "at least one"),
+        ([3], r"objectives\[0\]: expected a mapping"),
+        ([{**ACCURACY, "goal": "maximise"}], r"objectives\[0\]: goal: .*did you mean 'maximize'"),
+        ([{**ACCURACY, "golas": 1}], r"objectives\[0\]: unknown key 'golas'.*did you mean 'goal'"),
+        ([{"name": "accuracy", "goal": "maximize"}], r"objectives\[0\]: reference: is missing"),
+        ([ACCURACY, ACCURACY], r"objectives\[1\]: name: 'accuracy' stands twice"),
+        ([{**ACCURACY, "known": True}], r"name: unknown known objective 'accuracy'"),
+        ([{**ACCURACY, "known": "yes"}], "known: must be true or false"),
+        ([{**ACCURACY, "scale": "ln"}], "scale: unknown scale 'ln'"),
+        ([{**ACCURACY, "reference": "0"}], "reference: must be a finite number"),
+        ([{**ACCURACY, "reference": float("nan")}], "reference: must be a finite number"),
+        ([{**ACCURACY, "name": 3}], "name: must be text"),
+        ([{**PARAMS, "reference": -1}], "reference: must not be negative"),
+    ],
+)
+def test_bad_documents_are_named(items: list[dict[str, object]], message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        load_objectives(items)
+
+
+def test_errors_name_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("objectives: [{name: accuracy, goal: up, reference: 0}]")
+    with pytest.raises(StudyError, match=r"mine\.yaml: objectives\[0\]: goal: unknown goal 'up'"):
+        load_objectives(path)
+    with pytest.raises(StudyError, match="did you mean 'accuracy-params'"):
+        load_objectives("acuracy-params")
