@@ -1,0 +1,79 @@
+"""Cuts examples into splits by class, without a text on both sides, the same everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+from datasets import Dataset
+
+from autopeft.core.errors import StudyError
+
+
+def complete(tables: dict[str, Dataset], fraction: float) -> dict[str, Dataset]:
+    """All three splits; those that are missing are cut from `train`.
+
+    Args:
+        tables: by split, with the columns `text`, perhaps `text_pair`, and `label`.
+        fraction: of the training rows that each missing split gets, at least one row a class.
+
+    Raises:
+        StudyError: too few rows are left to train on.
+    """
+    missing = [split for split in ("test", "validation") if split not in tables]
+    table = tables["train"]
+    n_classes = len(set(table["label"]))
+    wanted = max(round(fraction * len(table)), n_classes)
+    order, texts = stratified_order(table), _texts(table)
+    found, start = dict(tables), 0
+    for split in missing:
+        end = min(start + wanted, len(order))
+        while end < len(order) and texts[order[end]] == texts[order[end - 1]]:
+            end += 1
+        found[split], start = table.select(order[start:end]), end
+    if len(set(table.select(order[start:])["label"])) < 2:
+        reason = f"{len(table)} training rows are too few to cut {' and '.join(missing)} from them"
+        raise StudyError(reason, "task.data")
+    if missing:
+        found["train"] = table.select(order[start:])
+    return found
+
+
+def limited(table: Dataset, limit: int | None) -> Dataset:
+    """At most `limit` rows, in the proportions of the classes; smaller limits are nested."""
+    if limit is None or len(table) <= limit:
+        return table
+    return table.select(stratified_order(table)[:limit])
+
+
+def stratified_order(table: Dataset) -> list[int]:
+    """All rows in an order of which every beginning has the classes in proportion.
+
+    Rows of equal text follow each other. The order hangs on the texts alone, not on the order of
+    the rows.
+    """
+    texts, labels = _texts(table), list(table["label"])
+    first: dict[tuple[str, ...], Hashable] = {}
+    for text, label in zip(texts, labels, strict=True):
+        first.setdefault(text, label)
+    shuffled = sorted(first, key=_hash)
+    sizes, seen = Counter(first.values()), Counter[Hashable]()
+    place: dict[tuple[str, ...], tuple[float, int]] = {}
+    for position, text in enumerate(shuffled):
+        label = first[text]
+        place[text] = ((seen[label] + 0.5) / sizes[label], position)
+        seen[label] += 1
+    return sorted(range(len(texts)), key=lambda row: place[texts[row]])
+
+
+def _texts(table: Dataset) -> list[tuple[str, ...]]:
+    """What makes two rows the same example: the text, or both texts of a pair."""
+    columns: Sequence[list[str]] = [
+        list(table[name]) for name in ("text", "text_pair") if name in table.column_names
+    ]
+    return [tuple(text.strip() for text in row) for row in zip(*columns, strict=True)]
+
+
+def _hash(text: tuple[str, ...]) -> bytes:
+    return hashlib.blake2b("\0".join(text).encode(errors="replace"), digest_size=8).digest()
