@@ -1,0 +1,42 @@
+"""BitFit: the existing biases are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from autopeft.core.shape import LayerShape
+from autopeft.method.method import Fold, Method, Offset, Site, Weight, Weights
+
+
+@dataclass(frozen=True)
+class BitFit(Method):
+    """Adds a trained offset, zero at the start, to every existing bias of linears and norms.
+
+    The gradient of the offset is that of the bias.
+
+    References:
+        Ben Zaken et al., "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based
+        Masked Language-models", 2022, section 3.
+    """
+
+    merges: ClassVar[bool] = True
+    example: ClassVar[Mapping[str, Any]] = {}
+
+    def wanted(self) -> str:
+        return "bias"
+
+    def sites(self, layer: LayerShape) -> tuple[Site, ...]:
+        widths = {linear.role: linear.outputs for linear in layer.linears if linear.bias}
+        widths |= {norm.name: norm.width for norm in layer.norms if norm.bias}
+        return tuple(
+            Site(name, name, (Weight("bias", (width,)),), {f"{name}.bias": width})
+            for name, width in widths.items()
+        )
+
+    def part(self, site: Site, weights: Weights) -> Offset:
+        return Offset(site.at, weights["bias"])
+
+    def fold(self, site: Site, weights: Weights) -> Fold:
+        return Fold(bias=weights["bias"])

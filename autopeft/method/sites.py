@@ -1,0 +1,243 @@
+"""Finds layers, linears by role and norms in any architecture, by names, order and shapes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.pytorch_utils import Conv1D
+
+from autopeft.core.errors import AttachError
+from autopeft.core.shape import ROLES, LayerShape, Linear, Norm, Shape
+
+LINEARS = (nn.Linear, Conv1D)  # quantized linears are subclasses of nn.Linear
+
+_ATTENTION = re.compile(r"att(entio)?n", re.IGNORECASE)
+_CROSS = re.compile(r"cross|encoder_attn|EncDec", re.IGNORECASE)
+_PROJECTION = re.compile(
+    r"(?P<q>q|query|q_proj|query_proj|q_lin|q_attn)"
+    r"|(?P<k>k|key|k_proj|key_proj|k_lin)"
+    r"|(?P<v>v|value|v_proj|value_proj|v_lin)"
+    r"|(?P<fused>c_attn|qkv_proj|qkv|Wqkv)"
+)
+_FEED_FORWARD = re.compile(
+    r"(?P<fused>gate_up\w*|Wi)|(?P<gate>gate\w*|wi_0)|(?P<down>wo|Wo|down_proj|fc2|lin2)"
+)
+_ELSEWHERE = re.compile(r"(^|\.)(pos_\w+|\w*experts?\w*|router|query_key_value|in_proj)(\.|$)")
+_OUTSIDE = re.compile(r"(^|\.)(pooler|\w*head|classifier|predictions)(\.|$)")
+_STACK = re.compile(r"(^|\.)(encoder|decoder)\.")
+
+
+@dataclass(frozen=True)
+class LinearSite:
+    """A linear as a role sees it.
+
+    Attributes:
+        path: of the module inside the model.
+        columns: the outputs of the module that belong to the role; None for all of them.
+    """
+
+    shape: Linear
+    path: str
+    module: nn.Module
+    columns: slice | None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transformer layer: where its parts are.
+
+    Attributes:
+        linears: by role, in the order of `ROLES`.
+        norms: by path inside the model.
+        attentions: the modules that compute attention, by `self` and `cross`.
+    """
+
+    path: str
+    stack: str
+    linears: Mapping[str, LinearSite]
+    norms: Mapping[str, nn.Module]
+    attentions: Mapping[str, nn.Module]
+
+    def module(self, at: str) -> nn.Module:
+        """The linear of a role or the norm of a path."""
+        return self.linears[at].module if at in self.linears else self.norms[at]
+
+    def columns(self, at: str) -> slice | None:
+        """The outputs of `module(at)` that belong to the role `at`; None for all of them."""
+        return self.linears[at].columns if at in self.linears else None
+
+
+def shape_of(model: PreTrainedModel) -> Shape:
+    """The backbone as numbers; quantized weights count by their logical size.
+
+    Works on meta tensors and on bitsandbytes' quantized linears.
+
+    Raises:
+        AttachError: no transformer layers are found.
+    """
+    return Shape(tuple(_layer_shape(layer) for layer in layers_of(model)), parameters_of(model))
+
+
+def parameters_of(model: PreTrainedModel) -> int:
+    """Elements of the pretrained backbone without the task head, shared tensors counted once."""
+    logical = {
+        id(module.weight): module.in_features * module.out_features
+        for module in model.base_model.modules()
+        if isinstance(module, nn.Linear)
+    }
+    return sum(logical.get(id(p), p.numel()) for p in model.base_model.parameters())
+
+
+def layers_of(model: PreTrainedModel) -> tuple[Layer, ...]:
+    """The transformer layers in order, the encoder's before the decoder's.
+
+    Raises:
+        AttachError: none are found.
+    """
+    found = {n: m for n, m in model.named_modules() if isinstance(m, GradientCheckpointingLayer)}
+    outer = {
+        name.rsplit(".", depth)[0] for name in found for depth in range(1, name.count(".") + 1)
+    }
+    paths = [name for name in found if name not in outer]
+    if not paths:
+        reason = "has no transformer layers that can be found"
+        raise AttachError(f"{type(model).__name__} {reason}")
+    both = {_stack(path) for path in paths} >= {"encoder", "decoder"}
+    stacks = {path: _stack(path) if both else "" for path in paths}
+    paths.sort(key=lambda path: stacks[path] == "decoder")
+    edges = _edge_norms(model, paths, stacks)
+    return tuple(_layer(path, found[path], stacks[path], edges) for path in paths)
+
+
+def _stack(path: str) -> str:
+    match = _STACK.search(path)
+    return match.group(2) if match else ""
+
+
+def _layer(path: str, module: nn.Module, stack: str, edges: Mapping[str, _Edge]) -> Layer:
+    linears = {site.shape.role: site for site in _linears(path, module)}
+    attentions = {
+        kind: module.get_submodule(linears[f"{kind}.k"].path[len(path) + 1 :].rpartition(".")[0])
+        for kind in ("self", "cross")
+        if f"{kind}.k" in linears
+    }
+    norms = {f"{path}.{name}": norm for name, norm in module.named_modules() if _is_norm(norm)}
+    first = {name: edge.module for name, edge in edges.items() if edge.before == path}
+    last = {name: edge.module for name, edge in edges.items() if edge.after == path}
+    ordered = {role: linears[role] for role in ROLES if role in linears}
+    return Layer(path, stack, ordered, first | norms | last, attentions)
+
+
+def _linears(path: str, layer: nn.Module) -> Iterator[LinearSite]:
+    groups: dict[str, dict[str, nn.Module]] = {"self": {}, "cross": {}, "ffn": {}}
+    for name, module in layer.named_modules():
+        if isinstance(module, LINEARS) and not _ELSEWHERE.search(name):
+            attention = "cross" if _CROSS.search(name) else "self"
+            groups[attention if _ATTENTION.search(name) else "ffn"][name] = module
+    for group, modules in groups.items():
+        named = _feed_forward(modules) if group == "ffn" else _attention(modules)
+        for role, (name, columns) in named.items():
+            role = role if group == "ffn" else f"{group}.{role}"
+            yield _site(role, f"{path}.{name}", modules[name], columns)
+
+
+def _attention(modules: Mapping[str, nn.Module]) -> dict[str, tuple[str, slice | None]]:
+    """The modules of one attention by role; a fused one is cut into its parts.
+
+    The query is as wide as the input of the output linear; keys and values share the rest.
+    """
+    found: dict[str, str] = {}
+    for name in modules:
+        match = _PROJECTION.fullmatch(name.rsplit(".", 1)[-1])
+        found[str(match.lastgroup) if match else "o"] = name
+    roles: dict[str, tuple[str, slice | None]] = {
+        role: (name, None) for role, name in found.items() if role != "fused"
+    }
+    if "fused" in found and "o" in found:
+        fused = found["fused"]
+        query = 0 if "q" in found else features(modules[found["o"]])[0]
+        outputs = features(modules[fused])[1]
+        half = (outputs - query) // 2
+        if query:
+            roles["q"] = (fused, slice(0, query))
+        roles["k"] = (fused, slice(query, query + half))
+        roles["v"] = (fused, slice(query + half, outputs))
+    return roles
+
+
+def _feed_forward(modules: Mapping[str, nn.Module]) -> dict[str, tuple[str, slice | None]]:
+    """The modules of a feed-forward network by role; a fused gate and up is cut in two."""
+    roles: dict[str, tuple[str, slice | None]] = {}
+    for name, module in modules.items():
+        match = _FEED_FORWARD.fullmatch(name.rsplit(".", 1)[-1])
+        inputs, outputs = features(module)
+        widens = inputs < outputs or (inputs == outputs and "up" not in roles)
+        role = str(match.lastgroup) if match else "up" if widens else "down"
+        if role == "fused":
+            roles["gate"] = (name, slice(0, outputs // 2))
+            roles["up"] = (name, slice(outputs // 2, outputs))
+        else:
+            roles[role] = (name, None)
+    return roles
+
+
+def _site(role: str, path: str, module: nn.Module, columns: slice | None) -> LinearSite:
+    inputs, outputs = features(module)
+    if columns is not None:
+        outputs = columns.stop - columns.start
+    shape = Linear(role, inputs, outputs, getattr(module, "bias", None) is not None)
+    return LinearSite(shape, path, module, columns)
+
+
+def features(module: nn.Module) -> tuple[int, int]:
+    """Logical inputs and outputs of a linear."""
+    if isinstance(module, Conv1D):
+        return int(module.nx), int(module.nf)
+    assert isinstance(module, nn.Linear)
+    return module.in_features, module.out_features
+
+
+def _is_norm(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    named = type(module).__name__.lower().endswith("norm")
+    return named and isinstance(weight, nn.Parameter) and weight.dim() == 1
+
+
+@dataclass(frozen=True)
+class _Edge:
+    """A norm outside the layers; it stands `before` or `after` the layer of that path."""
+
+    module: nn.Module
+    before: str = ""
+    after: str = ""
+
+
+def _edge_norms(
+    model: PreTrainedModel, paths: list[str], stacks: Mapping[str, str]
+) -> dict[str, _Edge]:
+    """Norms of the embeddings and final norms, by path; those of heads are left out."""
+    order = {name: i for i, (name, _) in enumerate(model.named_modules())}
+    base = {id(module) for module in model.base_model.modules()}
+    edges: dict[str, _Edge] = {}
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{path}.") for path in paths)
+        if inside or not _is_norm(module) or id(module) not in base or _OUTSIDE.search(name):
+            continue
+        stack = [path for path in paths if stacks[path] == _stack(name)] or paths
+        early = "emb" in name or ("final" not in name and order[name] < order[stack[0]])
+        edges[name] = _Edge(module, before=stack[0]) if early else _Edge(module, after=stack[-1])
+    return edges
+
+
+def _layer_shape(layer: Layer) -> LayerShape:
+    linears = tuple(site.shape for site in layer.linears.values())
+    norms = tuple(
+        Norm(name, norm.get_parameter("weight").numel(), getattr(norm, "bias", None) is not None)
+        for name, norm in layer.norms.items()
+    )
+    return LayerShape(layer.stack, linears[0].inputs if linears else 0, linears, norms)
