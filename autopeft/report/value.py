@@ -1,0 +1,38 @@
+"""Values of objectives as people read them."""
+
+from __future__ import annotations
+
+import math
+
+from autopeft.objective.objective import Objective
+
+_PREFIXES = ("", "k", "M", "G", "T", "P")
+
+
+def shown(objective: Objective, value: float | None) -> str:
+    """The value in full: `62,224`, `1.61 GB`, `0.8420`, `–` for none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if objective.unit == "bytes":
+        return short(objective, value)
+    if float(value).is_integer() and abs(value) >= 2:
+        return f"{int(value):,}"
+    if objective.known:
+        return f"{value:,.4g}"
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
+
+
+def short(objective: Objective, value: float) -> str:
+    """At most three digits with a decimal prefix, as on an axis: `400k`, `1.61 GB`."""
+    power = min(int(math.log10(abs(value)) // 3), len(_PREFIXES) - 1) if abs(value) >= 1 else 0
+    number = f"{value / 1000**power:.3g}"
+    prefix = _PREFIXES[power]
+    return f"{number} {prefix}B" if objective.unit == "bytes" else f"{number}{prefix}"
+
+
+def title(objective: Objective) -> str:
+    """The name with the direction in which it improves: `accuracy ↑`, `latency (ms) ↓`."""
+    plain = objective.unit in {"", "parameters", "bytes"}
+    arrow = "↑" if objective.goal == "maximize" else "↓"
+    unit = "" if plain else f" ({objective.unit})"
+    return f"{objective.name.replace('_', ' ')}{unit} {arrow}"
