@@ -75,7 +75,7 @@ def load_backbone(
     Raises:
         StudyError: there is no such model, it has no weights, or it does not serve the task.
     """
-    target = _device(device)
+    target = target_device(device)
     dtype = _dtype(settings, fast_dtype(target))
     source = _source(reference, needs_weights=True)
     meta = meta_backbone(reference, settings, task_type=task_type, n_labels=n_labels)
@@ -91,11 +91,27 @@ def load_backbone(
     with quiet(), _seeded():
         auto = getattr(transformers, TASK_TYPES[task_type])
         model, info = _pretrained(auto, source, arguments)
-        tokenizer = _pretrained(transformers.AutoTokenizer, source, {})
+    tokenizer = load_tokenizer(reference)
     _check_loaded(info, meta.modules_to_save)
-    _set_padding(model, tokenizer)
+    for part in (model.config, model.config.get_text_config()):
+        part.pad_token_id = tokenizer.pad_token_id
     model = _finish(model, settings)
     return Backbone(model, tokenizer, meta.modules_to_save, meta.shape, dtype, target)
+
+
+def load_tokenizer(reference: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model; it pads on the right, with the end token if it has no other.
+
+    Raises:
+        StudyError: there is none.
+    """
+    with quiet():
+        source = _source(reference, needs_weights=False)
+        tokenizer = _pretrained(transformers.AutoTokenizer, source, {})
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    return tokenizer
 
 
 def meta_backbone(
@@ -163,6 +179,13 @@ def head_of(model: PreTrainedModel) -> tuple[str, ...]:
     return tuple(outside)
 
 
+def target_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
 def fast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where `device` multiplies it natively, else float32.
 
@@ -180,12 +203,6 @@ def _cpu_multiplies_bfloat16() -> bool:
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
     return bool(_BFLOAT16_FLAGS & set(text.split()))
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
 
 
 def _dtype(settings: BackboneSettings, automatic: torch.dtype) -> torch.dtype:
@@ -270,15 +287,6 @@ def _check_loaded(info: Mapping[str, Iterable[Any]], head: Sequence[str]) -> Non
             f"the checkpoint lacks {len(fresh)} tensors of the backbone, first {fresh[0]!r}",
             "model",
         )
-
-
-def _set_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Pads on the right, with the end token where the tokenizer names none for padding."""
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"
-    for part in (model.config, model.config.get_text_config()):
-        part.pad_token_id = tokenizer.pad_token_id
 
 
 def _first_line(error: Exception) -> str:

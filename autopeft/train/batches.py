@@ -1,0 +1,91 @@
+"""Token ids of a split, and batches of them with little padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase
+
+_JITTER = 0.1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples of one step on the device of the model.
+
+    Attributes:
+        inputs: arguments of the model, each (examples, tokens).
+        labels: (examples,).
+    """
+
+    inputs: Mapping[str, Tensor]
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A split as token ids.
+
+    Attributes:
+        columns: for each argument of the model one tensor (tokens,) an example.
+        padding: what fills up each argument.
+        lengths: (examples,) in tokens.
+        labels: (examples,).
+    """
+
+    columns: Mapping[str, list[Tensor]]
+    padding: Mapping[str, int]
+    lengths: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+        """The texts of `table`, cut after `max_length` tokens or at the limit of the model."""
+        texts = [list(table[n]) for n in ("text", "text_pair") if n in table.column_names]
+        limit = min(max_length, tokenizer.model_max_length)
+        encoding = tokenizer(*texts, truncation=True, max_length=limit)
+        columns = {name: [torch.tensor(row) for row in rows] for name, rows in encoding.items()}
+        padding = dict.fromkeys(columns, 0)
+        padding["input_ids"] = tokenizer.pad_token_id
+        padding["token_type_ids"] = tokenizer.pad_token_type_id
+        lengths = torch.tensor([len(row) for row in columns["input_ids"]])
+        return cls(columns, padding, lengths, torch.tensor(table["label"][:]))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, rows: Tensor, device: torch.device) -> Batch:
+        """The examples `rows` (examples,), padded to the longest of them."""
+        indices = rows.tolist()
+        inputs = {
+            name: pad_sequence([column[i] for i in indices], True, self.padding[name]).to(device)
+            for name, column in self.columns.items()
+        }
+        return Batch(inputs, self.labels[rows].to(device))
+
+
+def shuffled(lengths: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Endless epochs of row indices, `size` of similar length at a time, in random order.
+
+    Lengths are blurred by a tenth before sorting, so that no two epochs have the same batches.
+    """
+    while True:
+        noise = torch.rand(len(lengths), generator=generator)
+        batches = torch.argsort(lengths * (1 + _JITTER * noise)).split(size)
+        order = torch.randperm(len(batches), generator=generator)
+        yield from (batches[i] for i in order.tolist())
+
+
+def by_length(lengths: Tensor, max_tokens: int) -> Iterator[Tensor]:
+    """All row indices once, longest first, at most `max_tokens` with padding at a time."""
+    rows = torch.argsort(lengths, descending=True, stable=True)
+    start = 0
+    while start < len(rows):
+        size = max(1, max_tokens // int(lengths[rows[start]]))
+        yield rows[start : start + size]
+        start += size
