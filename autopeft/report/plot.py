@@ -52,6 +52,8 @@ def draw(content: Chart) -> Figure:
     _names(axes, content)
     if content.dots:
         axes.legend(loc="lower right", frameon=False, fontsize=8, labelcolor=INK)
+    else:
+        axes.text(0.5, 0.5, "no trial yet", transform=axes.transAxes, ha="center", color=MUTED)
     return figure
 
 

@@ -1,0 +1,243 @@
+"""The report of a study: one page of HTML that needs no other file and no network."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from autopeft.objective import pareto
+from autopeft.objective.objective import Objective
+from autopeft.report.baseline import Comparison, compare
+from autopeft.report.chart import chart
+from autopeft.report.front import Front, learned, losses, pick
+from autopeft.report.interactive import fragment, lines_figure, pareto_figure
+from autopeft.report.style import STYLESHEET
+from autopeft.report.summary import summary
+from autopeft.report.value import shown, title
+from autopeft.study.trial import TrialRecord
+
+FILE = "report.html"
+
+
+def write_report(
+    name: str,
+    facts: Mapping[str, object],
+    records: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    folder: str | Path,
+) -> Path:
+    """Writes `report.html` into `folder`, which is made if need be.
+
+    The page is a pure function of the arguments; every text in it is escaped.
+
+    Args:
+        name: of the study.
+        facts: what the study is, such as its model, task and search space, as rows of a table.
+        records: all trials.
+        objectives: at least one.
+        folder: where the page goes; an older page there is replaced.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        StudyError: no objective.
+    """
+    path = Path(folder) / FILE
+    text = render(name, facts, records, tuple(objectives))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def render(
+    name: str,
+    facts: Mapping[str, object],
+    records: Sequence[TrialRecord],
+    objectives: tuple[Objective, ...],
+) -> str:
+    """The text of the page."""
+    front = Front.of(records, objectives)
+    figure = fragment(pareto_figure(chart(records, objectives)), library=True)
+    sections = [
+        f"<h1>{_text(name)}</h1>",
+        _facts(facts, records, objectives),
+        _section("Pareto front", figure + _front_table(front)),
+        _section("Against the standards", _baselines(records, objectives)),
+        _section("Learning curves", _curves(records, objectives, front)),
+        _section("Hypervolume", _hypervolume(records, objectives)),
+        _section("All trials", _trial_table(records, objectives)),
+    ]
+    return _PAGE.format(title=_text(name), style=STYLESHEET, body="\n".join(sections))
+
+
+def hypervolumes(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[float]:
+    """The hypervolume after each trial of the study, in the space of losses.
+
+    Only complete trials add to it; the corner is the reference of each objective.
+    """
+    corner = [o.loss(o.reference) for o in objectives]
+    rows: list[list[float]] = []
+    volumes: list[float] = []
+    for record in sorted(records, key=lambda record: record.number):
+        if record.state == "complete":
+            rows.append(losses(record, objectives))
+        volumes.append(pareto.hypervolume(rows, corner) if rows else 0.0)
+    return volumes
+
+
+def _facts(
+    facts: Mapping[str, object], records: Sequence[TrialRecord], objectives: Sequence[Objective]
+) -> str:
+    states = Counter(record.state for record in records)
+    seconds = sum(record.seconds or 0.0 for record in records)
+    rows: dict[str, object] = dict(facts)
+    rows["objectives"] = ", ".join(title(objective) for objective in objectives)
+    rows["trials"] = ", ".join(f"{n} {state}" for state, n in states.most_common()) or "none"
+    rows["time in trials"] = f"{seconds / 60:.1f} min"
+    lines = (f"<dt>{_text(key)}</dt><dd>{_text(value)}</dd>" for key, value in rows.items())
+    return f"<dl>{''.join(lines)}</dl>"
+
+
+def _front_table(front: Front) -> str:
+    if not front.trials:
+        return "<p>No trial is complete yet.</p>"
+    knee = pick(front, "knee").number if len(front.trials) > 2 else None
+    rows = [
+        [
+            _number(t, mark=" knee" if t.number == knee else ""),
+            *_values(t, front.objectives),
+            _what(t),
+        ]
+        for t in front.trials
+    ]
+    return _table(["trial", *map(title, front.objectives), "configuration"], rows)
+
+
+def _baselines(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> str:
+    """How the search fares against each baseline, in words and in a table."""
+    if {objective.known for objective in objectives} != {True, False}:
+        return "<p>A comparison needs a learned objective and a known one.</p>"
+    found = compare(records, objectives)
+    if not found:
+        return "<p>No baseline is complete.</p>"
+    quality = learned(objectives)
+    cost = next(objective for objective in objectives if objective.known)
+    won = sum(1 for each in found if each.gain is not None and each.gain > 0)
+    words = (
+        f"At no more {_plain(cost)} the search has a better {_plain(quality)} than {won} of "
+        f"{len(found)} baselines."
+    )
+    names = ["baseline", _plain(quality), _plain(cost)]
+    names += ["best found at no more", "gain", "cheapest found at least as good"]
+    rows = [_beside(each, quality, cost) for each in found]
+    return f"<p>{_text(words)}</p>{_table(names, rows)}"
+
+
+def _beside(each: Comparison, quality: Objective, cost: Objective) -> list[str]:
+    gain = "–" if each.gain is None else f"{each.gain:+.4f}"
+    tone = "" if not each.gain else " class=good" if each.gain > 0 else " class=bad"
+    values = [shown(o, each.baseline.values[o.name]) for o in (quality, cost)]
+    rival, cheaper = (
+        "–" if r is None else f"{shown(o, r.values[o.name])} (trial {r.number})"
+        for r, o in ((each.rival, quality), (each.cheaper, cost))
+    )
+    cells = [_text(each.baseline.baseline), *map(_text, values), _text(rival)]
+    return [*cells, f"<span{tone}>{_text(gain)}</span>", _text(cheaper)]
+
+
+def _curves(records: Sequence[TrialRecord], objectives: Sequence[Objective], front: Front) -> str:
+    """One plot per metric: the front's trials in colour, the others faint."""
+    strong = {trial.number for trial in front.trials[:6]}
+    ordered = sorted(records, key=lambda record: (record.number not in strong, record.number))
+    wanted = [objective.name for objective in objectives if not objective.known]
+    parts = []
+    for metric in dict.fromkeys([*wanted, "validation_loss", "train_loss"]):
+        lines = [line for record in ordered if (line := _curve(record, metric))]
+        if lines:
+            coloured = sum(1 for record in ordered if record.number in strong and record.reports)
+            figure = lines_figure(lines, "epochs", metric.replace("_", " "), strong=coloured)
+            parts.append(fragment(figure, library=False))
+    return "".join(parts) or "<p>No report yet.</p>"
+
+
+def _curve(record: TrialRecord, metric: str) -> tuple[str, list[float], list[float]] | None:
+    """Name, epochs and values of one trial, None where it does not report the metric."""
+    reports = [report for report in record.reports if metric in report.metrics]
+    if not reports:
+        return None
+    values = [report.metrics[metric] for report in reports]
+    return f"trial {record.number}", [report.fidelity for report in reports], values
+
+
+def _hypervolume(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> str:
+    volumes = hypervolumes(records, objectives)
+    if not any(volumes):
+        return "<p>No trial lies within the reference point yet.</p>"
+    lines = [("hypervolume", list(range(1, len(volumes) + 1)), volumes)]
+    return fragment(lines_figure(lines, "trials", "hypervolume", strong=1), library=False)
+
+
+def _trial_table(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> str:
+    rows = []
+    for record in records:
+        seconds = "–" if record.seconds is None else f"{record.seconds:.1f}"
+        state = f'<span class="{_text(record.state)}">{_text(record.state)}</span>'
+        cells = [_number(record), state, *_values(record, objectives), seconds, _what(record)]
+        rows.append([*cells, _text(record.error or "")])
+    names = ["trial", "state", *map(title, objectives), "seconds", "configuration", "error"]
+    return _table(names, rows) if rows else "<p>No trial yet.</p>"
+
+
+def _values(record: TrialRecord, objectives: Sequence[Objective]) -> list[str]:
+    """The values of the objectives, from the plan where the trial is not complete."""
+    values = {**record.known, **record.values}
+    return [_text(shown(objective, values.get(objective.name))) for objective in objectives]
+
+
+def _number(record: TrialRecord, mark: str = "") -> str:
+    label = f"{record.baseline or ''}{mark}".strip()
+    return f"{record.number} <small>{_text(label)}</small>" if label else str(record.number)
+
+
+def _what(record: TrialRecord) -> str:
+    train = ", ".join(
+        f"{key} {value}" for key, value in (*record.config.train, *record.config.backbone)
+    )
+    return f"<code>{_text(summary(record.config))}</code><small>{_text(train)}</small>"
+
+
+def _plain(objective: Objective) -> str:
+    return objective.name.replace("_", " ")
+
+
+def _section(heading: str, body: str) -> str:
+    return f"<section><h2>{_text(heading)}</h2>{body}</section>"
+
+
+def _table(names: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of plain names over cells that are escaped already."""
+    head = "".join(f"<th>{_text(name)}</th>" for name in names)
+    body = "".join(f"<tr>{''.join(f'<td>{c}</td>' for c in row)}</tr>" for row in rows)
+    return f"<div class=wide><table><tr>{head}</tr>{body}</table></div>"
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body><main>
+{body}
+</main></body>
+</html>
+"""
