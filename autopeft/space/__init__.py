@@ -1,1 +1,20 @@
-"""The DSL: YAML or Python becomes a `SearchSpace`; a configuration is a space with no choice left."""
+"""The DSL: YAML or Python to a `SearchSpace`; a configuration is a space with no choice left."""
+
+from autopeft.space.bound import BoundSpace
+from autopeft.space.domain import choice, integer, real, subset
+from autopeft.space.placement import Adapter, BitFit, Lora, Prefix
+from autopeft.space.space import Layers, SearchSpace
+
+__all__ = [
+    "Adapter",
+    "BitFit",
+    "BoundSpace",
+    "Layers",
+    "Lora",
+    "Prefix",
+    "SearchSpace",
+    "choice",
+    "integer",
+    "real",
+    "subset",
+]

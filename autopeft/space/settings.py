@@ -1,4 +1,4 @@
-"""The settings `train` and `backbone` of a configuration, with the names of the Hugging Face stack."""
+"""The settings `train` and `backbone` of a configuration, named as in the Hugging Face stack."""
 
 from __future__ import annotations
 

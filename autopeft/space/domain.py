@@ -1,0 +1,153 @@
+"""The leaves of a space that are still open, and the tree that holds them.
+
+A node of the tree is a plain value (scalar or tuple), a domain, or a `Tree` of named nodes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Scope = Literal["space", "group", "layer"]
+SCOPES: tuple[Scope, ...] = ("space", "group", "layer")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of `items`; an item may itself be a domain, a tree or a tuple of trees."""
+
+    items: tuple[Any, ...]
+    per: Scope | None = None
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, both included, on a grid of `step` where there is one.
+
+    Attributes:
+        log: equal ratios count as equal distances.
+        integer: whole numbers only; then `step` is at least 1.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+    integer: bool = False
+    per: Scope | None = None
+
+    @property
+    def grid(self) -> tuple[float, ...] | None:
+        """All values, ascending; None for a continuous range."""
+        if self.step is None:
+            return None
+        n = math.floor((self.high - self.low) / self.step + 1e-9) + 1
+        values = (self.low + i * self.step for i in range(n))
+        return tuple(round(v) if self.integer else float(f"{v:.12g}") for v in values)
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        if self.grid is None:
+            return self.low <= value <= self.high
+        return any(math.isclose(value, g, rel_tol=1e-9, abs_tol=1e-12) for g in self.grid)
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Any subset of `items`; of the groups of layers where `items` is None."""
+
+    items: tuple[Any, ...] | None
+    per: Scope | None = None
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A mapping whose values are nodes, in the order of writing."""
+
+    entries: tuple[tuple[str, Any], ...]
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key, _ in self.entries)
+
+    def __getitem__(self, key: str) -> Any:
+        return dict(self.entries)[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The node under `key`, or `default`."""
+        return dict(self.entries).get(key, default)
+
+
+Domain = Choice | Range | Subset
+
+
+def is_open(node: Any) -> bool:
+    """Whether any leaf of the node is still a domain."""
+    if isinstance(node, Tree):
+        return any(is_open(value) for _, value in node.entries)
+    if isinstance(node, tuple):
+        return any(is_open(item) for item in node)
+    return isinstance(node, Domain)
+
+
+def dump(node: Any) -> Any:
+    """The node as a document, the inverse of parsing."""
+    if isinstance(node, Tree):
+        return {key: dump(value) for key, value in node.entries}
+    if isinstance(node, tuple):
+        return [dump(item) for item in node]
+    if isinstance(node, Choice):
+        return {"choice": [dump(item) for item in node.items], **_per(node.per)}
+    if isinstance(node, Subset):
+        items = "groups" if node.items is None else list(node.items)
+        return {"subset": items, **_per(node.per)}
+    if isinstance(node, Range):
+        return _dump_range(node)
+    return node
+
+
+def _dump_range(node: Range) -> Mapping[str, Any]:
+    number = int if node.integer else float
+    document: dict[str, Any] = {
+        "int" if node.integer else "float": [number(node.low), number(node.high)]
+    }
+    if node.log:
+        document["log"] = True
+    if node.step is not None and not (node.integer and node.step == 1):
+        document["step"] = number(node.step)
+    return {**document, **_per(node.per)}
+
+
+def _per(scope: Scope | None) -> dict[str, str]:
+    return {} if scope is None else {"per": scope}
+
+
+def choice(*items: Any, per: Scope | None = None) -> dict[str, Any]:
+    """One of `items`, in Python."""
+    return {"choice": [list(i) if isinstance(i, tuple) else i for i in items], **_per(per)}
+
+
+def integer(
+    low: int, high: int, *, log: bool = False, step: int = 1, per: Scope | None = None
+) -> dict[str, Any]:
+    """A whole number from `low` to `high`, both included, in Python."""
+    return dict(_dump_range(Range(low, high, log, step, True, per)))
+
+
+def real(
+    low: float,
+    high: float,
+    *,
+    log: bool = False,
+    step: float | None = None,
+    per: Scope | None = None,
+) -> dict[str, Any]:
+    """A number from `low` to `high`, both included, in Python."""
+    return dict(_dump_range(Range(low, high, log, step, False, per)))
+
+
+def subset(items: Any = "groups", *, per: Scope | None = None) -> dict[str, Any]:
+    """Any subset of `items`, or of the groups of layers, in Python."""
+    return {"subset": items if isinstance(items, str) else list(items), **_per(per)}
