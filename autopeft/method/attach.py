@@ -16,7 +16,7 @@ from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
 from autopeft.method import attention, hook
 from autopeft.method.method import Context, Part, Weight
-from autopeft.method.registry import Placed, describe, place
+from autopeft.method.registry import METHODS, Placed, describe, place
 from autopeft.method.sites import Layer, layers_of, shape_of
 
 _MARK = "autopeft_attached"
@@ -161,10 +161,12 @@ class Attached:
         """
         if not self._active:
             raise AttachError("the configuration is no longer on the model")
-        for placement in self.unmergeable():
-            merges = next(p.method.merges for p in self._placed if p.placement == placement)
-            reason = "does not merge into quantized linears" if merges else "does not merge"
-            raise AttachError(f"{reason}; left out: {self._names_unmergeable()}", placement.method)
+        refused = self.unmergeable()
+        if refused:
+            names = "; ".join(map(describe, refused))
+            quantized = any(METHODS[placement.method].merges for placement in refused)
+            why = " (quantized linears take no LoRA)" if quantized else ""
+            raise AttachError(f"cannot be merged into the backbone{why}", names)
         for placed in self._placed:
             self._fold(placed)
         self._release()
@@ -182,9 +184,6 @@ class Attached:
     def _release(self) -> None:
         self._active = False
         self._backbone.undo.close()
-
-    def _names_unmergeable(self) -> str:
-        return "; ".join(map(describe, self.unmergeable()))
 
     def _merges(self, placed: Placed) -> bool:
         weight = self._backbone.layers[placed.layer].module(placed.site.at).get_parameter("weight")

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from autopeft.core.errors import AttachError
+from autopeft.method import METHODS
+from tests.backbones import ARCHITECTURES, inputs, logits, tiny
+from tests.contracts.method import attached, restores_the_backbone, stir
+
+WITHOUT_BIAS = ("llama", "t5", "phi3", "mistral")
+EVERY_SITE = {
+    "lora": {"targets": ("q", "k", "v", "o", "gate", "up", "down")},
+    "adapter": {"at": "both"},
+    "prefix": {},
+    "bitfit": {},
+}
+PAIRS = [
+    (method, architecture)
+    for method in sorted(METHODS)
+    for architecture in (*ARCHITECTURES, "phi3", "mistral")
+    if not (method == "bitfit" and architecture in WITHOUT_BIAS)
+]
+
+
+@pytest.mark.parametrize(("method", "architecture"), PAIRS)
+def test_every_method_learns_at_every_site(method: str, architecture: str) -> None:
+    model, batch = tiny(architecture), inputs(architecture)
+    plain = logits(model, batch)
+    on = attached(method, model)
+    stir(on)
+    trained = logits(model, batch)
+    assert not torch.allclose(trained, plain, atol=1e-4)
+    trained.square().mean().backward()
+    reached = {name: weight.grad is not None for name, weight in on.trainable().items()}
+    assert all(reached.values()), reached
+    assert all(weight.grad.abs().max() > 0 for weight in on.trainable().values())
+
+
+@pytest.mark.parametrize(("method", "architecture"), PAIRS)
+def test_detaching_restores_every_architecture(method: str, architecture: str) -> None:
+    restores_the_backbone(method, architecture)
+
+
+@pytest.mark.parametrize("architecture", sorted(WITHOUT_BIAS))
+def test_a_backbone_without_biases_takes_no_bitfit(architecture: str) -> None:
+    with pytest.raises(AttachError, match="has a bias"):
+        attached("bitfit", tiny(architecture))
+
+
+@pytest.mark.parametrize("method", ["adapter", "bitfit", "lora"])
+def test_disentangled_attention_takes_all_but_prefixes(method: str) -> None:
+    restores_the_backbone(method, "deberta-v2")
+
+
+def test_disentangled_attention_takes_no_prefix() -> None:
+    model = tiny("deberta-v2")
+    with pytest.raises(AttachError, match="AttentionInterface, which prefixes need"):
+        attached("prefix", model)
+    attached("lora", model).detach()
+
+
+@pytest.mark.parametrize("method", ["lora", "adapter", "bitfit"])
+def test_lone_position_embeddings_do_not_disturb_the_input_of_a_sublayer(method: str) -> None:
+    model, batch = tiny("deberta-v2"), inputs("deberta-v2")
+    on = attached(method, model)
+    stir(on)
+    together = logits(model, batch)
+    alone = logits(model, {name: t[1:2, :6] for name, t in batch.items()})
+    assert torch.allclose(together[1:2], alone, atol=1e-5)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+
+from autopeft.method import METHODS
+from autopeft.method.lora import Lora
+from autopeft.method.method import Fold, Site, Weight, Weights
+from tests.contracts.method import (
+    CHECKS,
+    counts_what_it_trains,
+    merges_or_says_why,
+    round_trips,
+    starts_as_promised,
+    trains_all_and_only_its_own,
+)
+
+Check = Callable[[str, str], None]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("architecture", ["bert", "gpt2", "bart"])
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_method_keeps_its_promises(method: str, architecture: str, check: Check) -> None:
+    check(method, architecture)
+
+
+class StartsElsewhere(Lora):
+    def sites(self, layer):
+        return tuple(
+            replace(site, weights=tuple(replace(w, draw="normal", scale=1.0) for w in site.weights))
+            for site in super().sites(layer)
+        )
+
+
+class ForgetsScaling(Lora):
+    def fold(self, site: Site, weights: Weights) -> Fold:
+        return Fold(weight=weights["B"] @ weights["A"])
+
+
+class TrainsInVain(Lora):
+    def sites(self, layer):
+        spare = Weight("spare", (3,))
+        return tuple(replace(s, weights=(*s.weights, spare)) for s in super().sites(layer))
+
+
+@dataclass(frozen=True)
+class Understated(Weight):
+    @property
+    def elements(self) -> int:
+        return 1
+
+
+class Undercounts(Lora):
+    def sites(self, layer):
+        return tuple(
+            replace(site, weights=tuple(Understated(**vars(w)) for w in site.weights))
+            for site in super().sites(layer)
+        )
+
+
+class Overstates(Lora):
+    def sites(self, layer):
+        return tuple(replace(s, changes={**s.changes, "o": 1}) for s in super().sites(layer))
+
+
+class NeverMerges(Lora):
+    merges = False
+
+
+class StartsAtIdentity(METHODS["prefix"]):  # type: ignore[misc]
+    identity_at_start = True
+
+
+class HidesState(Lora):
+    made = 0
+
+    def part(self, site: Site, weights: Weights):
+        HidesState.made += 1
+        hidden = {**weights, "B": weights["B"] + 0.1 * HidesState.made}
+        return super().part(site, hidden)
+
+
+class CutsGradient(Lora):
+    def part(self, site: Site, weights: Weights):
+        frozen = {name: weight.detach() for name, weight in weights.items()}
+        return super().part(site, frozen)
+
+
+@pytest.mark.parametrize(
+    ("broken", "check"),
+    [
+        (StartsElsewhere, starts_as_promised),
+        (StartsAtIdentity, starts_as_promised),
+        (ForgetsScaling, merges_or_says_why),
+        (TrainsInVain, trains_all_and_only_its_own),
+        (Undercounts, counts_what_it_trains),
+        (Overstates, counts_what_it_trains),
+        (HidesState, round_trips),
+        (CutsGradient, trains_all_and_only_its_own),
+    ],
+)
+def test_kit_fails_on_a_broken_method(broken, check: Check, monkeypatch) -> None:
+    monkeypatch.setitem(METHODS, "broken", broken)
+    with pytest.raises((AssertionError, RuntimeError)):
+        check("broken", "bert")
+
+
+def test_kit_accepts_a_method_that_says_it_does_not_merge(monkeypatch) -> None:
+    monkeypatch.setitem(METHODS, "unmerged", NeverMerges)
+    merges_or_says_why("unmerged", "bert")

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers as tf
+
+from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.errors import AttachError
+from autopeft.method import METHODS, attach, shape_of
+from tests.backbones import inputs, logits, tiny
+from tests.contracts.method import assert_same, fingerprint, stir
+
+SETTINGS = {
+    "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+    "int8": {"load_in_8bit": True},
+}
+
+
+@pytest.fixture(params=sorted(SETTINGS))
+def quantized(request: pytest.FixtureRequest, tmp_path: Path) -> tf.PreTrainedModel:
+    tiny("bert", hidden_size=64, intermediate_size=128).save_pretrained(tmp_path)
+    skip = ["classifier", "pooler"]
+    config = tf.BitsAndBytesConfig(**SETTINGS[request.param], llm_int8_skip_modules=skip)
+    load = tf.AutoModelForSequenceClassification.from_pretrained
+    return load(tmp_path, quantization_config=config, device_map="cpu", dtype=torch.float32)
+
+
+def config(*methods: str) -> PeftConfig:
+    return PeftConfig.of([Placement.of(name, [0, 1], METHODS[name].example) for name in methods])
+
+
+def test_shape_is_the_logical_one(quantized: tf.PreTrainedModel) -> None:
+    plain = tiny("bert", hidden_size=64, intermediate_size=128)
+    assert shape_of(quantized) == shape_of(plain)
+
+
+def test_every_method_trains(quantized: tf.PreTrainedModel) -> None:
+    before = fingerprint(quantized)
+    on = attach(quantized, config(*METHODS), modules_to_save=("classifier",))
+    stir(on)
+    logits(quantized.train(), inputs("bert")).square().mean().backward()
+    quantized.eval()
+    for name, weight in on.trainable().items():
+        assert weight.grad is not None, name
+        assert weight.grad.abs().max() > 0, name
+    on.detach()
+    assert_same(before, fingerprint(quantized))
+
+
+def test_low_rank_branches_do_not_merge(quantized: tf.PreTrainedModel) -> None:
+    on = attach(quantized, config("bitfit", "lora"))
+    stir(on)
+    assert [placement.method for placement in on.unmergeable()] == ["lora"]
+    with pytest.raises(AttachError, match=r"lora on layers 0, 1: .*quantized"):
+        on.merge()

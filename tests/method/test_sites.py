@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers as tf
+from torch import nn
+
+from autopeft.core.errors import AttachError
+from autopeft.core.shape import Linear, Norm
+from autopeft.method.sites import layers_of, shape_of
+from tests.backbones import ARCHITECTURES, LAYERS, inputs, tiny
+
+SELF = ["self.q", "self.k", "self.v", "self.o"]
+CROSS = ["cross.q", "cross.k", "cross.v", "cross.o"]
+PLAIN, GATED = ["up", "down"], ["up", "gate", "down"]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "roles"),
+    [
+        ("bert", SELF + PLAIN),
+        ("roberta", SELF + PLAIN),
+        ("distilbert", SELF + PLAIN),
+        ("deberta-v2", SELF + PLAIN),
+        ("gpt2", SELF + PLAIN),
+        ("vit", SELF + PLAIN),
+        ("llama", SELF + GATED),
+        ("qwen2", SELF + GATED),
+        ("mistral", SELF + GATED),
+        ("phi3", SELF + GATED),
+        ("t5", SELF + CROSS + PLAIN),
+        ("bart", SELF + CROSS + PLAIN),
+    ],
+)
+def test_roles_of_the_last_layer(architecture: str, roles: list[str]) -> None:
+    layer = shape_of(tiny(architecture)).layers[-1]
+    assert [linear.role for linear in layer.linears] == roles
+    assert layer.width == 32
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_shapes_are_those_of_the_forward_pass(architecture: str) -> None:
+    model = tiny(architecture)
+    seen: dict[nn.Module, tuple[int, int]] = {}
+    for layer in layers_of(model):
+        for site in layer.linears.values():
+            site.module.register_forward_hook(
+                lambda m, x, y: seen.update({m: (x[0].shape[-1], y.shape[-1])})
+            )
+    model(**inputs(architecture))
+    for layer in layers_of(model):
+        total: dict[nn.Module, int] = {}
+        for site in layer.linears.values():
+            assert site.shape.inputs == seen[site.module][0]
+            total[site.module] = total.get(site.module, 0) + site.shape.outputs
+        assert total == {module: seen[module][1] for module in total}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_bias_and_norm_of_the_layers_is_found(architecture: str) -> None:
+    model = tiny(architecture)
+    shape = shape_of(model)
+    assert len(shape.layers) == LAYERS * (2 if architecture in ("t5", "bart") else 1)
+    found = sum(linear.bias for layer in shape.layers for linear in layer.linears)
+    fused = 2 * LAYERS if architecture == "gpt2" else 0
+    inside = [layer.path for layer in layers_of(model)]
+    linears = [
+        name
+        for name, p in model.named_parameters()
+        if any(name.startswith(f"{path}.") for path in inside)
+        and name.endswith(".bias")
+        and "norm" not in name.lower()
+        and "ln_" not in name
+    ]
+    assert found - fused == len(linears)
+
+
+def test_stacks_are_named_only_where_there_are_two() -> None:
+    assert [layer.stack for layer in shape_of(tiny("bart")).layers] == [
+        "encoder",
+        "encoder",
+        "decoder",
+        "decoder",
+    ]
+    assert {layer.stack for layer in shape_of(tiny("bert")).layers} == {""}
+    assert {layer.stack for layer in shape_of(tiny("llama")).layers} == {""}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "layer", "name", "bias"),
+    [
+        ("bert", 0, "bert.embeddings.LayerNorm", True),
+        ("distilbert", 0, "distilbert.embeddings.LayerNorm", True),
+        ("gpt2", -1, "transformer.ln_f", True),
+        ("llama", -1, "model.norm", False),
+        ("vit", -1, "vit.layernorm", True),
+        ("t5", LAYERS - 1, "encoder.final_layer_norm", False),
+        ("t5", -1, "decoder.final_layer_norm", False),
+        ("bart", 0, "model.encoder.layernorm_embedding", True),
+        ("bart", LAYERS, "model.decoder.layernorm_embedding", True),
+    ],
+)
+def test_norms_at_the_edges(architecture: str, layer: int, name: str, bias: bool) -> None:
+    norms = shape_of(tiny(architecture)).layers[layer].norms
+    assert Norm(name, 32, bias) in norms
+    assert norms[0 if layer in (0, LAYERS) and "emb" in name else -1].name == name
+
+
+def test_norms_of_heads_are_left_out() -> None:
+    config = tf.ModernBertConfig(
+        vocab_size=99,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        pad_token_id=0,
+        norm_bias=True,
+    )
+    model = tf.AutoModelForSequenceClassification.from_config(config)
+    names = {norm.name for layer in shape_of(model).layers for norm in layer.norms}
+    assert "model.final_norm" in names
+    assert "head.norm" not in names
+
+
+def test_fused_projections_are_cut_by_role() -> None:
+    layer = layers_of(tiny("gpt2"))[0]
+    fused = [layer.linears[f"self.{role}"] for role in "qkv"]
+    assert len({site.module for site in fused}) == 1
+    assert [site.columns for site in fused] == [slice(0, 32), slice(32, 64), slice(64, 96)]
+    grouped = layers_of(tiny("phi3"))[0]
+    assert [grouped.linears[f"self.{role}"].shape.outputs for role in "qkv"] == [32, 16, 16]
+    assert grouped.linears["self.v"].columns == slice(48, 64)
+    assert grouped.linears["gate"].columns == slice(0, 48)
+    assert grouped.linears["up"].columns == slice(48, 96)
+
+
+def test_meta_and_real_models_have_one_shape() -> None:
+    with torch.device("meta"):
+        empty = tf.AutoModelForSequenceClassification.from_config(tiny("bert").config)
+    assert shape_of(empty) == shape_of(tiny("bert"))
+
+
+def test_tied_tables_count_once_and_heads_not_at_all() -> None:
+    model = tiny("bert")
+    assert shape_of(model).parameters == sum(p.numel() for p in model.bert.parameters())
+    t5 = tiny("t5")
+    assert shape_of(t5).parameters == sum(p.numel() for p in t5.parameters())
+
+
+def test_linear_shape() -> None:
+    layer = shape_of(tiny("qwen2")).layers[0]
+    assert layer.linear("self.k") == Linear("self.k", 32, 16, True)
+    assert layer.linear("self.o") == Linear("self.o", 32, 32, False)
+
+
+def test_models_without_layers_are_refused() -> None:
+    config = tf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1])
+    with pytest.raises(AttachError, match="has no transformer layers"):
+        shape_of(tf.AutoModelForImageClassification.from_config(config))
