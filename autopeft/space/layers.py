@@ -17,6 +17,11 @@ Groups = tuple[tuple[str, tuple[int, ...]], ...]
 _SELECTOR = re.compile(r"(?:(encoder|decoder)\.?)?(?:(-?\d+)(?:-(-?\d+))?)?")
 
 
+def is_selector(item: int | str) -> bool:
+    """Whether `item` has the form of a selector of layers."""
+    return bool(_SELECTOR.fullmatch(str(item).replace(" ", ""))) or item == "all"
+
+
 def select(selector: int | str, shape: Shape, where: str) -> tuple[int, ...]:
     """The layers that `0-5`, `-2`, `encoder.0-5`, `decoder` or `all` names.
 

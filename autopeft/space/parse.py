@@ -140,17 +140,17 @@ def _placement(raw: Mapping[str, Any], where: str) -> Tree:
     if method not in METHODS:
         raise SpaceError(unknown("method", method, METHODS), f"{where}.method")
     options = METHODS[method].options
-    entries: list[tuple[str, Any]] = [("method", method)]
-    for key, value in raw.items():
-        if key == "where":
-            entries.append((key, parse_where(value, f"{where}.where")))
-        elif key in options:
-            entries.append((key, parse_node(value, f"{where}.{key}", options[key].check)))
-        elif key != "method":
+    for key in raw:
+        if key not in (*options, "method", "where"):
             raise SpaceError(unknown(f"option of {method}", key, [*options, "where"]), where)
+    entries: list[tuple[str, Any]] = [("method", method)]
     for key, option in options.items():
-        if option.required and key not in raw:
+        if key in raw:
+            entries.append((key, parse_node(raw[key], f"{where}.{key}", option.check)))
+        elif option.required:
             raise SpaceError(f"{method} needs {key}: {option.expects}", where)
+    if "where" in raw:
+        entries.append(("where", parse_where(raw["where"], f"{where}.where")))
     return Tree(tuple(entries))
 
 

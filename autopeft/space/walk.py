@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from autopeft.core.errors import SpaceError
 from autopeft.core.shape import Shape
 from autopeft.space.dimension import Dimension
 from autopeft.space.domain import Choice, Range, Scope, Subset, Tree
-from autopeft.space.layers import Groups, known_group, select_all
+from autopeft.space.layers import Groups, is_selector, known_group, select_all
 from autopeft.space.placement import METHODS
 
 Choose = Callable[[Dimension], Any]
@@ -171,14 +170,10 @@ def covers(node: Any, here: Here, names: tuple[str, ...], shape: Shape, path: st
     """Whether a plain `where` (all, names of groups, or layers) holds for a layer."""
     if node == "all":
         return True
-    if any(item in names for item in node if isinstance(item, str)):
-        return here.group in [known_group(item, names, path) for item in node]
-    try:
-        return here.layer in select_all(node, shape, path)
-    except SpaceError:
-        if all(isinstance(item, str) and not item[:1].isdigit() for item in node) and names:
-            known_group(node[0], names, path)
-        raise
+    strangers = [item for item in node if item not in names and not is_selector(item)]
+    if strangers or any(item in names for item in node):
+        return here.group in [known_group(item, names, path) for item in [*strangers, *node]]
+    return here.layer in select_all(node, shape, path)
 
 
 def check_where(node: Any, names: tuple[str, ...], shape: Shape, path: str) -> None:

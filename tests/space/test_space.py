@@ -1,0 +1,228 @@
+"""Spaces load, dump, count, sample and invert exactly."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from autopeft.core.catalog import names
+from autopeft.core.config import PeftConfig
+from autopeft.space import Adapter, BitFit, Layers, Lora, Prefix, SearchSpace, choice, real, subset
+from autopeft.space.distinct import outcomes
+
+SPACES = names("search_spaces")
+FIXED = ["lora", "houlsby", "pfeiffer", "parallel", "mam", "bitfit", "prefix", "s4-model"]
+
+
+def points(bound):
+    """Every configuration, one for each way to fill the domains that are asked for."""
+    return list(outcomes(bound.follow, bound.walk))
+
+
+SIZES = st.lists(st.sampled_from([0, 2, 4, 8]), min_size=1, max_size=3, unique=True)
+SCOPES = st.sampled_from([None, "space", "group", "layer"])
+
+
+@st.composite
+def domains(draw, values):
+    scope = draw(SCOPES)
+    return {"choice": values, **({"per": scope} if scope else {})}
+
+
+@st.composite
+def wheres(draw, n_groups):
+    names = [f"g{i + 1}" for i in range(n_groups)]
+    return draw(
+        st.sampled_from(
+            [
+                "all",
+                {"subset": "groups"},
+                names[:1],
+                {"first": {"choice": [1, 3]}},
+                {"last": 2},
+                {"choice": [names[-1:], "all"]},
+                [0, "-1"],
+            ]
+        )
+    )
+
+
+@st.composite
+def entries(draw, n_groups):
+    kind = draw(st.sampled_from(["lora", "adapter", "bitfit", "either"]))
+    where = draw(wheres(n_groups))
+    if kind == "bitfit":
+        return {"method": "bitfit", "where": where}
+    if kind == "adapter":
+        return {"method": "adapter", "size": draw(domains(draw(SIZES))), "where": where}
+    lora = {"method": "lora", "r": draw(domains(draw(SIZES)))}
+    if draw(st.booleans()):
+        lora["targets"] = {"subset": ["q", "v"]}
+    if kind == "lora":
+        return {**lora, "where": where}
+    return {"choice": [lora, [{"method": "bitfit"}, {"method": "prefix", "length": 3}], None]}
+
+
+@st.composite
+def spaces(draw):
+    n_groups = draw(st.integers(1, 3))
+    patterns = draw(
+        st.lists(
+            st.sampled_from(["uniform", "increasing", "decreasing", "bottleneck"]),
+            min_size=1,
+            max_size=3,
+            unique=True,
+        )
+    )
+    return SearchSpace(
+        layers={
+            "groups": n_groups,
+            "pattern": {"choice": patterns},
+            "tuned": draw(st.sampled_from(["all", {"subset": "groups"}])),
+        },
+        place=draw(st.lists(entries(n_groups), min_size=1, max_size=2)),
+        train=draw(st.sampled_from([{}, {"batch_size": {"choice": [8, 16]}}])),
+    )
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(spaces())
+def test_distinct_configurations_equal_the_listed_ones(space):
+    bound = space.on(4)
+    if bound.assignments > 3000:
+        return
+    listed = {config for config in points(bound) if config.placements}
+    assert bound.configurations == len(listed)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(spaces(), st.integers(0, 2**32 - 1))
+def test_points_invert(space, seed):
+    bound = space.on(4)
+    rng = np.random.default_rng(seed)
+    config = bound.sample(rng)
+    assert config in bound
+    vector = bound.encode(config)
+    assert bound.decode(vector) == config
+    assert ((vector >= 0) & (vector <= 1)).all()
+    other = bound.decode(rng.random(len(vector)))
+    assert bound.decode(bound.encode(other)) == other
+    for neighbour in bound.neighbours(config, rng, 3):
+        assert neighbour != config
+        assert neighbour in bound
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(spaces())
+def test_load_dump_load_is_the_identity(space):
+    assert SearchSpace.load(space.to_dict()) == space
+    assert SearchSpace.load(SearchSpace.load(space.to_dict()).to_dict()) == space
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_catalog_loads_dumps_and_inverts(name):
+    space = SearchSpace.load(name)
+    assert SearchSpace.load(space.to_dict()) == space
+    assert space.is_configuration == (name in [*FIXED, "head-only"])
+    if space.budget.entries:
+        return
+    bound = space.on(6)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        config = bound.sample(rng)
+        assert bound.decode(bound.encode(config)) == config
+        assert PeftConfig.from_dict(config.to_dict()) == config
+        assert SearchSpace.load(config.to_dict()).on(6).build(lambda d: None) == config
+
+
+def test_published_size_of_autopeft():
+    bound = SearchSpace.load("autopeft").on(12)
+    assert bound.assignments == 5_451_776
+    assert bound.configurations == 5_446_350
+
+
+def test_assignments_are_the_product_of_the_domains():
+    bound = SearchSpace.load("layer-mix").on(6)
+    assert bound.assignments == 5 * (2 * 4) ** 4 * 4**4 * 3**4 * 2**4
+    assert bound.assignments == math.prod(len(d.values or (0,)) for d in bound.dimensions.values())
+    assert bound.continuous == ["train.learning_rate"]
+
+
+def test_fill_spaces_count_what_a_listing_counts():
+    space = SearchSpace.load(
+        {
+            "layers": {"groups": 2, "pattern": {"choice": ["uniform", "increasing"]}},
+            "budget": {
+                "trainable_params": 1000,
+                "allocation": {"choice": ["uniform", "increasing"]},
+            },
+            "place": [
+                {"method": "lora", "r": "fill", "where": {"subset": "groups"}},
+                {"method": "prefix", "length": "fill", "where": {"subset": "groups"}},
+            ],
+        }
+    )
+
+    def cost(method, options, layer):
+        return 10 * options["r"] if method == "lora" else 6 * options["length"]
+
+    from autopeft.core.shape import LayerShape, Shape
+
+    shape = Shape(tuple(LayerShape("", 1, (), ()) for _ in range(5)), 10_000)
+    bound = space.on(shape, cost)
+    listed = {config for config in points(bound) if config.placements}
+    assert bound.configurations == len(listed)
+    for config in listed:
+        total = sum(
+            cost(p.method, dict(p.options), None) * len(p.layers) for p in config.placements
+        )
+        assert total <= 1000
+        assert bound.decode(bound.encode(config)) == config
+
+
+def test_python_and_yaml_are_one_language():
+    python = SearchSpace(
+        layers=Layers(4, pattern=choice("uniform", "spindle"), tuned=subset()),
+        place=[
+            Lora(r=choice(0, 4, 8), targets=choice(["q", "v"], ["q", "k", "v", "o"])),
+            Adapter(size=choice(0, 8, per="space")),
+            Prefix(length=4, where={"last": 2}),
+            BitFit(where=subset()),
+        ],
+        train={"learning_rate": real(1e-4, 1e-2, log=True)},
+    )
+    document = {
+        "layers": {
+            "groups": 4,
+            "pattern": {"choice": ["uniform", "spindle"]},
+            "tuned": {"subset": "groups"},
+        },
+        "place": [
+            {
+                "method": "lora",
+                "r": {"choice": [0, 4, 8]},
+                "targets": {"choice": [["q", "v"], ["q", "k", "v", "o"]]},
+            },
+            {"method": "adapter", "size": {"choice": [0, 8], "per": "space"}},
+            {"method": "prefix", "length": 4, "where": {"last": 2}},
+            {"method": "bitfit", "where": {"subset": "groups"}},
+        ],
+        "train": {"learning_rate": {"float": [1e-4, 1e-2], "log": True}},
+    }
+    assert SearchSpace.load(document) == python
+
+
+def test_equal_architectures_are_equal_values():
+    def config(*place):
+        return SearchSpace(place=list(place)).on(4).build(lambda d: None)
+
+    lora = {"method": "lora", "r": 8}
+    assert config({**lora, "targets": ["v", "q"]}) == config(lora)
+    assert config(lora, {"method": "adapter", "size": 0}) == config(lora)
+    assert config({**lora, "where": "0-1"}, {**lora, "where": [2, -1]}) == config(lora)
+    assert config({**lora, "where": {"first": 0}}) == config()
+    assert config(lora, lora) != config(lora)
+    assert config(lora).key == config({**lora, "targets": ["v", "q"]}).key
+    assert config({**lora, "r": 4}).key != config(lora).key
