@@ -1,0 +1,137 @@
+"""The model card of an exported folder: README.md as model hubs read it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autopeft.core.config import PeftConfig, thaw
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card says beside the configuration.
+
+    Attributes:
+        base_model: the reference of the backbone, as its user gave it.
+        task: type of the task, such as `text-classification`.
+        data: the reference of the data.
+        study: name of the study.
+        trial: number of the trial, or None.
+        metrics: by name, as measured on the data's validation or test part.
+        counts: by name, such as `trainable_params`; bytes for memory.
+    """
+
+    base_model: str
+    task: str = ""
+    data: str = ""
+    study: str = ""
+    trial: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, float] = field(default_factory=dict)
+
+
+def card(library: str, config: PeftConfig, facts: CardFacts, usage: str) -> str:
+    """The text of README.md, with front matter.
+
+    Args:
+        library: the one that loads the folder.
+        config: what was trained.
+        facts: about its training.
+        usage: Python code that loads the folder.
+    """
+    front = yaml.safe_dump(_front_matter(library, config, facts), sort_keys=False)
+    sections = [
+        f"---\n{front}---\n\n# {_title(facts)}",
+        _origin(facts),
+        "## Configuration\n\n" + _placements(config),
+        _settings(config),
+        _numbers("Metrics", facts.metrics),
+        _numbers("Size", facts.counts),
+        f"## How to load\n\n```python\n{usage}\n```",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _front_matter(library: str, config: PeftConfig, facts: CardFacts) -> dict[str, Any]:
+    front: dict[str, Any] = {"library_name": library}
+    if _HUB_ID.fullmatch(facts.base_model) and not Path(facts.base_model).exists():
+        front["base_model"] = facts.base_model
+    if facts.task:
+        front["pipeline_tag"] = _PIPELINES.get(facts.task, facts.task)
+    methods = sorted({placement.method for placement in config.placements})
+    return front | {"tags": ["autopeft", "parameter-efficient-fine-tuning", *methods]}
+
+
+def _title(facts: CardFacts) -> str:
+    trial = "" if facts.trial is None else f", trial {facts.trial}"
+    return f"{facts.study or _name(facts.base_model)}{trial}"
+
+
+def _origin(facts: CardFacts) -> str:
+    text = f"Fine-tuned from `{_name(facts.base_model)}`"
+    text += f" for {facts.task}" if facts.task else ""
+    text += f" on `{_name(facts.data)}`" if facts.data else ""
+    return f"{text} with a configuration found by autopeft."
+
+
+def _name(reference: str) -> str:
+    """The reference, of a folder or file only its last part."""
+    return (
+        reference.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+        if _local(reference)
+        else reference
+    )
+
+
+def _local(reference: str) -> bool:
+    return reference.startswith(("/", ".", "~")) or "\\" in reference
+
+
+def _placements(config: PeftConfig) -> str:
+    if not config.placements:
+        return "Only the task head is trained."
+    rows = [
+        f"| {p.method} | {_layers(p.layers)} | {_options(thaw(p.options))} |"
+        for p in config.placements
+    ]
+    return "\n".join(["| method | layers | options |", "|---|---|---|", *rows])
+
+
+def _settings(config: PeftConfig) -> str:
+    settings = thaw(config.train) | thaw(config.backbone)
+    return f"Trained with {_options(settings)}." if settings else ""
+
+
+def _layers(layers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, layers))
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    texts = (f"{key} {_option(value)}" for key, value in options.items() if value is not None)
+    return ", ".join(texts) or "–"
+
+
+def _option(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _numbers(heading: str, numbers: Mapping[str, float]) -> str:
+    if not numbers:
+        return ""
+    rows = [f"| {name} | {_number(value)} |" for name, value in numbers.items()]
+    return "\n".join([f"## {heading}\n", "| name | value |", "|---|---|", *rows])
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:.4f}"
+
+
+_PIPELINES = {"causal-lm": "text-generation", "seq2seq-lm": "text2text-generation"}

@@ -1,0 +1,112 @@
+"""What an export format is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.errors import AttachError, ExportError
+from autopeft.method.attach import Attached, attach
+from autopeft.method.registry import Placed, place
+from autopeft.method.sites import Layer, layers_of, shape_of
+from autopeft.train.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A configuration with its trained tensors and the backbone that they belong to.
+
+    Attributes:
+        state: `Attached.state_dict()` after training, the head included.
+    """
+
+    backbone: Backbone
+    config: PeftConfig
+    state: Mapping[str, Tensor]
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model of the backbone."""
+        return self.backbone.model
+
+    @contextmanager
+    def attached(self) -> Iterator[Attached]:
+        """The backbone with the trained tensors on it, and as it was afterwards.
+
+        Raises:
+            ExportError: the tensors are not those of the configuration on this backbone.
+        """
+        attached = attach(self.model, self.config, modules_to_save=self.backbone.modules_to_save)
+        try:
+            attached.load_state_dict(self.state)
+            yield attached
+        except AttachError as error:
+            raise ExportError(f"the trained tensors do not fit: {error}") from error
+        finally:
+            attached.detach()
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the model has a head whose size is the number of labels."""
+        return type(self.model).__name__.endswith("Classification")
+
+    def placed(self) -> tuple[tuple[Placed, Layer], ...]:
+        """Every site of the configuration with its layer in the model."""
+        layers = layers_of(self.model)
+        return tuple((p, layers[p.layer]) for p in place(self.config, shape_of(self.model)))
+
+    def weights(self, placed: Placed) -> dict[str, Tensor]:
+        """The trained tensors of one site by their names at it."""
+        return {w.name: self.state[f"{placed.key}.{w.name}"] for w in placed.site.weights}
+
+
+def path_of(layer: Layer, at: str) -> str:
+    """The path inside the model of the linear of a role, or of a norm, which is its name."""
+    return layer.linears[at].path if at in layer.linears else at
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a format cannot hold a configuration.
+
+    Attributes:
+        placement: the one in the way, None where the backbone is.
+        reason: the rest of a sentence that begins with it.
+    """
+
+    placement: Placement | None
+    reason: str
+
+
+class Exporter(ABC):
+    """One format of a folder with a trained configuration.
+
+    Attributes:
+        library: the one that loads the folder.
+    """
+
+    library: ClassVar[str]
+
+    @abstractmethod
+    def obstacles(self, trained: Trained) -> tuple[Obstacle, ...]:
+        """Everything that keeps `trained` from this format; empty where it can be written."""
+
+    @abstractmethod
+    def write(self, trained: Trained, folder: Path) -> None:
+        """Fills the empty `folder`, where there is no obstacle; leaves the backbone as it was.
+
+        Raises:
+            ExportError: the tensors are not those of the configuration on this backbone.
+        """
+
+    @abstractmethod
+    def usage(self, trained: Trained, base_model: str) -> str:
+        """Python code that loads the folder `FOLDER`, for the model card."""

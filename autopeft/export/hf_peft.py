@@ -1,0 +1,216 @@
+"""A folder that HF peft loads on its own, for what HF peft can express."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import peft
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers.pytorch_utils import Conv1D
+
+from autopeft.export.exporter import Exporter, Obstacle, Trained, path_of
+from autopeft.method.attach import Attached
+from autopeft.method.bitfit import BitFit
+from autopeft.method.lora import Lora
+from autopeft.method.registry import build
+from autopeft.method.sites import features
+
+TASKS = {
+    "ForSequenceClassification": ("SEQ_CLS", ("classifier", "score")),
+    "ForTokenClassification": ("TOKEN_CLS", ("classifier", "score")),
+    "ForQuestionAnswering": ("QUESTION_ANS", ("qa_outputs",)),
+    "ForCausalLM": ("CAUSAL_LM", ()),
+    "LMHeadModel": ("CAUSAL_LM", ()),
+    "ForConditionalGeneration": ("SEQ_2_SEQ_LM", ()),
+}
+"""By the end of the model's class: HF peft's task type and the modules it always saves."""
+
+REASONS = {
+    "adapter": "HF peft has no bottleneck adapters",
+    "prefix": "HF peft's prefix has one length for all layers and shifts the positions of the text",
+}
+NO_TARGETS = "dummy-target-modules"
+"""HF peft's own mark for a LoRA configuration without LoRA."""
+
+_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class _LowRank:
+    """The change scaling * B A of one module: A (r, inputs), B (outputs, r)."""
+
+    a: Tensor
+    b: Tensor
+    scaling: float
+
+    @property
+    def rank(self) -> int:
+        return self.a.shape[0]
+
+    @property
+    def alpha(self) -> float:
+        return self.scaling * self.rank
+
+    def plus(self, other: _LowRank) -> _LowRank:
+        """The sum, whose rank is the sum of ranks and whose scaling is 1."""
+        b = torch.cat([self.b * self.scaling, other.b * other.scaling], dim=1)
+        return _LowRank(torch.cat([self.a, other.a]), b, 1.0)
+
+
+class HFPeft(Exporter):
+    """`adapter_config.json` and `adapter_model.safetensors`, as `PeftModel.from_pretrained` reads.
+
+    LoRA is a `LoraConfig` with a rank and an alpha per module; several placements on one module,
+    and those on parts of a fused one, become one LoRA of their ranks' sum. BitFit is the biases
+    themselves under `bias: all`, which replace those of the base model at loading. The head is
+    `modules_to_save`. A configuration with neither LoRA nor BitFit is a folder with the head alone.
+
+    References:
+        Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, equation 3.
+    """
+
+    library: ClassVar[str] = "peft"
+
+    def obstacles(self, trained: Trained) -> tuple[Obstacle, ...]:
+        return tuple(
+            Obstacle(placement, REASONS.get(placement.method, "HF peft has no such method"))
+            for placement in trained.config.placements
+            if not isinstance(build(placement), Lora | BitFit)
+        )
+
+    def write(self, trained: Trained, folder: Path) -> None:
+        with trained.attached() as attached:
+            low_rank, biases = _low_rank(trained), _biases(trained)
+            heads = _heads(trained)
+            tensors = _head_tensors(attached, heads)
+        for path, change in low_rank.items():
+            tensors[f"{path}.lora_A.weight"] = change.a
+            tensors[f"{path}.lora_B.weight"] = change.b
+        for path, bias in biases.items():
+            tensors[f"{path}.base_layer.bias" if path in low_rank else f"{path}.bias"] = bias
+        named = {f"{_PREFIX}{name}": t.cpu().contiguous() for name, t in tensors.items()}
+        config = _lora_config(trained, low_rank, heads, bias="all" if biases else "none")
+        text = json.dumps(config, indent=2, sort_keys=True)
+        (folder / "adapter_config.json").write_text(text, encoding="utf-8")
+        save_file(named, folder / "adapter_model.safetensors", {"format": "pt"})
+
+    def usage(self, trained: Trained, base_model: str) -> str:
+        auto = type(trained.model).__name__
+        labels = f", num_labels={trained.model.config.num_labels}" if trained.has_labels else ""
+        return (
+            f"from peft import PeftModel\nfrom transformers import {auto}\n\n"
+            f'model = {auto}.from_pretrained("{base_model}"{labels})\n'
+            'model = PeftModel.from_pretrained(model, "FOLDER").eval()'
+        )
+
+
+def _low_rank(trained: Trained) -> dict[str, _LowRank]:
+    """The LoRA of every module that has one, by path."""
+    found: dict[str, _LowRank] = {}
+    for placed, layer in trained.placed():
+        if not isinstance(placed.method, Lora):
+            continue
+        site, weights = layer.linears[placed.site.at], trained.weights(placed)
+        b = weights["B"]
+        if site.columns is not None:
+            whole = b.new_zeros(features(site.module)[1], b.shape[1])
+            whole[site.columns] = b
+            b = whole
+        change = _LowRank(weights["A"], b, placed.method.scaling)
+        found[site.path] = found[site.path].plus(change) if site.path in found else change
+    return found
+
+
+def _biases(trained: Trained) -> dict[str, Tensor]:
+    """The trained biases themselves by path of their modules, in float32."""
+    found: dict[str, Tensor] = {}
+    for placed, layer in trained.placed():
+        if not isinstance(placed.method, BitFit):
+            continue
+        at = placed.site.at
+        path = path_of(layer, at)
+        if path not in found:
+            found[path] = layer.module(at).get_parameter("bias").detach().float().clone()
+        offset = trained.weights(placed)["bias"].to(found[path].device)
+        found[path][layer.columns(at) or slice(None)] += offset
+    return found
+
+
+def _heads(trained: Trained) -> list[str]:
+    """Every module that HF peft will save whole; it finds them by the end of their names."""
+    _, always = _task(trained)
+    wanted = (*trained.backbone.modules_to_save, *always)
+    return sorted(
+        name for name, _ in trained.model.named_modules() if name and name.endswith(wanted)
+    )
+
+
+def _head_tensors(attached: Attached, heads: Iterable[str]) -> dict[str, Tensor]:
+    return {
+        f"{path}.{name}": tensor.detach().clone()
+        for path in heads
+        for name, tensor in attached.model.get_submodule(path).state_dict().items()
+    }
+
+
+def _lora_config(
+    trained: Trained, low_rank: Mapping[str, _LowRank], heads: list[str], bias: str
+) -> dict[str, Any]:
+    """The content of `adapter_config.json`: the commonest rank and alpha, and the exceptions."""
+    ranks = {path: change.rank for path, change in low_rank.items()}
+    alphas = {path: _whole(change.alpha) for path, change in low_rank.items()}
+    dropouts = [
+        dict(p.options)["lora_dropout"] for p in trained.config.placements if p.method == "lora"
+    ]
+    task, _ = _task(trained)
+    config = peft.LoraConfig(
+        r=_commonest(ranks.values()),
+        lora_alpha=_commonest(alphas.values()),
+        rank_pattern=_exceptions(ranks),
+        alpha_pattern=_exceptions(alphas),
+        lora_dropout=max(dropouts, default=0.0),
+        target_modules=sorted(low_rank) or NO_TARGETS,
+        fan_in_fan_out=any(isinstance(trained.model.get_submodule(p), Conv1D) for p in low_rank),
+        modules_to_save=heads or None,
+        bias=bias,
+        task_type=task,
+        inference_mode=True,
+        base_model_name_or_path=trained.model.name_or_path,
+        auto_mapping=None if task else _auto_mapping(trained),
+    )
+    plain = {key: sorted(v) if isinstance(v, set) else v for key, v in config.to_dict().items()}
+    return plain | {"peft_version": peft.__version__}
+
+
+def _task(trained: Trained) -> tuple[str | None, tuple[str, ...]]:
+    name = type(trained.model).__name__
+    found = (task for end, task in TASKS.items() if name.endswith(end))
+    return next(found, (None, ()))
+
+
+def _auto_mapping(trained: Trained) -> dict[str, str]:
+    kind = type(trained.model)
+    return {"base_model_class": kind.__name__, "parent_library": kind.__module__}
+
+
+def _commonest(values: Iterable[Any]) -> Any:
+    """The most frequent value, the first of equals; 8, HF peft's own default, of none."""
+    return (Counter(values).most_common(1) or [(8, 0)])[0][0]
+
+
+def _exceptions(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The modules of another value than the commonest, as patterns of exactly one name."""
+    usual = _commonest(values.values())
+    return {f"^{re.escape(p)}": v for p, v in sorted(values.items()) if v != usual}
+
+
+def _whole(value: float) -> float | int:
+    return int(value) if float(value).is_integer() else value

@@ -1,0 +1,115 @@
+"""Writes a trained configuration in a format."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from autopeft.core.config import PeftConfig
+from autopeft.core.errors import ExportError, unknown
+from autopeft.export.card import CardFacts, card
+from autopeft.export.exporter import Exporter, Obstacle, Trained
+from autopeft.export.registry import EXPORTERS
+from autopeft.method.registry import describe
+from autopeft.train.backbone import Backbone
+
+CARD_FILE = "README.md"
+
+
+def export(
+    format: str,
+    *,
+    backbone: Backbone,
+    config: PeftConfig,
+    state: Mapping[str, Tensor],
+    output: str | Path,
+    facts: CardFacts,
+    overwrite: bool = False,
+) -> Path:
+    """Writes `config` with its trained tensors and a model card to the folder `output`.
+
+    The folder appears at once when it is complete, never in parts. The backbone is, bit for bit,
+    what it was. The merged format keeps the dtype of the backbone: hold it in float32 for exact
+    weights.
+
+    Args:
+        format: a name of `EXPORTERS`.
+        backbone: without a configuration on it.
+        config: what was trained.
+        state: what `Attached.state_dict` gave after training.
+        output: the folder, whose parents are made if need be.
+        facts: what the card says beside the configuration.
+        overwrite: whether a folder that is not empty may be replaced.
+
+    Raises:
+        ExportError: an unknown format; a configuration or backbone that the format cannot hold,
+            with every placement in the way; tensors that do not fit; a folder that is not empty.
+        AttachError: the configuration does not fit the backbone, or one is on it already.
+    """
+    if format not in EXPORTERS:
+        raise ExportError(unknown("format", format, EXPORTERS), "format")
+    trained = Trained(backbone, config, state)
+    return write(
+        EXPORTERS[format], format, trained, Path(output).absolute(), facts, overwrite=overwrite
+    )
+
+
+def write(
+    exporter: Exporter,
+    format: str,
+    trained: Trained,
+    output: Path,
+    facts: CardFacts,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """What `export` does once the exporter is known."""
+    _check_output(output, overwrite)
+    obstacles = exporter.obstacles(trained)
+    if obstacles:
+        raise ExportError("; ".join(map(_sentence, obstacles)), f"format {format}")
+    with _whole_or_nothing(output) as folder:
+        exporter.write(trained, folder)
+        usage = exporter.usage(trained, facts.base_model)
+        text = card(exporter.library, trained.config, facts, usage.replace("FOLDER", output.name))
+        (folder / CARD_FILE).write_text(text, encoding="utf-8")
+    return output
+
+
+def _sentence(obstacle: Obstacle) -> str:
+    subject = "the backbone" if obstacle.placement is None else describe(obstacle.placement)
+    return f"{subject}: {obstacle.reason}"
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    if output.is_symlink() or (output.exists() and not output.is_dir()):
+        raise ExportError("exists and is no folder", str(output))
+    if not overwrite and output.is_dir() and any(output.iterdir()):
+        raise ExportError("the folder is not empty", str(output))
+
+
+@contextmanager
+def _whole_or_nothing(output: Path) -> Iterator[Path]:
+    """A new folder beside `output` that takes its place at the end, or vanishes on an error."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    mark = uuid.uuid4().hex[:8]
+    fresh = output.with_name(f".{output.name}.{mark}.new")
+    stale = output.with_name(f".{output.name}.{mark}.old")
+    fresh.mkdir()
+    try:
+        yield fresh
+        if output.exists():
+            output.rename(stale)
+        fresh.rename(output)
+    except BaseException:
+        if stale.exists():
+            stale.rename(output)
+        raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(stale, ignore_errors=True)
