@@ -93,6 +93,17 @@ _DEBERTA = {
     "norm_rel_ebd": "layer_norm",
 }
 
+_BLOOM = {"vocab_size": 99, "hidden_size": 32, "n_layer": LAYERS, "n_head": 4}
+_FALCON = {
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_kv_heads": 2,
+    "bias": True,
+    "new_decoder_architecture": True,
+}
+
 _CLASSIFIER = tf.AutoModelForSequenceClassification
 _SEQ2SEQ = tf.AutoModelForSeq2SeqLM
 _CAUSAL = tf.AutoModelForCausalLM
@@ -106,6 +117,10 @@ _ALL: Mapping[str, tuple[Any, Callable[..., Any], dict[str, Any]]] = {
     "qwen2": (_CAUSAL, tf.Qwen2Config, _DECODER),
     "mistral": (_CAUSAL, tf.MistralConfig, {**_DECODER, "sliding_window": 4}),
     "gpt_neox": (_CAUSAL, tf.GPTNeoXConfig, _ENCODER),
+    "bloom": (_CAUSAL, tf.BloomConfig, _BLOOM),
+    "falcon": (_CAUSAL, tf.FalconConfig, _FALCON),
+    "mpnet": (_CLASSIFIER, tf.MPNetConfig, _ENCODER),
+    "albert": (_CLASSIFIER, tf.AlbertConfig, {**_ENCODER, "embedding_size": 16}),
     "phi3": (_CAUSAL, tf.Phi3Config, _DECODER),
     "t5": (_SEQ2SEQ, tf.T5Config, _T5),
     "bart": (_SEQ2SEQ, tf.BartConfig, _BART),

@@ -17,7 +17,7 @@ from autopeft.core.errors import AttachError
 from autopeft.method import attention, hook
 from autopeft.method.method import Context, Part, Weight
 from autopeft.method.registry import METHODS, Placed, describe, place
-from autopeft.method.sites import Layer, layers_of, shape_of
+from autopeft.method.sites import Columns, Layer, layers_of, shape_of
 
 _MARK = "autopeft_attached"
 
@@ -195,17 +195,19 @@ class Attached:
         layer, site = self._backbone.layers[placed.layer], placed.site
         weights = {w.name: self._weights[f"{placed.key}.{w.name}"] for w in site.weights}
         fold = placed.method.fold(site, weights)
-        module, columns = layer.module(site.at), layer.columns(site.at) or slice(None)
+        module, columns = layer.module(site.at), layer.columns(site.at)
+        rows = slice(None) if columns is None else columns
         if fold.weight is not None:
             weight = module.get_parameter("weight")
-            _add((weight.T if isinstance(module, Conv1D) else weight)[columns], fold.weight)
+            _add(weight.T if isinstance(module, Conv1D) else weight, rows, fold.weight)
         if fold.bias is not None:
-            _add(module.get_parameter("bias")[columns], fold.bias)
+            _add(module.get_parameter("bias"), rows, fold.bias)
 
 
-def _add(tensor: Tensor, change: Tensor) -> None:
-    """Adds in float32 or better and rounds once."""
-    tensor.copy_(tensor.to(torch.promote_types(tensor.dtype, change.dtype)) + change)
+def _add(tensor: Tensor, rows: Columns, change: Tensor) -> None:
+    """Adds to some rows in float32 or better and rounds once."""
+    wide = tensor[rows].to(torch.promote_types(tensor.dtype, change.dtype)) + change
+    tensor[rows] = wide.to(tensor.dtype)
 
 
 def _copies(model: PreTrainedModel, paths: Sequence[str]) -> dict[str, _Saved]:

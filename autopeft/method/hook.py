@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autopeft.method.method import Branch, Offset
-from autopeft.method.sites import Layer
+from autopeft.method.sites import Columns, Layer
 
 Inputs = tuple[Any, ...]
 
@@ -22,7 +22,7 @@ class _Edit:
     """A part at its module: `columns` of the output belong to it; `recall` gets a tapped input."""
 
     part: Branch | Offset
-    columns: slice | None
+    columns: Columns | None
     recall: Callable[[], Tensor] | None
 
     @property
@@ -37,10 +37,8 @@ class _Edit:
         else:
             source = output if self.last else self.recall() if self.recall else x
             delta = self.part.change(_widened(source), module.training)
-        if self.columns is not None:
-            outside = (self.columns.start, output.shape[-1] - self.columns.stop)
-            delta = F.pad(delta, outside)
-        return delta.to(output.dtype)
+        delta = delta.to(output.dtype)
+        return delta if self.columns is None else _spread(delta, self.columns, output)
 
 
 def edit_outputs(parts: Sequence[tuple[Layer, Branch | Offset]], undo: ExitStack) -> None:
@@ -94,6 +92,14 @@ def _tap(stash: dict[int, Tensor], index: int) -> Callable[[nn.Module, Inputs], 
 
 def _recall(stash: dict[int, Tensor], index: int) -> Callable[[], Tensor]:
     return lambda: stash.pop(index)
+
+
+def _spread(delta: Tensor, columns: Columns, output: Tensor) -> Tensor:
+    """`delta`, (..., columns), as wide as `output`, with zeros elsewhere."""
+    if isinstance(columns, slice):
+        return F.pad(delta, (columns.start, output.shape[-1] - columns.stop))
+    zeros = delta.new_zeros(*delta.shape[:-1], output.shape[-1])
+    return zeros.index_copy(-1, columns.to(delta.device), delta)
 
 
 def _widened(x: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
@@ -22,14 +23,18 @@ _PROJECTION = re.compile(
     r"(?P<q>q|query|q_proj|query_proj|q_lin|q_attn)"
     r"|(?P<k>k|key|k_proj|key_proj|k_lin)"
     r"|(?P<v>v|value|v_proj|value_proj|v_lin)"
-    r"|(?P<fused>c_attn|qkv_proj|qkv|Wqkv)"
+    r"|(?P<fused>c_attn|qkv_proj|qkv|Wqkv)|(?P<by_head>query_key_value|in_proj)"
 )
 _FEED_FORWARD = re.compile(
     r"(?P<fused>gate_up\w*|Wi)|(?P<gate>gate\w*|wi_0)|(?P<down>wo|Wo|down_proj|fc2|lin2)"
 )
-_ELSEWHERE = re.compile(r"(^|\.)(pos_\w+|\w*experts?\w*|router|query_key_value|in_proj)(\.|$)")
+_ELSEWHERE = re.compile(r"(^|\.)(pos_\w+|\w*experts?\w*|router)(\.|$)")
 _OUTSIDE = re.compile(r"(^|\.)(pooler|\w*head|classifier|predictions)(\.|$)")
 _STACK = re.compile(r"(^|\.)(encoder|decoder)\.")
+
+
+Columns = slice | Tensor
+"""Some outputs of a linear: consecutive ones, or those of a (outputs of the role,) index."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class LinearSite:
     shape: Linear
     path: str
     module: nn.Module
-    columns: slice | None
+    columns: Columns | None
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Layer:
         """The linear of a role or the norm of a path."""
         return self.linears[at].module if at in self.linears else self.norms[at]
 
-    def columns(self, at: str) -> slice | None:
+    def columns(self, at: str) -> Columns | None:
         """The outputs of `module(at)` that belong to the role `at`; None for all of them."""
         return self.linears[at].columns if at in self.linears else None
 
@@ -99,11 +104,8 @@ def layers_of(model: PreTrainedModel) -> tuple[Layer, ...]:
     Raises:
         AttachError: none are found.
     """
-    found = {n: m for n, m in model.named_modules() if isinstance(m, GradientCheckpointingLayer)}
-    outer = {
-        name.rsplit(".", depth)[0] for name in found for depth in range(1, name.count(".") + 1)
-    }
-    paths = [name for name in found if name not in outer]
+    found = _candidates(model)
+    paths = [path for path in found if not any(other.startswith(f"{path}.") for other in found)]
     if not paths:
         reason = "has no transformer layers that can be found"
         raise AttachError(f"{type(model).__name__} {reason}")
@@ -111,7 +113,21 @@ def layers_of(model: PreTrainedModel) -> tuple[Layer, ...]:
     stacks = {path: _stack(path) if both else "" for path in paths}
     paths.sort(key=lambda path: stacks[path] == "decoder")
     edges = _edge_norms(model, paths, stacks)
-    return tuple(_layer(path, found[path], stacks[path], edges) for path in paths)
+    heads = getattr(model.config.get_text_config(), "num_attention_heads", 0)
+    return tuple(_layer(path, found[path], stacks[path], edges, heads) for path in paths)
+
+
+def _candidates(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """Modules that may be layers, by path: those that can be checkpointed, else items of lists."""
+    modules = dict(model.named_modules())
+    marked = {n: m for n, m in modules.items() if isinstance(m, GradientCheckpointingLayer)}
+    return marked or {
+        path: modules[path]
+        for name, items in modules.items()
+        if isinstance(items, nn.ModuleList)
+        for path in (f"{name}.{index}" for index in range(len(items)))
+        if any(_ATTENTION.search(inner) for inner, _ in modules[path].named_modules())
+    }
 
 
 def _stack(path: str) -> str:
@@ -119,8 +135,10 @@ def _stack(path: str) -> str:
     return match.group(2) if match else ""
 
 
-def _layer(path: str, module: nn.Module, stack: str, edges: Mapping[str, _Edge]) -> Layer:
-    linears = {site.shape.role: site for site in _linears(path, module)}
+def _layer(
+    path: str, module: nn.Module, stack: str, edges: Mapping[str, _Edge], heads: int
+) -> Layer:
+    linears = {site.shape.role: site for site in _linears(path, module, heads)}
     attentions = {
         kind: module.get_submodule(linears[f"{kind}.k"].path[len(path) + 1 :].rpartition(".")[0])
         for kind in ("self", "cross")
@@ -133,20 +151,22 @@ def _layer(path: str, module: nn.Module, stack: str, edges: Mapping[str, _Edge])
     return Layer(path, stack, ordered, first | norms | last, attentions)
 
 
-def _linears(path: str, layer: nn.Module) -> Iterator[LinearSite]:
+def _linears(path: str, layer: nn.Module, heads: int) -> Iterator[LinearSite]:
     groups: dict[str, dict[str, nn.Module]] = {"self": {}, "cross": {}, "ffn": {}}
     for name, module in layer.named_modules():
         if isinstance(module, LINEARS) and not _ELSEWHERE.search(name):
             attention = "cross" if _CROSS.search(name) else "self"
             groups[attention if _ATTENTION.search(name) else "ffn"][name] = module
     for group, modules in groups.items():
-        named = _feed_forward(modules) if group == "ffn" else _attention(modules)
+        named = _feed_forward(modules) if group == "ffn" else _attention(modules, heads)
         for role, (name, columns) in named.items():
             role = role if group == "ffn" else f"{group}.{role}"
             yield _site(role, f"{path}.{name}", modules[name], columns)
 
 
-def _attention(modules: Mapping[str, nn.Module]) -> dict[str, tuple[str, slice | None]]:
+def _attention(
+    modules: Mapping[str, nn.Module], heads: int
+) -> dict[str, tuple[str, Columns | None]]:
     """The modules of one attention by role; a fused one is cut into its parts.
 
     The query is as wide as the input of the output linear; keys and values share the rest.
@@ -155,24 +175,38 @@ def _attention(modules: Mapping[str, nn.Module]) -> dict[str, tuple[str, slice |
     for name in modules:
         match = _PROJECTION.fullmatch(name.rsplit(".", 1)[-1])
         found[str(match.lastgroup) if match else "o"] = name
-    roles: dict[str, tuple[str, slice | None]] = {
-        role: (name, None) for role, name in found.items() if role != "fused"
+    if "o" not in found:
+        return {}
+    roles: dict[str, tuple[str, Columns | None]] = {
+        role: (name, None) for role, name in found.items() if role in ("q", "k", "v", "o")
     }
-    if "fused" in found and "o" in found:
-        fused = found["fused"]
+    for kind in {"fused", "by_head"} & found.keys():
         query = 0 if "q" in found else features(modules[found["o"]])[0]
-        outputs = features(modules[fused])[1]
-        half = (outputs - query) // 2
-        if query:
-            roles["q"] = (fused, slice(0, query))
-        roles["k"] = (fused, slice(query, query + half))
-        roles["v"] = (fused, slice(query + half, outputs))
+        outputs = features(modules[found[kind]])[1]
+        cut = _by_head(query, outputs, heads) if kind == "by_head" else _thirds(query, outputs)
+        roles |= {role: (found[kind], columns) for role, columns in cut.items()}
     return roles
 
 
-def _feed_forward(modules: Mapping[str, nn.Module]) -> dict[str, tuple[str, slice | None]]:
+def _thirds(query: int, outputs: int) -> dict[str, Columns]:
+    """Columns of a fused projection that holds all queries, then all keys, then all values."""
+    key = query + (outputs - query) // 2
+    cut: dict[str, Columns] = {"k": slice(query, key), "v": slice(key, outputs)}
+    return {"q": slice(0, query), **cut} if query else cut
+
+
+def _by_head(query: int, outputs: int, heads: int) -> dict[str, Columns]:
+    """Columns of a fused projection that holds, per key head, its queries, its key, its value."""
+    width = query // heads
+    groups = (outputs // width - heads) // 2
+    index = torch.arange(outputs, device="cpu").view(groups, heads // groups + 2, width)
+    cut = {"q": index[:, :-2], "k": index[:, -2], "v": index[:, -1]}
+    return {role: columns.flatten() for role, columns in cut.items()}
+
+
+def _feed_forward(modules: Mapping[str, nn.Module]) -> dict[str, tuple[str, Columns | None]]:
     """The modules of a feed-forward network by role; a fused gate and up is cut in two."""
-    roles: dict[str, tuple[str, slice | None]] = {}
+    roles: dict[str, tuple[str, Columns | None]] = {}
     for name, module in modules.items():
         match = _FEED_FORWARD.fullmatch(name.rsplit(".", 1)[-1])
         inputs, outputs = features(module)
@@ -186,10 +220,12 @@ def _feed_forward(modules: Mapping[str, nn.Module]) -> dict[str, tuple[str, slic
     return roles
 
 
-def _site(role: str, path: str, module: nn.Module, columns: slice | None) -> LinearSite:
+def _site(role: str, path: str, module: nn.Module, columns: Columns | None) -> LinearSite:
     inputs, outputs = features(module)
-    if columns is not None:
+    if isinstance(columns, slice):
         outputs = columns.stop - columns.start
+    elif columns is not None:
+        outputs = len(columns)
     shape = Linear(role, inputs, outputs, getattr(module, "bias", None) is not None)
     return LinearSite(shape, path, module, columns)
 

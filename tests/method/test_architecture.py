@@ -4,21 +4,22 @@ import pytest
 import torch
 
 from autopeft.core.errors import AttachError
-from autopeft.method import METHODS
+from autopeft.method import METHODS, shape_of
 from tests.backbones import ARCHITECTURES, inputs, logits, tiny
-from tests.contracts.method import attached, restores_the_backbone, stir
+from tests.contracts.method import (
+    attached,
+    merges_or_says_why,
+    restores_the_backbone,
+    stir,
+    trains_all_and_only_its_own,
+)
 
 WITHOUT_BIAS = ("llama", "t5", "phi3", "mistral")
-EVERY_SITE = {
-    "lora": {"targets": ("q", "k", "v", "o", "gate", "up", "down")},
-    "adapter": {"at": "both"},
-    "prefix": {},
-    "bitfit": {},
-}
+UNROUTED = ("deberta-v2", "mpnet", "falcon", "bloom")
 PAIRS = [
     (method, architecture)
     for method in sorted(METHODS)
-    for architecture in (*ARCHITECTURES, "phi3", "mistral")
+    for architecture in (*ARCHITECTURES, "phi3", "mistral", "gpt_neox")
     if not (method == "bitfit" and architecture in WITHOUT_BIAS)
 ]
 
@@ -49,12 +50,15 @@ def test_a_backbone_without_biases_takes_no_bitfit(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["adapter", "bitfit", "lora"])
-def test_disentangled_attention_takes_all_but_prefixes(method: str) -> None:
-    restores_the_backbone(method, "deberta-v2")
+@pytest.mark.parametrize("architecture", UNROUTED)
+def test_attention_of_its_own_takes_all_but_prefixes(architecture: str, method: str) -> None:
+    restores_the_backbone(method, architecture)
+    trains_all_and_only_its_own(method, architecture)
 
 
-def test_disentangled_attention_takes_no_prefix() -> None:
-    model = tiny("deberta-v2")
+@pytest.mark.parametrize("architecture", UNROUTED)
+def test_attention_of_its_own_takes_no_prefix(architecture: str) -> None:
+    model = tiny(architecture)
     with pytest.raises(AttachError, match="AttentionInterface, which prefixes need"):
         attached("prefix", model)
     attached("lora", model).detach()
@@ -68,3 +72,10 @@ def test_lone_position_embeddings_do_not_disturb_the_input_of_a_sublayer(method:
     together = logits(model, batch)
     alone = logits(model, {name: t[1:2, :6] for name, t in batch.items()})
     assert torch.allclose(together[1:2], alone, atol=1e-5)
+
+
+def test_a_layer_that_is_run_many_times_counts_once() -> None:
+    model = tiny("albert")
+    assert len(shape_of(model).layers) == 1
+    restores_the_backbone("adapter", "albert")
+    merges_or_says_why("lora", "albert")

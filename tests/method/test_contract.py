@@ -21,7 +21,7 @@ Check = Callable[[str, str], None]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("architecture", ["bert", "gpt2", "bart"])
+@pytest.mark.parametrize("architecture", ["bert", "gpt2", "gpt_neox", "bart"])
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_method_keeps_its_promises(method: str, architecture: str, check: Check) -> None:
     check(method, architecture)

@@ -4,11 +4,16 @@ import pytest
 import torch
 import transformers as tf
 from torch import nn
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
 from autopeft.core.shape import Linear, Norm
+from autopeft.method import attach
 from autopeft.method.sites import layers_of, shape_of
 from tests.backbones import ARCHITECTURES, LAYERS, inputs, tiny
+from tests.contracts.method import stir
 
 SELF = ["self.q", "self.k", "self.v", "self.o"]
 CROSS = ["cross.q", "cross.k", "cross.v", "cross.o"]
@@ -132,6 +137,61 @@ def test_fused_projections_are_cut_by_role() -> None:
     assert grouped.linears["self.v"].columns == slice(48, 64)
     assert grouped.linears["gate"].columns == slice(0, 48)
     assert grouped.linears["up"].columns == slice(48, 96)
+
+
+def fused(model: tf.PreTrainedModel) -> tuple[nn.Module, dict[str, list[int]]]:
+    """The first attention and the columns of its roles as `layers_of` finds them."""
+    layer = layers_of(model)[0]
+    columns = {role: layer.columns(f"self.{role}") for role in "qkv"}
+    return layer.attentions["self"], {
+        role: torch.arange(32 * 3)[index].tolist() for role, index in columns.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {},
+        {"new_decoder_architecture": False, "multi_query": True},
+        {"new_decoder_architecture": False, "multi_query": False},
+    ],
+)
+def test_projections_fused_by_head_are_cut_as_falcon_does(variant: dict[str, bool]) -> None:
+    attention, columns = fused(tiny("falcon", **variant))
+    width = attention.query_key_value.out_features
+    split = attention._split_heads(torch.arange(width)[None, None])
+    assert columns == {
+        role: sorted(set(part.flatten().tolist())) for role, part in zip("qkv", split, strict=True)
+    }
+
+
+def test_projections_fused_by_head_are_cut_as_bloom_does() -> None:
+    attention, columns = fused(tiny("bloom"))
+    split = attention._reshape(torch.arange(96)[None, None])
+    for role, part in zip("qkv", split, strict=True):
+        assert columns[role] == part.flatten().tolist()
+
+
+@pytest.mark.parametrize("role", ["q", "k", "v"])
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "phi3"])
+def test_a_fused_role_reaches_its_own_argument_of_attention(architecture: str, role: str) -> None:
+    seen: list[list[torch.Tensor]] = []
+
+    def spy(module, query, key, value, *args, **options):
+        seen[-1] += [query, key, value]
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, *args, **options)
+
+    ALL_ATTENTION_FUNCTIONS.register("spy", spy)
+    ALL_MASK_ATTENTION_FUNCTIONS.register("spy", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    model, batch = tiny(architecture, attn_implementation="spy"), inputs(architecture)
+    seen.append([])
+    model(**batch)
+    options = {"targets": (role,), "r": 2, "lora_alpha": 2, "lora_dropout": 0.0}
+    stir(attach(model, PeftConfig.of([Placement.of("lora", [0], options)])))
+    seen.append([])
+    model(**batch)
+    changed = [not torch.equal(a, b) for a, b in zip(seen[0][:3], seen[1][:3], strict=True)]
+    assert changed == [role == letter for letter in "qkv"]
 
 
 def test_meta_and_real_models_have_one_shape() -> None:
