@@ -1,0 +1,138 @@
+"""The durable record: an Optuna study, read as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy.exc
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from autopeft.core.config import PeftConfig
+from autopeft.core.errors import StudyError, unknown
+from autopeft.core.report import Report
+from autopeft.objective.objective import Objective
+from autopeft.study.trial import State, TrialRecord
+
+_DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
+
+
+def open_storage(url: str) -> optuna.storages.BaseStorage:
+    """The storage at a URL; the folder of an SQLite file is made.
+
+    Raises:
+        StudyError: it cannot be reached.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if url.startswith("sqlite:///"):
+        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    arguments: dict[str, Any] = {"connect_args": {"timeout": 60}} if "sqlite" in url else {}
+    try:
+        return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise StudyError(f"cannot open {url!r}: {reason}", "storage") from error
+
+
+def find_record(url: str, name: str) -> optuna.Study:
+    """The record of a study that has been run.
+
+    Raises:
+        StudyError: there is none.
+    """
+    path = Path(url.removeprefix("sqlite:///"))
+    if url.startswith("sqlite:///") and not path.is_file():
+        raise StudyError(f"{name!r} has no record yet at {url}; `autopeft run` starts it", "storage")
+    storage = open_storage(url)
+    names = optuna.get_all_study_names(storage)
+    if name not in names:
+        raise StudyError(f"{unknown('study', name, names)}; `autopeft run` starts it", "storage")
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def open_record(
+    url: str,
+    name: str,
+    objectives: Sequence[Objective],
+    identity: Mapping[str, Any],
+    sampler: optuna.samplers.BaseSampler,
+) -> optuna.Study:
+    """The record of a study, made where there is none.
+
+    Args:
+        url: of the storage.
+        name: of the study.
+        objectives: their order is that of the recorded values.
+        identity: what a continued study must agree with, by key of the study file.
+        sampler: proposes configurations.
+
+    Raises:
+        StudyError: the storage holds a study of this name with another identity.
+    """
+    study = optuna.create_study(
+        study_name=name,
+        storage=open_storage(url),
+        directions=[_DIRECTIONS[o.goal] for o in objectives],
+        sampler=sampler,
+        load_if_exists=True,
+    )
+    known = study.user_attrs.get("identity")
+    if known is None:
+        study.set_user_attr("identity", dict(identity))
+        study.set_metric_names([o.name for o in objectives])
+    for key, value in identity.items():
+        if known is not None and known.get(key) != value:
+            raise StudyError(
+                f"{url} holds study {name!r} with another {key}: {_short(known.get(key))} there, "
+                f"{_short(value)} here; choose another name or storage",
+                key,
+            )
+    return study
+
+
+def _short(value: Any) -> str:
+    text = str(value.get("name", value)) if isinstance(value, Mapping) else str(value)
+    return repr(text if len(text) <= 80 else f"{text[:77]}…")
+
+
+def read_trials(study: optuna.Study, names: Sequence[str]) -> tuple[TrialRecord, ...]:
+    """Every trial of a record as a value, in order of number.
+
+    Args:
+        study: the record.
+        names: of the objectives, in the order of the recorded values.
+    """
+    return tuple(read_trial(trial, names) for trial in study.get_trials(deepcopy=False))
+
+
+def read_trial(trial: FrozenTrial, names: Sequence[str]) -> TrialRecord:
+    """One trial as a value."""
+    attrs = trial.user_attrs
+    values = trial.values if trial.state == TrialState.COMPLETE else None
+    return TrialRecord(
+        number=trial.number,
+        state=_state(trial),
+        config=PeftConfig.from_dict(attrs.get("config", {"place": []})),
+        values=dict(zip(names, values or (), strict=False)),
+        known=attrs.get("known", {}),
+        reports=tuple(Report(**report) for report in attrs.get("reports", ())),
+        baseline=attrs.get("baseline"),
+        error=attrs.get("error") or attrs.get("rejected"),
+        seconds=attrs.get("seconds"),
+        folder=attrs.get("folder") if trial.state == TrialState.COMPLETE else None,
+    )
+
+
+def _state(trial: FrozenTrial) -> State:
+    if trial.state == TrialState.PRUNED:
+        return "rejected" if "rejected" in trial.user_attrs else "stopped"
+    names: dict[TrialState, State] = {
+        TrialState.COMPLETE: "complete",
+        TrialState.FAIL: "failed",
+        TrialState.RUNNING: "running",
+        TrialState.WAITING: "waiting",
+    }
+    return names[trial.state]

@@ -1,0 +1,160 @@
+"""The study file: which model, task, space and objectives, searched how, run where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from autopeft.core.catalog import Reference, read
+from autopeft.core.errors import AutoPeftError, StudyError
+from autopeft.core.validation import validated
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Search(_Section):
+    """How configurations are proposed.
+
+    Attributes:
+        n_trials: trials of the study in all, baselines and failures included.
+        seed: of proposals and of training.
+        baselines: fixed configurations that are trained first.
+    """
+
+    sampler: str = "bayes"
+    n_trials: int = Field(default=50, ge=1)
+    seed: int = Field(default=0, ge=0)
+    baselines: list[Any] = Field(default_factory=list)
+
+
+class FidelitySection(_Section):
+    """How far trials are trained, and which are stopped early.
+
+    Attributes:
+        epochs: `[first, last]` rung; a single number trains every trial that far.
+        reduction: at every rung one of so many goes on.
+        signal: the metric to rank by; `auto` is the least noisy one at hand.
+    """
+
+    epochs: float | list[float] = 3.0
+    reduction: float = Field(default=3.0, gt=1)
+    stopper: str = "halving"
+    signal: str = "auto"
+
+    @field_validator("epochs")
+    @classmethod
+    def _two(cls, epochs: float | list[float]) -> float | list[float]:
+        values = epochs if isinstance(epochs, list) else [epochs]
+        if len(values) not in (1, 2) or min(values) <= 0 or values != sorted(values):
+            raise ValueError(f"expected a number or [first, last], got {epochs!r}")
+        return epochs
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """First and last rung."""
+        values = self.epochs if isinstance(self.epochs, list) else [self.epochs]
+        return values[0], values[-1]
+
+
+class Resources(_Section):
+    """What one trial takes.
+
+    Attributes:
+        cpu: cores, which is also the number of threads of a trial.
+        gpu: devices; a fraction lets several trials share one.
+    """
+
+    cpu: float = Field(default=1, gt=0)
+    gpu: float = Field(default=0, ge=0)
+
+
+class EngineSection(_Section):
+    """Where trials run.
+
+    Attributes:
+        concurrency: trials at a time; `auto` is as many as the resources allow.
+        address: of a running Ray cluster; None starts Ray on this machine.
+    """
+
+    type: Literal["inline", "ray"] = "inline"
+    concurrency: int | Literal["auto"] = "auto"
+    resources: Resources = Field(default_factory=Resources)
+    address: str | None = None
+
+    @field_validator("concurrency")
+    @classmethod
+    def _positive(cls, concurrency: int | str) -> int | str:
+        if isinstance(concurrency, int) and concurrency < 1:
+            raise ValueError(f"must be auto or a positive number, got {concurrency}")
+        return concurrency
+
+
+class StudySpec(_Section):
+    """A study file, checked.
+
+    Attributes:
+        model: hub id, folder, or `package:NAME/FOLDER`.
+        task: the mapping that the task is made from.
+        space: name, path or mapping.
+        objectives: name, path, mapping or list.
+        storage: URL of the Optuna storage.
+        output: folder for trained tensors; by default `runs/NAME`.
+        device: `auto`, `cpu`, `cuda`, …
+    """
+
+    name: str
+    description: str = ""
+    model: str
+    task: dict[str, Any]
+    space: Any
+    objectives: Any
+    search: Search = Field(default_factory=Search)
+    fidelity: FidelitySection = Field(default_factory=FidelitySection)
+    engine: EngineSection = Field(default_factory=EngineSection)
+    storage: str = ""
+    output: str = ""
+    device: str = "auto"
+
+    @property
+    def storage_url(self) -> str:
+        """Where the record is kept."""
+        return self.storage or f"sqlite:///{self.folder}/study.db"
+
+    @property
+    def folder(self) -> str:
+        """Where trained tensors are kept."""
+        return self.output or f"runs/{self.name}"
+
+
+def load_spec(reference: Reference, changes: Mapping[str, Any] | None = None) -> StudySpec:
+    """The study that a name of the catalog, a path or a mapping stands for.
+
+    Args:
+        reference: the study.
+        changes: values by dotted key, such as `search.n_trials`, that replace those of the file.
+
+    Raises:
+        StudyError: file, key, what was expected, what came, the nearest right name.
+    """
+    try:
+        document, where = read("studies", reference)
+    except AutoPeftError as error:
+        raise StudyError(error.reason, error.where) from None
+    for key, value in (changes or {}).items():
+        document = _changed(document, key.split("."), value, key)
+    try:
+        return validated(StudySpec, document)
+    except StudyError as error:
+        raise error.inside(where) from None
+
+
+def _changed(document: Any, keys: list[str], value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(document, Mapping):
+        raise StudyError(f"{document!r} has no keys to set", where)
+    head, rest = keys[0], keys[1:]
+    inner = _changed(document.get(head, {}), rest, value, where) if rest else value
+    return {**document, head: inner}
