@@ -1,0 +1,383 @@
+"""`BayesSampler`: Bayesian optimisation over configurations, with exact known objectives."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from botorch.acquisition.monte_carlo import qNoisyExpectedImprovement
+from botorch.acquisition.multi_objective.monte_carlo import qNoisyExpectedHypervolumeImprovement
+from botorch.fit import fit_gpytorch_mll
+from botorch.models import ModelList, SingleTaskGP
+from botorch.models.deterministic import GenericDeterministicModel
+from botorch.models.model import Model
+from botorch.models.transforms.input import FilterFeatures
+from botorch.sampling.get_sampler import get_sampler
+from gpytorch.mlls import ExactMarginalLogLikelihood
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from autopeft.core.config import PeftConfig
+from autopeft.core.errors import StudyError
+from autopeft.objective.objective import Objective
+from autopeft.objective.pareto import front
+from autopeft.search.candidates import candidates, spread, thrifty, unseen
+from autopeft.search.features import features
+from autopeft.search.history import History, Observation, read_history
+from autopeft.search.known import Known, estimate
+
+if TYPE_CHECKING:
+    from autopeft.space.bound import BoundSpace
+
+N_EXACT = 16
+"""For how many promising candidates slow known objectives are computed."""
+
+N_FALLBACK = 64
+"""How many random configurations are drawn where no model helps."""
+
+N_FIT = 80
+"""Steps of the optimiser of the model's hyperparameters at most."""
+
+N_SAMPLES = 32
+"""Draws from the posterior that the acquisition averages over."""
+
+Array = NDArray[np.float64]
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Points:
+    """Configurations as the acquisition needs them.
+
+    Attributes:
+        rows: features, shape `(n, d)`.
+        known: losses of the known objectives, shape `(n, k)`.
+    """
+
+    rows: Array
+    known: Array
+
+    def __getitem__(self, index: Any) -> Points:
+        return Points(self.rows[index], self.known[index])
+
+    def tensor(self) -> torch.Tensor:
+        """Features and negated known losses side by side, shape `(n, d + k)`, float64."""
+        return torch.from_numpy(np.concatenate([self.rows, -self.known], axis=1))
+
+
+class Gain:
+    """How much a candidate is expected to add to the hypervolume of what is observed and pending.
+
+    Measured losses are random functions of the features, with noise that is inferred; known losses
+    are exact. With a single objective it is the expected improvement.
+
+    Args:
+        observed: `n` points.
+        losses: measured losses of the observed points, shape `(n, l)`, NaN where there is none.
+        pending: points that are being measured.
+        corner: worst losses that count, measured ones first, shape `(l + k,)`.
+
+    Raises:
+        ValueError, RuntimeError: no model can be fitted to the losses.
+    """
+
+    def __init__(self, observed: Points, losses: Array, pending: Points, corner: Array) -> None:
+        n_features, n_known = observed.rows.shape[1], observed.known.shape[1]
+        mean, std = np.nanmean(losses, axis=0), np.nanstd(losses, axis=0)
+        std = np.where(std > 0, std, 1.0)
+        points = observed.tensor()
+        models = [_fit(points, column, n_features) for column in ((mean - losses) / std).T]
+        if n_known:
+            models.append(_exact(n_features, n_known))
+        self.optimist = models[0]
+        model = ModelList(*models) if len(models) > 1 else models[0]
+        scaled = np.append((mean - corner[: len(mean)]) / std, -corner[len(mean) :])
+        self.acquisition = _acquisition(model, points, pending, scaled)
+
+    def __call__(self, candidates: Points) -> Array:
+        """The gain of every candidate by itself, shape `(n,)`; ties go to promising points."""
+        points = candidates.tensor()
+        with torch.no_grad():
+            gains = self.acquisition(points[:, None, :])
+            posterior = self.optimist.posterior(points)
+            promise = (posterior.mean + posterior.variance.sqrt())[:, 0]
+        if not torch.isfinite(gains).all():
+            raise RuntimeError("the acquisition is not finite")
+        return np.asarray((gains + 1e-9 * promise).numpy())
+
+
+def _fit(points: torch.Tensor, targets: Array, n_features: int) -> Model:
+    """A Gaussian process on the first `n_features` columns of the points with a finite target."""
+    usable = torch.from_numpy(np.isfinite(targets))
+    model = SingleTaskGP(
+        points[usable],
+        torch.from_numpy(targets)[usable][:, None],
+        input_transform=FilterFeatures(torch.arange(n_features)),
+        outcome_transform=None,
+    )
+    likelihood = ExactMarginalLogLikelihood(model.likelihood, model)
+    fit_gpytorch_mll(likelihood, optimizer_kwargs={"options": {"maxiter": N_FIT}})
+    return model
+
+
+def _exact(n_features: int, n_known: int) -> Model:
+    """A model without uncertainty that reads the known objectives from the last columns."""
+    return GenericDeterministicModel(lambda x: x[..., n_features:], num_outputs=n_known)
+
+
+def _acquisition(model: Model, points: torch.Tensor, pending: Points, corner: Array) -> Any:
+    """Noisy expected improvement, of the hypervolume where there are several objectives."""
+    waiting = pending.tensor() if len(pending.rows) else None
+    sampler = get_sampler(
+        model.posterior(points),
+        torch.Size([N_SAMPLES]),
+        seed=int(torch.randint(2**31, ()).item()),
+    )
+    if len(corner) == 1:
+        return qNoisyExpectedImprovement(model, points, sampler, X_pending=waiting)
+    return qNoisyExpectedHypervolumeImprovement(
+        model,
+        corner.tolist(),
+        points,
+        sampler,
+        X_pending=waiting,
+        prune_baseline=True,
+        cache_root=False,
+    )
+
+
+class BayesSampler(BaseSampler):
+    """Proposes the unseen configuration with the largest expected gain of hypervolume.
+
+    A Gaussian process learns the measured objectives from features of the configurations; known
+    objectives enter the hypervolume exactly. Candidates are random configurations and neighbours
+    of the Pareto set. A decision depends on the seed, the trial's number and the history alone.
+    Trials may carry the user attributes `config`, `known` and `reports` of a study's record; in
+    plain Optuna the parameters and values serve. Numerical trouble never ends a study: the trial
+    is then a random unseen configuration and its user attribute `fallback` says why.
+
+    Args:
+        space: where candidates come from.
+        objectives: in the order of the study's directions.
+        known: how known objectives are computed, by name; a known objective that is not among
+            them is learned.
+        limits: greatest values of known objectives, by name; candidates beyond are left out.
+        seed: of all randomness.
+        n_startup: with how many trials, baselines and running ones included, the model begins.
+
+    References:
+        Daulton, Balandat, Bakshy, Parallel Bayesian Optimization of Multiple Noisy Objectives with
+        Expected Hypervolume Improvement, 2021, equation 3.
+        Hvarfner, Hellsten, Nardi, Vanilla Bayesian Optimization Performs Great in High Dimensions,
+        2024 (the prior on length scales).
+    """
+
+    def __init__(
+        self,
+        space: BoundSpace,
+        objectives: Sequence[Objective],
+        known: Mapping[str, Known] | None = None,
+        limits: Mapping[str, float] | None = None,
+        *,
+        seed: int = 0,
+        n_startup: int | None = None,
+    ) -> None:
+        self.space, self.objectives, self.seed = space, tuple(objectives), seed
+        self.known, self.limits = dict(known or {}), dict(limits or {})
+        self._distributions = {n: d for n, d in space.distributions().items() if not d.single()}
+        default = max(8, round(2 * len(self._distributions) ** 0.5))
+        self.n_startup = default if n_startup is None else n_startup
+        exact = [o.known and o.name in self.known for o in self.objectives]
+        self._exact = [i for i, is_exact in enumerate(exact) if is_exact]
+        self._learned = [i for i, is_exact in enumerate(exact) if not is_exact]
+        if not self._learned:
+            raise StudyError("bayes needs an objective that training measures", "objectives")
+        self._memory: dict[tuple[str, str], float] = {}
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """All decisions of the space that leave a choice."""
+        return dict(self._distributions)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The point of the chosen configuration."""
+        trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        history = read_history(trials, self.space, self.objectives)
+        rng = np.random.default_rng([self.seed, trial.number])
+        try:
+            config = self.choose(history, rng, trial.number)
+        except Exception as error:  # whatever a model stumbles over, the study goes on
+            config = self._anything(history, rng)
+            reason = f"{type(error).__name__}: {error}"[:500]
+            warnings.warn(f"trial {trial.number} is random, for {reason}", stacklevel=2)
+            _logger.warning("trial %d is random, for %s", trial.number, reason)
+            study._storage.set_trial_user_attr(trial._trial_id, "fallback", reason)
+        point = self.space.assign(config) or {}
+        return {name: point[name] for name in search_space if name in point}
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """A random value for a decision that the chosen configuration does not ask for."""
+        words = [self.seed, trial.number, zlib.crc32(param_name.encode())]
+        seed = np.random.SeedSequence(words).generate_state(1)[0]
+        return RandomSampler(seed=int(seed)).sample_independent(
+            study, trial, param_name, param_distribution
+        )
+
+    def choose(self, history: History, rng: np.random.Generator, number: int) -> PeftConfig:
+        """The configuration to try after a history; `number` counts the decisions before it.
+
+        Raises:
+            RuntimeError: the space is exhausted, or the model cannot be fitted.
+        """
+        n_observed, n_pending = len(history.observed), len(history.pending)
+        enough = n_observed + n_pending >= self.n_startup and n_observed >= self.n_startup // 2
+        if not enough:
+            return self._first(history, rng, number)
+        return self._best(history, rng)
+
+    def _first(self, history: History, rng: np.random.Generator, index: int) -> PeftConfig:
+        """A configuration of a wanted cost, unlike the others."""
+        cost = self._cost()
+        found = candidates(self.space, [], history.seen, rng)
+        if cost is not None:
+            found = thrifty(self.space, cost, history.seen, rng)
+        found = self._within(found, slow=False)
+        taken = [o.config for o in (*history.observed, *history.pending)]
+        rows = features([*taken, *found], self.space.n_layers)
+        costs = np.array([cost(config) if cost else 0.0 for config in found])
+        while len(found):
+            place = spread(index, costs, rows[len(taken) :], rows[: len(taken)])
+            if self._within([found[place]], slow=True):
+                return found[place]
+            del found[place]
+            costs, rows = np.delete(costs, place), np.delete(rows, len(taken) + place, axis=0)
+        raise RuntimeError("no unseen configuration within the limits was found")
+
+    def _best(self, history: History, rng: np.random.Generator) -> PeftConfig:
+        """The candidate of the largest gain; slow known losses are first estimated."""
+        n, before = len(history.observed), (*history.observed, *history.pending)
+        known = np.array([[self._known_loss(i, o) for i in self._exact] for o in before])
+        losses = np.array([[o.losses[i] for i in self._learned] for o in history.observed])
+        rows_best = front(np.column_stack([losses, known[:n]]))
+        elites = [before[i].config for i in np.flatnonzero(rows_best)]
+        found = self._within(candidates(self.space, elites, history.seen, rng), slow=False)
+        if not found:
+            raise RuntimeError("no unseen configuration within the limits was found")
+        rows = features([*(o.config for o in before), *found], self.space.n_layers)
+        old = Points(rows[: len(before)], known)
+        new = Points(rows[len(before) :], self._guess(found, rows, known))
+        corner = self._corner(np.column_stack([losses, known[:n]]), new.known)
+        with _quiet(int(rng.integers(2**31))):
+            gain = Gain(old[:n], losses, old[n:], corner)
+            order = np.argsort(-gain(new), kind="stable")
+            return self._finalist(found, new, order, gain)
+
+    def _finalist(
+        self, found: Sequence[PeftConfig], new: Points, order: NDArray[np.int64], gain: Gain
+    ) -> PeftConfig:
+        """The best of the first in `order`, once their slow known losses are exact."""
+        if not any(known.slow for known in self.known.values()):
+            return found[order[0]]
+        first = [i for i in order[:N_EXACT] if self._within([found[i]], slow=True)]
+        if not first:
+            raise RuntimeError("no promising configuration is within the limits")
+        exact = np.array([[self._loss(i, found[j]) for i in self._exact] for j in first])
+        gains = gain(Points(new.rows[first], exact.reshape(len(first), -1)))
+        return found[first[int(gains.argmax())]]
+
+    def _guess(self, found: Sequence[PeftConfig], rows: Array, known: Array) -> Array:
+        """Known losses of candidates, exact or estimated; shape `(len(found), n_exact)`."""
+        old, new = rows[: len(known)], rows[len(known) :]
+        guess = np.empty((len(found), len(self._exact)))
+        for column, i in enumerate(self._exact):
+            if self.known[self.objectives[i].name].slow:
+                guess[:, column] = estimate(old, known[:, column], new)
+            else:
+                guess[:, column] = [self._loss(i, config) for config in found]
+        return guess
+
+    def _corner(self, losses: Array, candidates: Array) -> Array:
+        """Worst losses that count: a little beyond the front, and for known objectives beyond all.
+
+        A reference that the user sets closer holds, where anything observed is better than it.
+        """
+        on_front = losses[front(losses)]
+        low, high = on_front.min(axis=0), on_front.max(axis=0)
+        n_known = candidates.shape[1]
+        if n_known:
+            both = np.vstack([losses[:, -n_known:], candidates])
+            high[-n_known:] = np.nanmax(both, axis=0)
+        corner = high + 0.1 * np.where(high > low, high - low, 1.0)
+        order = [*self._learned, *self._exact]
+        wanted = np.array([self.objectives[i].loss(self.objectives[i].reference) for i in order])
+        return np.where(wanted > low, np.minimum(corner, wanted), corner)
+
+    def _cost(self) -> Callable[[PeftConfig], float] | None:
+        """The first known loss that is cheap to compute."""
+        for i in self._exact:
+            if not self.known[self.objectives[i].name].slow:
+                return partial(self._loss, i)
+        return None
+
+    def _known_loss(self, index: int, observation: Observation) -> float:
+        recorded = observation.losses[index]
+        return recorded if np.isfinite(recorded) else self._loss(index, observation.config)
+
+    def _loss(self, index: int, config: PeftConfig) -> float:
+        """A known loss, by the index of its objective."""
+        objective = self.objectives[index]
+        return objective.loss(self._value(objective.name, config))
+
+    def _value(self, name: str, config: PeftConfig) -> float:
+        """A known value, remembered because it is the same every time."""
+        if (name, config.key) not in self._memory:
+            self._memory[name, config.key] = float(self.known[name].value(config))
+        return self._memory[name, config.key]
+
+    def _within(self, configs: Sequence[PeftConfig], *, slow: bool) -> list[PeftConfig]:
+        """The configurations within the limits, as far as these are cheap to check."""
+        names = [n for n in self.limits if n in self.known and (slow or not self.known[n].slow)]
+        return [c for c in configs if all(self._value(n, c) <= self.limits[n] for n in names)]
+
+    def _anything(self, history: History, rng: np.random.Generator) -> PeftConfig:
+        """A random configuration, unseen and within cheap limits where one is found."""
+        drawn = [self.space.sample(rng) for _ in range(N_FALLBACK)]
+        fresh = unseen(drawn, history.seen)
+        return [*self._within(fresh, slow=False), *fresh, *drawn][0]
+
+
+@contextmanager
+def _quiet(seed: int) -> Iterator[None]:
+    """Seeds torch and takes one thread, so that sums do not depend on the number of cores.
+
+    The state of torch is restored afterwards; advice of BoTorch is not shown.
+    """
+    n_threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(n_threads)

@@ -1,0 +1,194 @@
+"""The samplers by name: Optuna's, made pure functions of the history, and our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import (
+    BaseSampler,
+    GPSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from autopeft.core.errors import StudyError, unknown
+from autopeft.objective.objective import Objective
+from autopeft.search.known import Known
+
+if TYPE_CHECKING:
+    from autopeft.space.bound import BoundSpace
+
+POPULATION = 16
+"""Trials per generation of the genetic samplers; studies have tens of trials, not thousands."""
+
+
+class Replayable(BaseSampler):
+    """An Optuna sampler whose decision depends on the seed, the trial's number and the history.
+
+    Optuna's samplers draw from a stream of random numbers that begins anew in every process, so a
+    resumed study would repeat its first trials. Here every trial has a stream of its own. Complete
+    trials that do not hold all decisions, such as baselines outside the space, are hidden from the
+    sampler, because some samplers drop or miss every decision that one trial lacks.
+
+    Args:
+        make: the sampler of a seed.
+        names: of all decisions of the space.
+        seed: of the study.
+    """
+
+    def __init__(self, make: Callable[[int], BaseSampler], names: Sequence[str], seed: int) -> None:
+        self._make, self._names, self._seed = make, frozenset(names), seed
+        self._samplers: dict[int, BaseSampler] = {}
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """That of the sampler."""
+        return self._of(trial).infer_relative_search_space(self._view(study), trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Those of the sampler."""
+        return self._of(trial).sample_relative(self._view(study), trial, search_space)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """That of the sampler."""
+        sampler = self._of(trial)
+        return sampler.sample_independent(self._view(study), trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """What the sampler does."""
+        self._of(trial).before_trial(self._view(study), trial)
+
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
+        """What the sampler does; afterwards the trial's stream is forgotten."""
+        self._of(trial).after_trial(self._view(study), trial, state, values)
+        self._samplers.pop(trial.number, None)
+
+    def _of(self, trial: FrozenTrial) -> BaseSampler:
+        if trial.number not in self._samplers:
+            words = np.random.SeedSequence([self._seed, trial.number])
+            self._samplers[trial.number] = self._make(int(words.generate_state(1)[0]))
+        return self._samplers[trial.number]
+
+    def _view(self, study: Study) -> Study:
+        return _View(study, self._names)
+
+
+class _View(Study):
+    """A study without the complete trials that lack a decision."""
+
+    def __init__(self, study: Study, names: frozenset[str]) -> None:
+        self.__dict__.update(study.__dict__)
+        self._names = names
+
+    def _get_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
+        trials = super()._get_trials(*args, **kwargs)
+        return [
+            t for t in trials if t.state != TrialState.COMPLETE or self._names <= t.params.keys()
+        ]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a sampler is made from.
+
+    Attributes:
+        space: bound to the backbone.
+        objectives: in the order of the study's directions.
+        known: how known objectives are computed, by name.
+        limits: greatest values of known objectives, by name.
+        seed: of all randomness.
+    """
+
+    space: BoundSpace
+    objectives: Sequence[Objective]
+    known: Mapping[str, Known]
+    limits: Mapping[str, float]
+    seed: int
+
+
+def _optuna(make: Callable[[int], BaseSampler]) -> Callable[[Problem], BaseSampler]:
+    return lambda p: Replayable(make, list(p.space.distributions()), p.seed)
+
+
+def _qmc(problem: Problem) -> BaseSampler:
+    """The scrambling stays the same for all trials; the position is in the record."""
+    make = _optuna(
+        lambda seed: QMCSampler(
+            seed=problem.seed,
+            scramble=True,
+            independent_sampler=RandomSampler(seed=seed),
+            warn_independent_sampling=False,
+        )
+    )
+    return make(problem)
+
+
+def _bayes(problem: Problem) -> BaseSampler:
+    from autopeft.search.bayes import BayesSampler
+
+    return BayesSampler(
+        problem.space, problem.objectives, problem.known, problem.limits, seed=problem.seed
+    )
+
+
+SAMPLERS: Mapping[str, Callable[[Problem], BaseSampler]] = {
+    "bayes": _bayes,
+    "gp": _optuna(lambda seed: GPSampler(seed=seed, warn_independent_sampling=False)),
+    "nsga2": _optuna(lambda seed: NSGAIISampler(seed=seed, population_size=POPULATION)),
+    "nsga3": _optuna(lambda seed: NSGAIIISampler(seed=seed, population_size=POPULATION)),
+    "qmc": _qmc,
+    "random": _optuna(lambda seed: RandomSampler(seed=seed)),
+    "tpe": _optuna(lambda seed: TPESampler(seed=seed)),
+}
+"""All samplers by the name that a study gives in `search.sampler`."""
+
+
+def make_sampler(
+    name: str,
+    *,
+    seed: int,
+    space: BoundSpace,
+    objectives: Sequence[Objective],
+    known: Mapping[str, Known] | None = None,
+    limits: Mapping[str, float] | None = None,
+) -> BaseSampler:
+    """The sampler of a name, ready for `optuna.create_study(sampler=…, directions=…)`.
+
+    Args:
+        name: one of `SAMPLERS`.
+        seed: of all randomness.
+        space: bound to the backbone.
+        objectives: in the order of the study's directions.
+        known: how known objectives are computed, by name; `bayes` makes use of them.
+        limits: greatest values of known objectives, by name; `bayes` keeps to them.
+
+    Raises:
+        StudyError: no such name, or objectives that the sampler cannot pursue.
+    """
+    if name not in SAMPLERS:
+        raise StudyError(unknown("sampler", name, SAMPLERS), "search.sampler")
+    return SAMPLERS[name](Problem(space, objectives, known or {}, limits or {}, seed))
