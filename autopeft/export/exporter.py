@@ -108,5 +108,5 @@ class Exporter(ABC):
         """
 
     @abstractmethod
-    def usage(self, trained: Trained, base_model: str) -> str:
+    def usage(self, trained: Trained) -> str:
         """Python code that loads the folder `FOLDER`, for the model card."""

@@ -102,12 +102,12 @@ class HFPeft(Exporter):
         (folder / "adapter_config.json").write_text(text, encoding="utf-8")
         save_file(named, folder / "adapter_model.safetensors", {"format": "pt"})
 
-    def usage(self, trained: Trained, base_model: str) -> str:
+    def usage(self, trained: Trained) -> str:
         auto = type(trained.model).__name__
         labels = f", num_labels={trained.model.config.num_labels}" if trained.has_labels else ""
         return (
             f"from peft import PeftModel\nfrom transformers import {auto}\n\n"
-            f'model = {auto}.from_pretrained("{base_model}"{labels})\n'
+            f'model = {auto}.from_pretrained("{trained.model.name_or_path}"{labels})\n'
             'model = PeftModel.from_pretrained(model, "FOLDER").eval()'
         )
 
@@ -140,7 +140,8 @@ def _biases(trained: Trained) -> dict[str, Tensor]:
         if path not in found:
             found[path] = layer.module(at).get_parameter("bias").detach().float().clone()
         offset = trained.weights(placed)["bias"].to(found[path].device)
-        found[path][layer.columns(at) or slice(None)] += offset
+        columns = layer.columns(at)
+        found[path][slice(None) if columns is None else columns] += offset
     return found
 
 

@@ -37,7 +37,7 @@ class Merged(Exporter):
         if trained.backbone.tokenizer is not None:
             trained.backbone.tokenizer.save_pretrained(folder)
 
-    def usage(self, trained: Trained, base_model: str) -> str:
+    def usage(self, trained: Trained) -> str:
         auto = type(trained.model).__name__
         return (
             f"from transformers import AutoTokenizer, {auto}\n\n"

@@ -75,8 +75,8 @@ def write(
         raise ExportError("; ".join(map(_sentence, obstacles)), f"format {format}")
     with _whole_or_nothing(output) as folder:
         exporter.write(trained, folder)
-        usage = exporter.usage(trained, facts.base_model)
-        text = card(exporter.library, trained.config, facts, usage.replace("FOLDER", output.name))
+        usage = exporter.usage(trained).replace("FOLDER", output.name)
+        text = card(exporter.library, trained.config, facts, usage)
         (folder / CARD_FILE).write_text(text, encoding="utf-8")
     return output
 

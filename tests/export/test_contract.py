@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from autopeft.export import EXPORTERS, Trained
+from autopeft.export.exporter import Exporter, Obstacle
+from autopeft.export.hf_peft import HFPeft
+from autopeft.export.merged import Merged
+from autopeft.export.native import Native
+from tests.contracts.exporter import (
+    CHECKS,
+    READERS,
+    Check,
+    carries_a_card,
+    leaves_the_backbone,
+    reads_back_equal,
+    refuses_by_name,
+    refuses_other_tensors,
+)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("architecture", ["bert", "llama", "gpt2"])
+@pytest.mark.parametrize("format", sorted(EXPORTERS))
+def test_exporter_keeps_its_promises(
+    format: str, architecture: str, check: Check, tmp_path: Path
+) -> None:
+    check(format, architecture, tmp_path)
+
+
+class DropsAdapters(HFPeft):
+    """Accepts what it cannot write."""
+
+    def obstacles(self, trained: Trained) -> tuple[Obstacle, ...]:
+        return ()
+
+
+class RefusesAll(Native):
+    def obstacles(self, trained: Trained) -> tuple[Obstacle, ...]:
+        return tuple(Obstacle(p, "is not liked") for p in trained.config.placements) or (
+            Obstacle(None, "is not liked"),
+        )
+
+
+class BlamesTheWrongOne(Merged):
+    def obstacles(self, trained: Trained) -> tuple[Obstacle, ...]:
+        return tuple(Obstacle(None, o.reason) for o in super().obstacles(trained))
+
+
+class SpoilsTheBackbone(Native):
+    def write(self, trained: Trained, folder: Path) -> None:
+        super().write(trained, folder)
+        next(trained.model.parameters()).data += 1
+
+
+class TakesAnyTensors(Native):
+    def write(self, trained: Trained, folder: Path) -> None:
+        torch.save(dict(trained.state), folder / "state.pt")
+
+
+class SaysNothing(Native):
+    def usage(self, trained: Trained) -> str:
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("broken", "reader", "check"),
+    [
+        (DropsAdapters, "peft", reads_back_equal),
+        (RefusesAll, "native", reads_back_equal),
+        (BlamesTheWrongOne, "merged", refuses_by_name),
+        (SpoilsTheBackbone, "native", leaves_the_backbone),
+        (TakesAnyTensors, "native", refuses_other_tensors),
+        (SaysNothing, "native", carries_a_card),
+    ],
+)
+def test_kit_fails_on_a_broken_exporter(
+    broken: Callable[[], Exporter],
+    reader: str,
+    check: Check,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(EXPORTERS, "broken", broken())  # type: ignore[misc]
+    monkeypatch.setitem(READERS, "broken", READERS[reader])
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        check("broken", "bert", tmp_path)
+
+
+def test_every_format_has_a_reader() -> None:
+    assert READERS.keys() == EXPORTERS.keys()

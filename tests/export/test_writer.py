@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from autopeft.core.config import PeftConfig
+from autopeft.core.errors import ExportError
+from autopeft.export import Exporter, Obstacle, Trained, export
+from autopeft.export.writer import write
+from tests.backbones import inputs, tiny
+from tests.contracts.exporter import FACTS, backbone, lora, train
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    return train(backbone(tiny("bert")), PeftConfig.of([lora([0])]), inputs("bert"))[0]
+
+
+def native(trained: Trained, output: Path, *, overwrite: bool = False) -> Path:
+    return export(
+        "native",
+        backbone=trained.backbone,
+        config=trained.config,
+        state=trained.state,
+        output=output,
+        facts=FACTS,
+        overwrite=overwrite,
+    )
+
+
+def test_unknown_format_names_the_nearest(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"unknown format 'merge'.*did you mean 'merged'"):
+        export(
+            "merge",
+            backbone=trained.backbone,
+            config=trained.config,
+            state=trained.state,
+            output=tmp_path / "out",
+            facts=FACTS,
+        )
+
+
+def test_folder_that_is_not_empty_is_kept(trained: Trained, tmp_path: Path) -> None:
+    (tmp_path / "note").write_text("mine")
+    with pytest.raises(ExportError, match="the folder is not empty"):
+        native(trained, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["note"]
+
+
+def test_overwriting_replaces_the_folder_whole(trained: Trained, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "stale").write_text("old")
+    native(trained, output, overwrite=True)
+    assert sorted(p.name for p in output.iterdir()) == [
+        "README.md",
+        "config.yaml",
+        "peft.safetensors",
+    ]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_empty_folder_and_missing_parents_will_do(trained: Trained, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert (native(trained, tmp_path / "empty") / "README.md").is_file()
+    assert (native(trained, tmp_path / "a/b/c") / "README.md").is_file()
+
+
+def test_file_in_the_place_of_the_folder_is_refused(trained: Trained, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ExportError, match="exists and is no folder"):
+        native(trained, tmp_path / "out", overwrite=True)
+
+
+class Breaks(Exporter):
+    library = "none"
+
+    def obstacles(self, trained: Trained) -> tuple[Obstacle, ...]:
+        return ()
+
+    def write(self, trained: Trained, folder: Path) -> None:
+        (folder / "half").write_text("half")
+        raise OSError("disk full")
+
+    def usage(self, trained: Trained) -> str:
+        return ""
+
+
+def test_failure_half_way_leaves_what_was_there(trained: Trained, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "old").write_text("old")
+    with pytest.raises(OSError, match="disk full"):
+        write(Breaks(), "broken", trained, output, FACTS, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert [p.name for p in output.iterdir()] == ["old"]
