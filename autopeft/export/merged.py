@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from autopeft.export.exporter import Exporter, Obstacle, Trained, path_of
 
@@ -16,7 +17,8 @@ from autopeft.export.exporter import Exporter, Obstacle, Trained, path_of
 class Merged(Exporter):
     """What `save_pretrained` writes of model and tokenizer; nothing but transformers reads it.
 
-    Weights keep the dtype in which the backbone is held.
+    Weights keep the dtype in which the backbone is held. Generation uses a cache again, which a
+    backbone in training does without.
     """
 
     library: ClassVar[str] = "transformers"
@@ -33,7 +35,8 @@ class Merged(Exporter):
         with _restored(trained.model, _touched(trained)):
             with trained.attached() as attached:
                 attached.merge()
-            trained.model.save_pretrained(folder)
+            with _caching(trained.model):
+                trained.model.save_pretrained(folder)
         if trained.backbone.tokenizer is not None:
             trained.backbone.tokenizer.save_pretrained(folder)
 
@@ -72,3 +75,17 @@ def _restored(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
                 owner, _, leaf = name.rpartition(".")
                 parameter.copy_(values[name])
                 model.get_submodule(owner).register_parameter(leaf, parameter)
+
+
+@contextmanager
+def _caching(model: PreTrainedModel) -> Iterator[None]:
+    """Switches the cache of generation on inside the block, where it is off."""
+    parts = (model.config, model.config.get_text_config())
+    off = [part for part in parts if getattr(part, "use_cache", None) is False]
+    try:
+        for part in off:
+            part.use_cache = True
+        yield
+    finally:
+        for part in off:
+            part.use_cache = False

@@ -63,3 +63,12 @@ def test_quantized_backbone_is_refused_with_the_reason(tmp_path: Path) -> None:
     trained, _ = train(backbone(model), PeftConfig.of([BITFIT]), inputs("bert"))
     with pytest.raises(ExportError, match="the backbone: is quantized"):
         write(trained, tmp_path / "out")
+
+
+def test_cache_of_generation_is_on_again(tmp_path: Path) -> None:
+    model = tiny("llama")
+    model.config.use_cache = False
+    trained, _ = train(backbone(model), PeftConfig.of([lora([0])]), inputs("llama"))
+    again = type(model).from_pretrained(write(trained, tmp_path / "out"))
+    assert again.config.use_cache
+    assert not model.config.use_cache

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from autopeft.core.config import PeftConfig, Placement
+from autopeft.report import hypervolumes, write_report
+from tests.report.trials import ACCURACY, OBJECTIVES, PARAMS, STUDY, complete
+
+EVIL = "<img src=x onerror=alert(1)>&\"'"
+VOID = {"meta", "br", "link"}
+
+
+class Reader(HTMLParser):
+    """Collects the text and the tags of a page, and checks that tags close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in {"script", "style"}:
+            self.text += f"{data} "
+
+
+def page(tmp_path: Path, records=STUDY, objectives=OBJECTIVES, **facts: object) -> Reader:
+    return Reader(write_report("study", facts, records, objectives, tmp_path).read_text("utf-8"))
+
+
+def test_page_says_what_happened(tmp_path: Path) -> None:
+    text = page(tmp_path, model="MiniLM", task="movies").text
+    for part in (
+        "MiniLM",
+        "movies",
+        "7 complete, 1 stopped, 1 failed, 1 rejected, 1 running, 1 waiting",
+        "better accuracy than 2 of 3 baselines",
+        "+0.0250",
+        "adapter/ffn 64 @4-5 · lora[q,v] r16 @0-5",
+        "learning_rate 0.001",
+        "300,000",
+        "1.4 GB",
+        "out of memory <b>&",
+        "peak_memory exceeds 16 GB",
+        "knee",
+    ):
+        assert part in text, part
+
+
+def test_every_trial_has_a_row(tmp_path: Path) -> None:
+    tags = [tag for tag, _ in page(tmp_path).tags]
+    assert tags.count("tr") == (1 + 4) + (1 + 3) + (1 + len(STUDY))
+
+
+def test_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    for _, attributes in page(tmp_path).tags:
+        assert "src" not in attributes
+        assert "href" not in attributes
+
+
+def test_every_text_is_escaped(tmp_path: Path) -> None:
+    config = PeftConfig.of([Placement.of(EVIL, [0], {EVIL: EVIL})], {EVIL: EVIL})
+    records = [
+        replace(STUDY[0], baseline=EVIL, config=config),
+        replace(STUDY[4], config=config),
+        *(replace(record, error=EVIL) for record in STUDY[1:]),
+    ]
+    objectives = (ACCURACY, replace(PARAMS, name="trainable_params", unit=EVIL))
+    reader = Reader(
+        write_report(EVIL, {EVIL: EVIL}, records, objectives, tmp_path).read_text("utf-8")
+    )
+    assert not any(tag == "img" for tag, _ in reader.tags)
+    assert EVIL in reader.text
+
+
+@pytest.mark.parametrize("objectives", [OBJECTIVES, (ACCURACY,), (PARAMS,)])
+@pytest.mark.parametrize("records", [(), STUDY[:1], STUDY[7:], STUDY[8:]])
+def test_any_state_of_a_study_has_a_page(records, objectives, tmp_path: Path) -> None:
+    assert "All trials" in page(tmp_path, records, objectives).text
+
+
+def test_page_is_a_function_of_its_arguments(tmp_path: Path) -> None:
+    texts = [write_report("s", {}, STUDY, OBJECTIVES, tmp_path / n).read_text() for n in "ab"]
+    ids = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")  # plotly names its elements at random
+    assert ids.sub("", texts[0]) == ids.sub("", texts[1])
+
+
+def test_hypervolume_grows_with_complete_trials_only() -> None:
+    records = [complete(0, 0.75, 99), STUDY[7], complete(2, 0.5, 9), complete(1, 1.0, 999)]
+    volumes = hypervolumes(records, (ACCURACY, PARAMS))
+    top = math.log10(1e6 + 1)
+    first = 0.25 * (top - 2)
+    both = first + 0.25 * (top - 3)
+    assert volumes == pytest.approx([first, both, both, both])
