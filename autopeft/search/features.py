@@ -37,6 +37,8 @@ def features(configs: Sequence[PeftConfig], n_layers: int) -> Array:
     Returns:
         Shape `(len(configs), n_columns)`; at least one column.
     """
+    if not configs:
+        return np.zeros((0, 1))
     blocks = [
         _profiles(configs, n_layers),
         _totals(configs, n_layers),

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import optuna
+import pytest
+import torch
+
+from autopeft.core.config import PeftConfig
+from autopeft.core.errors import StudyError
+from autopeft.objective.objective import Objective, load_objectives
+from autopeft.objective.pareto import hypervolume
+from autopeft.search.bayes import BayesSampler, Gain, Points
+from autopeft.search.history import History, Observation
+from autopeft.search.known import Known
+from autopeft.space.space import SearchSpace
+from tests.contracts import sampler as kit
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+ACCURACY = Objective("accuracy", "maximize")
+PARAMS = Objective("trainable_params", "minimize", known=True, scale="log", reference=1e8)
+MEMORY = Objective("peak_memory", "minimize", known=True, scale="log", reference=1e11)
+SPACE = kit.problem().space
+
+
+def memory(config: PeftConfig) -> float:
+    """Grows with the number of layers that gradients pass."""
+    return 1e9 + 1e8 * (6 - min(config.layers, default=6)) + 16 * kit.cost(config)
+
+
+def observed(n: int, objectives: tuple[Objective, ...] = (ACCURACY, PARAMS)) -> History:
+    """`n` random configurations with the values of the contract's problem."""
+    rng = np.random.default_rng(0)
+    values = {"accuracy": kit.accuracy, "trainable_params": kit.cost, "peak_memory": memory}
+    found = [SPACE.sample(rng) for _ in range(n)]
+    observations = tuple(
+        Observation(c, tuple(o.loss(values.get(o.name, kit.accuracy)(c)) for o in objectives))
+        for c in found
+    )
+    return History(observations, (), frozenset(c.key for c in found))
+
+
+def gain(known: bool = True) -> tuple[Gain, Points]:
+    """A gain over six points on a line whose loss and cost fall and grow with the position."""
+    rows = np.linspace(0, 1, 6)[:, None]
+    points = Points(rows, rows.copy() if known else np.empty((6, 0)))
+    losses = 1 - np.sqrt(rows)
+    corner = np.array([1.2, 1.2]) if known else np.array([1.2])
+    torch.manual_seed(0)
+    return Gain(points, losses, points[:0], corner), points
+
+
+def test_known_losses_enter_exactly() -> None:
+    """The same features gain the more the cheaper they are, and nothing beyond the corner."""
+    gains, _ = gain()
+    rows = np.full((4, 1), 0.7)
+    found = gains(Points(rows, np.array([[0.0], [0.3], [0.69], [1.3]])))
+    assert found[0] > found[1] > found[2] > found[3]
+    assert found[3] == pytest.approx(0, abs=1e-6)
+
+
+def test_gain_is_that_of_the_hypervolume() -> None:
+    """With hardly any noise the gain is the hypervolume that a point adds."""
+    gains, points = gain()
+    query = Points(np.array([[0.2], [0.6]]), np.array([[0.05], [0.1]]))
+    losses = np.column_stack([1 - np.sqrt(points.rows), points.known])
+    before = hypervolume(losses, [1.2, 1.2])
+    new = np.column_stack([1 - np.sqrt(query.rows), query.known])
+    wanted = [hypervolume([*losses, row], [1.2, 1.2]) - before for row in new]
+    assert gains(query)[1] / gains(query)[0] == pytest.approx(wanted[1] / wanted[0], rel=0.15)
+
+
+def test_with_one_objective_it_is_expected_improvement() -> None:
+    gains, points = gain(known=False)
+    found = gains(Points(np.array([[0.1], [1.0], [1.1]]), np.empty((3, 0))))
+    assert found.argmax() == 2
+    assert len(points.rows) == 6
+
+
+def test_pending_points_are_not_proposed_twice() -> None:
+    rows = np.array([[0.0], [0.2], [0.4], [1.0]])
+    losses = np.array([[1.0], [0.8], [0.6], [0.5]])
+    points = Points(rows, np.zeros((4, 1)))
+    waiting = Points(np.array([[0.7]]), np.zeros((1, 1)))
+    query = Points(np.array([[0.7]]), np.zeros((1, 1)))
+    torch.manual_seed(0)
+    alone = Gain(points, losses, points[:0], np.array([1.2, 1.0]))(query)[0]
+    torch.manual_seed(0)
+    busy = Gain(points, losses, waiting, np.array([1.2, 1.0]))(query)[0]
+    assert busy < 0.5 * alone
+
+
+@pytest.mark.parametrize(
+    "objectives",
+    [
+        (ACCURACY,),
+        (ACCURACY, PARAMS),
+        (PARAMS, ACCURACY),
+        (ACCURACY, PARAMS, MEMORY),
+        (ACCURACY, Objective("f1", "maximize"), PARAMS),
+    ],
+    ids=lambda objectives: "-".join(o.name for o in objectives),
+)
+def test_any_objectives_in_any_order(objectives: tuple[Objective, ...]) -> None:
+    known = {"trainable_params": Known(kit.cost), "peak_memory": Known(memory, slow=True)}
+    sampler = BayesSampler(SPACE, objectives, known, seed=0)
+    history = observed(12, objectives)
+    config = sampler.choose(history, np.random.default_rng(0), 12)
+    assert config in SPACE
+    assert config.key not in history.seen
+
+
+def test_limits_hold_for_cheap_and_slow_objectives() -> None:
+    known = {"trainable_params": Known(kit.cost), "peak_memory": Known(memory, slow=True)}
+    limits = {"trainable_params": 4e4, "peak_memory": 1.5e9}
+    sampler = BayesSampler(SPACE, (ACCURACY, PARAMS), known, limits)
+    for n in (0, 3, 14):
+        config = sampler.choose(observed(n), np.random.default_rng(n), n)
+        assert kit.cost(config) <= limits["trainable_params"]
+        assert memory(config) <= limits["peak_memory"]
+
+
+def test_slow_objectives_are_computed_for_few_candidates_only() -> None:
+    asked: list[str] = []
+
+    def slow(config: PeftConfig) -> float:
+        asked.append(config.key)
+        return memory(config)
+
+    known = {"trainable_params": Known(kit.cost), "peak_memory": Known(slow, slow=True)}
+    sampler = BayesSampler(SPACE, (ACCURACY, PARAMS, MEMORY), known)
+    history = observed(12, (ACCURACY, PARAMS, MEMORY))
+    chosen = sampler.choose(history, np.random.default_rng(0), 12)
+    assert len(asked) == len(set(asked)) <= 16
+    assert chosen.key in asked
+
+
+def test_the_first_trials_cover_the_costs() -> None:
+    sampler = BayesSampler(SPACE, kit.problem().objectives, kit.problem().known)
+    study, costs = kit.new_study(sampler), []
+    for _ in range(8):
+        trial, config = kit.ask(study, SPACE)
+        costs.append(math.log10(1 + kit.cost(config)))
+        study.tell(trial, [kit.accuracy(config), kit.cost(config)])
+    rng = np.random.default_rng(0)
+    drawn = [math.log10(1 + kit.cost(SPACE.sample(rng))) for _ in range(8)]
+    assert min(costs) <= min(drawn)
+    assert np.ptp(costs) > np.ptp(drawn)
+
+
+def test_an_exhausted_space_falls_back_and_says_so() -> None:
+    tiny = SearchSpace.load({"place": [{"method": "lora", "r": {"choice": [0, 4]}}]}).on(2)
+    study = kit.new_study(BayesSampler(tiny, kit.problem().objectives, kit.problem().known))
+    for i in range(4):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore" if i >= 2 else "error", UserWarning)
+            trial, config = kit.ask(study, tiny)
+        study.tell(trial, [0.5, kit.cost(config)])
+    fallbacks = [trial.user_attrs.get("fallback") for trial in study.trials]
+    assert fallbacks[:2] == [None, None]
+    assert all("no unseen configuration" in str(reason) for reason in fallbacks[2:])
+
+
+def test_trouble_in_the_model_falls_back() -> None:
+    """Losses of which none is finite leave nothing to fit."""
+
+    def broken(config: PeftConfig) -> float:
+        raise ArithmeticError("no number")
+
+    sampler = BayesSampler(SPACE, (ACCURACY, PARAMS), {"trainable_params": Known(broken)})
+    study = kit.new_study(sampler)
+    with pytest.warns(UserWarning, match="trial 0 is random, for ArithmeticError: no number"):
+        kit.ask(study, SPACE)
+    assert "ArithmeticError" in study.trials[0].user_attrs["fallback"]
+
+
+def test_equal_values_do_no_harm() -> None:
+    history = observed(12)
+    flat = tuple(Observation(o.config, (-0.5, o.losses[1])) for o in history.observed)
+    sampler = BayesSampler(SPACE, kit.problem().objectives, kit.problem().known)
+    config = sampler.choose(History(flat, (), history.seen), np.random.default_rng(0), 12)
+    assert config.key not in history.seen
+
+
+def test_torch_is_left_as_it_was() -> None:
+    torch.manual_seed(5)
+    before, threads = torch.get_rng_state().clone(), torch.get_num_threads()
+    sampler = BayesSampler(SPACE, kit.problem().objectives, kit.problem().known)
+    sampler.choose(observed(10), np.random.default_rng(0), 10)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_something_must_be_measured() -> None:
+    with pytest.raises(StudyError, match="needs an objective that training measures"):
+        BayesSampler(SPACE, (PARAMS,), {"trainable_params": Known(kit.cost)})
+
+
+def test_it_beats_random_search() -> None:
+    """Hypervolume after 20 trials, on average over seeds, with the same first trials of its own."""
+    objectives = load_objectives("accuracy-params")
+    reference = [objectives[0].loss(0.6), objectives[1].loss(1e6)]
+
+    def volume(name: str, seed: int) -> float:
+        setting = kit.problem(seed)
+        study = kit.new_study(kit.SAMPLERS[name](setting))
+        for _ in range(20):
+            trial, config = kit.ask(study, SPACE)
+            study.tell(trial, [kit.accuracy(config), kit.cost(config)])
+        losses = [
+            [o.loss(v) for o, v in zip(objectives, trial.values, strict=True)]
+            for trial in study.trials
+        ]
+        return hypervolume(losses, reference)
+
+    found = {
+        name: np.mean([volume(name, seed) for seed in range(3)]) for name in ("bayes", "random")
+    }
+    assert found["bayes"] > 1.05 * found["random"]
