@@ -95,6 +95,8 @@ def load_backbone(
     _check_loaded(info, meta.modules_to_save)
     for part in (model.config, model.config.get_text_config()):
         part.pad_token_id = tokenizer.pad_token_id
+    if settings.quantization == "nf4":
+        _keep_4bit_layout(model)
     model = _finish(model, settings)
     return Backbone(model, tokenizer, meta.modules_to_save, meta.shape, dtype, target)
 
@@ -264,6 +266,18 @@ def _quantization(settings: BackboneSettings, dtype: torch.dtype, keep: Sequence
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=list(keep),
     )
+
+
+def _keep_4bit_layout(model: nn.Module) -> None:
+    """Holds bitsandbytes back from repacking weights at the first evaluation on some CPUs.
+
+    The other layout is for inference: it has rounded scales, no gradient and no exact way back.
+    """
+    from bitsandbytes.nn import Linear4bit  # takes a second, and few backbones need it
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from transformers.utils import logging as bars
 from autopeft.core.errors import StudyError
 
 PACKAGE = "package:"
-_LOGGERS = ("transformers", "huggingface_hub", "datasets")
+_LOGGERS = ("transformers", "huggingface_hub", "datasets", "bitsandbytes")
 
 
 def locate(reference: str, where: str) -> Path | None:
@@ -65,7 +65,7 @@ def unreachable(reference: str, error: Exception, where: str) -> StudyError:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences progress bars and warnings of the Hugging Face libraries inside the block."""
+    """Silences progress bars and warnings of the libraries that load inside the block."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     shown = bars.is_progress_bar_enabled()

@@ -44,7 +44,7 @@ def read_tables(reference: str) -> dict[str, Dataset]:
         return _from_hub(reference)
     try:
         tables = {"train": _from_file(path)} if path.is_file() else _from_folder(path)
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise StudyError(f"{str(path)!r} cannot be read: {error}", KEY) from error
     return tables
 
@@ -117,8 +117,12 @@ def _from_json(path: Path) -> Dataset:
     """One list of records, or one record a line."""
     text = path.read_text(encoding="utf-8")
     if text.lstrip().startswith("["):
-        return Dataset.from_list(json.loads(text))
-    return Dataset.from_list([json.loads(line) for line in text.splitlines() if line.strip()])
+        records = json.loads(text)
+    else:
+        records = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if not all(isinstance(record, dict) for record in records):
+        raise ValueError("expected records, such as {...}, in a list or one a line")
+    return Dataset.from_list(records)
 
 
 def _from_parquet(path: Path) -> Dataset:

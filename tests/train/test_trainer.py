@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from autopeft.core.budget import Budget
+from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.errors import AttachError
+from autopeft.core.report import Report
+from autopeft.train.task import METRICS, Task
+from autopeft.train.trainer import Trainer
+from tests.train.conftest import MINILM, lora, movies
+
+TIMES = {"train_seconds", "epoch_seconds", "eval_seconds"}
+ONE_EPOCH = Budget((1.0,))
+EVERYTHING = PeftConfig.of(
+    [
+        *lora().placements,
+        Placement.of("bitfit", range(6), {}),
+        Placement.of("prefix", range(3, 6), {"length": 4}),
+    ],
+    {"learning_rate": 2e-3, "batch_size": 16},
+)
+
+
+def numbers(reports: Iterator[Report]) -> list[dict[str, float]]:
+    """What is the same at every repetition: all but the times."""
+    return [{k: v for k, v in r.metrics.items() if k not in TIMES} for r in reports]
+
+
+@contextmanager
+def untouched(trainer: Trainer, config: PeftConfig) -> Iterator[None]:
+    """Fails where the block leaves the backbone of `config` different in any bit or hook."""
+    model = trainer._backbone(config).model
+
+    def state() -> tuple[Any, ...]:
+        hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+        grads = [name for name, p in model.named_parameters() if p.grad is not None]
+        needs = [p.requires_grad for p in model.parameters()]
+        return (
+            hooks,
+            grads,
+            needs,
+            {m.training for m in model.modules()},
+            model.config._attn_implementation,
+        )
+
+    before, tensors = state(), {name: t.clone() for name, t in model.state_dict().items()}
+    yield
+    assert state() == before
+    after = model.state_dict()
+    assert after.keys() == tensors.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in tensors.items())
+
+
+def test_a_report_comes_at_every_rung(trainer: Trainer, tmp_path: Path) -> None:
+    reports = list(trainer([lora()], Budget((0.5, 1.0, 2.0), folder=str(tmp_path / "new"))))
+    assert [(r.step, r.fidelity, r.member) for r in reports] == [(3, 0.5, 0), (6, 1, 0), (12, 2, 0)]
+    for report in reports:
+        named = {"validation_loss", "train_loss", "learning_rate", "n_validation"}
+        assert report.metrics.keys() == METRICS.keys() | TIMES | named
+        assert report.metrics["n_validation"] == 64
+    rates = [report.metrics["learning_rate"] for report in reports]
+    assert rates == pytest.approx([2e-3 * (1 - (step - 2) / 11) for step in (3, 6, 12)])
+    assert (tmp_path / "new" / "peft.safetensors").is_file()
+
+
+def test_saved_tensors_score_as_they_were_reported(trainer: Trainer, tmp_path: Path) -> None:
+    *_, last = trainer([EVERYTHING], Budget((1.0,), folder=str(tmp_path)))
+    state = load_file(tmp_path / "peft.safetensors")
+    with untouched(trainer, EVERYTHING):
+        found = trainer.score(EVERYTHING, state, split="validation")
+    assert found["loss"] == pytest.approx(last.metrics["validation_loss"], abs=1e-6)
+    assert found["accuracy"] == last.metrics["accuracy"]
+    test = trainer.score(EVERYTHING, state)
+    assert test["n_examples"] == 64
+    assert test["loss"] != found["loss"]
+    with pytest.raises(AttachError), untouched(trainer, EVERYTHING):
+        trainer.score(lora(), state)
+
+
+def test_training_leaves_every_bit_of_the_backbone(trainer: Trainer) -> None:
+    with untouched(trainer, EVERYTHING):
+        list(trainer([EVERYTHING], ONE_EPOCH))
+
+
+def test_closing_early_takes_the_configuration_off(trainer: Trainer) -> None:
+    with untouched(trainer, EVERYTHING):
+        reports = trainer([EVERYTHING, lora()], Budget((0.2, 1.0)))
+        next(reports)
+        reports.close()
+        assert list(reports) == []
+
+
+def test_a_failing_configuration_leaves_the_backbone_usable(trainer: Trainer) -> None:
+    undisturbed = numbers(trainer([lora()], Budget((0.5,))))
+    with untouched(trainer, lora()):
+        with pytest.raises(RuntimeError, match=r"^training diverged: loss is nan at step \d+$"):
+            list(trainer([lora(learning_rate=1e30, max_grad_norm=1e30)], ONE_EPOCH))
+        absent = PeftConfig.of([Placement.of("lora", [7], dict(lora().placements[0].options))])
+        with pytest.raises(AttachError):
+            list(trainer([absent], ONE_EPOCH))
+    assert numbers(trainer([lora()], Budget((0.5,)))) == undisturbed
+
+
+def test_the_same_seed_gives_the_same_numbers(trainer: Trainer) -> None:
+    budget = Budget((0.5, 1.0), seed=3)
+    first = numbers(trainer([lora()], budget))
+    torch.manual_seed(99)
+    second = []
+    for report in trainer([lora()], budget):
+        second.append({k: v for k, v in report.metrics.items() if k not in TIMES})
+        torch.rand(5)
+    assert first == second
+    assert first != numbers(trainer([lora()], Budget((0.5, 1.0), seed=4)))
+
+
+def test_a_rung_on_the_way_changes_nothing(trainer: Trainer) -> None:
+    *_, with_stops = trainer([lora()], Budget((0.2, 0.5, 1.0)))
+    (direct,) = trainer([lora()], ONE_EPOCH)
+    assert with_stops.metrics["validation_loss"] == direct.metrics["validation_loss"]
+
+
+def test_the_random_state_of_the_caller_is_left_alone(trainer: Trainer) -> None:
+    before = torch.get_rng_state()
+    for _ in trainer([lora()], Budget((0.2, 0.4))):
+        assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_another_process_finds_the_same_numbers(trainer: Trainer) -> None:
+    code = """
+from tests.train.conftest import MINILM, lora, movies
+from tests.train.test_trainer import numbers
+from autopeft.core.budget import Budget
+from autopeft.train.trainer import Trainer
+trainer = Trainer(MINILM, movies(max_train_samples=96, max_eval_samples=64), threads=1)
+print(numbers(trainer([lora()], Budget((0.5,)))))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(numbers(trainer([lora()], Budget((0.5,)))))
+
+
+def test_dropout_of_the_backbone_is_on_while_training(trainer: Trainer) -> None:
+    model = trainer._backbone(lora()).model
+    modes = []
+    hook = model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    try:
+        list(trainer([lora()], Budget((0.5, 1.0))))
+    finally:
+        hook.remove()
+    assert modes[:3] == [True] * 3
+    assert modes.count(True) == 6
+    assert modes[3] is modes[-1] is False
+
+
+def test_configurations_are_told_apart_by_their_place_in_the_list(trainer: Trainer) -> None:
+    other = lora(range(4, 6))
+    together = list(trainer([lora(), other], Budget((0.2, 0.5))))
+    assert [(r.member, r.fidelity) for r in together] == [(0, 0.2), (0, 0.5), (1, 0.2), (1, 0.5)]
+    alone = numbers(trainer([other], Budget((0.2, 0.5))))
+    assert numbers(iter(together[2:])) == alone
+
+
+@pytest.mark.parametrize(
+    ("kind", "rates"),
+    [("constant", [1.0, 1.0]), ("cosine", [0.854, 0.017]), ("linear", [0.75, 0.083])],
+)
+def test_learning_rates_follow_their_schedule(
+    trainer: Trainer, kind: str, rates: list[float]
+) -> None:
+    config = PeftConfig.of(
+        [],
+        {"learning_rate": 1.0, "lr_scheduler_type": kind, "warmup_ratio": 0.0, "batch_size": 8},
+    )
+    found = [r.metrics["learning_rate"] for r in trainer([config], Budget((1 / 3, 1.0)))]
+    assert found == pytest.approx(rates, abs=1e-3)
+
+
+def test_each_form_of_the_backbone_is_loaded_once(trainer: Trainer) -> None:
+    quantized = PeftConfig.of(lora().placements, dict(lora().train), {"quantization": "nf4"})
+    first = trainer._backbone(lora())
+    with untouched(trainer, quantized):
+        (report,) = trainer([quantized], Budget((0.2,)))
+    assert 0 < report.metrics["validation_loss"] < 2
+    assert trainer._backbone(lora()) is first
+    assert len(trainer._backbones) == 2
+
+
+def test_lora_learns_the_sentiment_of_movie_sentences() -> None:
+    task = movies(max_train_samples=512, max_eval_samples=200)
+    first, last = Trainer(MINILM, task, threads=1)([lora()], Budget((1.0, 3.0)))
+    assert last.metrics["accuracy"] > 0.62
+    assert last.metrics["train_loss"] < 0.55 < first.metrics["train_loss"]
+
+
+def test_a_decoder_without_a_padding_token_learns(tiny_llama: Path) -> None:
+    lines = [f"{'very ' * (i % 4)}{('bad', 'good')[i % 2]} film\t{i % 2}" for i in range(60)]
+    data = tiny_llama / "data.tsv"
+    data.write_text("\n".join(["text\tlabel", *(f"{i} {line}" for i, line in enumerate(lines))]))
+    trainer = Trainer(str(tiny_llama), Task(data=str(data)), threads=1)
+    config = lora(range(2), learning_rate=2e-2, batch_size=8)
+    *_, last = trainer([config], Budget((4.0,)))
+    assert last.metrics["accuracy"] == 1.0
