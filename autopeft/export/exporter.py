@@ -53,10 +53,12 @@ class Trained:
         finally:
             attached.detach()
 
-    @property
-    def has_labels(self) -> bool:
-        """Whether the model has a head whose size is the number of labels."""
-        return type(self.model).__name__.endswith("Classification")
+    def loads_base(self) -> str:
+        """Python code that makes `model` the backbone with a head of equal shape."""
+        kind, config = type(self.model).__name__, self.model.config
+        labels = f", num_labels={config.num_labels}" if kind.endswith("Classification") else ""
+        call = f'model = {kind}.from_pretrained("{self.model.name_or_path}"{labels})'
+        return f"from transformers import {kind}\n\n{call}"
 
     def placed(self) -> tuple[tuple[Placed, Layer], ...]:
         """Every site of the configuration with its layer in the model."""

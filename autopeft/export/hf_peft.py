@@ -103,11 +103,8 @@ class HFPeft(Exporter):
         save_file(named, folder / "adapter_model.safetensors", {"format": "pt"})
 
     def usage(self, trained: Trained) -> str:
-        auto = type(trained.model).__name__
-        labels = f", num_labels={trained.model.config.num_labels}" if trained.has_labels else ""
         return (
-            f"from peft import PeftModel\nfrom transformers import {auto}\n\n"
-            f'model = {auto}.from_pretrained("{trained.model.name_or_path}"{labels})\n'
+            f"from peft import PeftModel\n{trained.loads_base()}\n"
             'model = PeftModel.from_pretrained(model, "FOLDER").eval()'
         )
 

@@ -44,7 +44,7 @@ class Merged(Exporter):
         auto = type(trained.model).__name__
         return (
             f"from transformers import AutoTokenizer, {auto}\n\n"
-            f'model = {auto}.from_pretrained("FOLDER")\n'
+            f'model = {auto}.from_pretrained("FOLDER").eval()\n'
             'tokenizer = AutoTokenizer.from_pretrained("FOLDER")'
         )
 

@@ -47,11 +47,8 @@ class Native(Exporter):
         save_file(tensors, folder / WEIGHTS_FILE, {"format": "pt", _HEADER: json.dumps(header)})
 
     def usage(self, trained: Trained) -> str:
-        auto = type(trained.model).__name__
-        labels = f", num_labels={trained.model.config.num_labels}" if trained.has_labels else ""
         return (
-            f"import autopeft\nfrom transformers import {auto}\n\n"
-            f'model = {auto}.from_pretrained("{trained.model.name_or_path}"{labels})\n'
+            f"import autopeft\n{trained.loads_base()}\n"
             'attached = autopeft.load(model, "FOLDER")\n'
             "model = attached.model.eval()"
         )

@@ -78,6 +78,31 @@ def test_logits_survive(
         assert (read(output)(**batch).logits - expected).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("format", ["native", "peft", "merged"])
+def test_code_of_the_card_runs(
+    format: str,
+    done: tuple[Trained, Tensor],
+    batch: dict[str, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained, expected = done
+    output = export(
+        format,
+        backbone=trained.backbone,
+        config=CONFIG,
+        state=trained.state,
+        output=tmp_path / "out",
+        facts=FACTS,
+    )
+    code = (output / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, torch.nn.Module] = {}
+    exec(code, names)
+    with torch.no_grad():
+        assert (names["model"](**batch).logits - expected).abs().max() < 1e-4
+
+
 def test_adapters_cannot_leave_autopeft(batch: dict[str, Tensor], tmp_path: Path) -> None:
     trained, _ = train(fresh(), PeftConfig.of([adapter([0, 5])]), batch)
     for format in ("peft", "merged"):
