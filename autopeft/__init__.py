@@ -1,1 +1,38 @@
-"""A search engine for parameter-efficient fine-tuning."""
+"""A search engine for parameter-efficient fine-tuning.
+
+Define a search space, run a study, look at its Pareto front, export the winner.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "Adapter": "space",
+    "BitFit": "space",
+    "Layers": "space",
+    "Lora": "space",
+    "Prefix": "space",
+    "SearchSpace": "space",
+    "choice": "space",
+    "integer": "space",
+    "real": "space",
+    "subset": "space",
+    "AutoPeftError": "core.errors",
+    "Outcome": "api.outcome",
+    "PeftConfig": "core.config",
+    "attach": "method.attach",
+    "export": "api.export",
+    "load": "export.native",
+    "open_study": "api.outcome",
+    "plan": "api.plan",
+    "run": "api.run",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first asked for, so that `import autopeft` is quick."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'autopeft' has no attribute {name!r}")
+    return getattr(import_module(f"autopeft.{_HOMES[name]}"), name)

@@ -45,7 +45,9 @@ def find_record(url: str, name: str) -> optuna.Study:
     """
     path = Path(url.removeprefix("sqlite:///"))
     if url.startswith("sqlite:///") and not path.is_file():
-        raise StudyError(f"{name!r} has no record yet at {url}; `autopeft run` starts it", "storage")
+        raise StudyError(
+            f"{name!r} has no record yet at {url}; `autopeft run` starts it", "storage"
+        )
     storage = open_storage(url)
     names = optuna.get_all_study_names(storage)
     if name not in names:

@@ -143,7 +143,7 @@ class Study:
     def _draw(self, trial: optuna.Trial) -> str | None:
         """Fills in the configuration of a trial; the reason if it is not to be trained."""
         given = trial.user_attrs.get("config")
-        if given is not None and not trial.relative_params and not _fixed(trial):
+        if given is not None and not self._frozen(trial.number).system_attrs.get("fixed_params"):
             config = PeftConfig.from_dict(given)
         else:
             config = self.space.build(lambda dimension: suggest(trial, dimension))
@@ -162,10 +162,12 @@ class Study:
         return None
 
     def _twin(self, config: PeftConfig, number: int) -> int | None:
+        """An earlier trial of the same configuration that was or is being trained."""
         for trial in self.record.get_trials(deepcopy=False):
-            if trial.number < number and trial.user_attrs.get("key") == config.key:
-                if "rejected" not in trial.user_attrs and "interrupted" not in trial.user_attrs:
-                    return trial.number
+            attrs = trial.user_attrs
+            same = trial.number < number and attrs.get("key") == config.key
+            if same and "rejected" not in attrs and "interrupted" not in attrs:
+                return trial.number
         return None
 
     def _ticket(self, trial: optuna.Trial) -> Ticket:
@@ -203,9 +205,7 @@ class Study:
 
     def curve(self, trial: TrialRecord) -> Curve:
         """A trial as a stopper sees it."""
-        known = tuple(
-            o.loss(trial.known.get(o.name, math.nan)) for o in self.objectives if o.known
-        )
+        known = tuple(o.loss(trial.known.get(o.name, math.nan)) for o in self.objectives if o.known)
         return Curve(trial.number, known, trial.reports, trial.baseline is not None)
 
     def finish(self, ticket: Ticket) -> None:
@@ -218,7 +218,9 @@ class Study:
             return
         values = [float(measured[name]) for name in self.names]
         if not all(math.isfinite(value) for value in values):
-            self.fail(ticket, f"a value is not finite: {dict(zip(self.names, values, strict=True))}")
+            self.fail(
+                ticket, f"a value is not finite: {dict(zip(self.names, values, strict=True))}"
+            )
             return
         self._set(ticket.number, "folder", ticket.budget.folder)
         self._end(ticket.number, TrialState.COMPLETE, values)
@@ -262,7 +264,7 @@ class Study:
         self._set(number, "error", "interrupted")
         self.record.tell(number, state=TrialState.FAIL)
         if "config" in trial.user_attrs:
-            kept = {
+            kept: dict[str, Any] = {
                 key: trial.user_attrs[key]
                 for key in ("config", "key", "baseline")
                 if key in trial.user_attrs
@@ -287,11 +289,6 @@ def _counts(trial: TrialRecord) -> bool:
     return trial.state in {"complete", "stopped", "running"} or (
         trial.state == "failed" and trial.error != "interrupted"
     )
-
-
-def _fixed(trial: optuna.Trial) -> Mapping[str, Any]:
-    """The parameters with which a trial was queued."""
-    return trial.system_attrs.get("fixed_params", {})
 
 
 def _document(report: Report) -> dict[str, Any]:

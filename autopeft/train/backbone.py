@@ -181,6 +181,15 @@ def head_of(model: PreTrainedModel) -> tuple[str, ...]:
     return tuple(outside)
 
 
+def check_weights(reference: str) -> None:
+    """Checks that a local reference holds a model with weights; a hub id is taken on trust.
+
+    Raises:
+        StudyError: no such folder or package, or no `config.json` or no weights in it.
+    """
+    _source(reference, needs_weights=True)
+
+
 def target_device(name: str) -> torch.device:
     """The device called `name`; `auto` is CUDA where there is one, else the CPU."""
     if name == "auto":

@@ -1,0 +1,107 @@
+"""A study as its record tells it: the front, pictures, a page, one trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from autopeft.core.catalog import Reference
+from autopeft.core.errors import ExportError
+from autopeft.objective.objective import Objective, load_objectives
+from autopeft.report.front import Front, pick
+from autopeft.report.page import hypervolumes, write_report
+from autopeft.report.plot import plot
+from autopeft.study.record import find_record, read_trials
+from autopeft.study.spec import StudySpec, load_spec
+from autopeft.study.trial import TrialRecord
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the record of a study says.
+
+    Attributes:
+        spec: the study file.
+        objectives: in its order.
+        trials: every trial, in order of number.
+    """
+
+    spec: StudySpec
+    objectives: tuple[Objective, ...]
+    trials: tuple[TrialRecord, ...]
+
+    @cached_property
+    def front(self) -> Front:
+        """The complete trials that no other dominates."""
+        return Front.of(self.trials, self.objectives)
+
+    @cached_property
+    def hypervolume(self) -> float:
+        """Of the front against the reference points of the objectives, on their scales."""
+        volumes = hypervolumes(self.trials, self.objectives)
+        return volumes[-1] if volumes else 0.0
+
+    def plot(self, path: str | Path) -> Path:
+        """Draws the front into a `.png` or `.html` file.
+
+        Raises:
+            StudyError: another kind of file, or nothing to draw.
+        """
+        return plot(self.trials, self.objectives, path)
+
+    def report(self, folder: str | Path) -> Path:
+        """Writes one self-contained page into a folder and gives its path."""
+        spec = self.spec
+        facts = {
+            "model": spec.model,
+            "data": spec.task.get("data", ""),
+            "search space": spec.space if isinstance(spec.space, str) else "inline",
+            "sampler": spec.search.sampler,
+            "seed": spec.search.seed,
+            "storage": spec.storage_url,
+        }
+        return write_report(spec.name, facts, self.trials, self.objectives, folder)
+
+    def pick(self, rule: str = "knee", within: str | float | None = None) -> TrialRecord:
+        """One trial of the front by `knee`, `best` or `cheapest`.
+
+        Raises:
+            StudyError: an empty front, or an unknown rule.
+        """
+        return pick(self.front, rule, within)
+
+    def trial(self, number: int) -> TrialRecord:
+        """A complete trial.
+
+        Raises:
+            ExportError: there is none of this number, or it was not trained to the end.
+        """
+        if not 0 <= number < len(self.trials):
+            complete = [t.number for t in self.trials if t.state == "complete"]
+            raise ExportError(f"there is no trial {number}; complete are {complete}", "trial")
+        trial = self.trials[number]
+        if trial.state != "complete":
+            why = f" ({trial.error})" if trial.error else ""
+            raise ExportError(f"trial {number} is {trial.state}{why}; it has no tensors", "trial")
+        return trial
+
+
+def open_study(
+    study: Reference | StudySpec, *, changes: Mapping[str, Any] | None = None
+) -> Outcome:
+    """What the record of a study says, while it runs or after.
+
+    Args:
+        study: name of the catalog, path or mapping.
+        changes: values by dotted key that replace those of the file.
+
+    Raises:
+        StudyError: there is no such study, or it has not been run.
+    """
+    spec = study if isinstance(study, StudySpec) else load_spec(study, changes)
+    objectives = load_objectives(spec.objectives)
+    record = find_record(spec.storage_url, spec.name)
+    return Outcome(spec, objectives, read_trials(record, [o.name for o in objectives]))

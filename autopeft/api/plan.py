@@ -1,0 +1,125 @@
+"""What a configuration costs, or what a space holds, before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autopeft.api.run import configuration, on_backbone
+from autopeft.core.catalog import Reference
+from autopeft.core.config import PeftConfig
+from autopeft.core.errors import StudyError
+from autopeft.method.count import count, size_of
+from autopeft.space.bound import BoundSpace
+from autopeft.space.extremes import extremes
+from autopeft.space.settings import BackboneSettings
+from autopeft.space.space import SearchSpace
+from autopeft.train.backbone import Backbone, meta_backbone
+from autopeft.train.flops import count_flops
+from autopeft.train.known import Setting, head_params, known_quantities
+from autopeft.train.memory import predict_memory
+
+N_SAMPLES = 24
+"""Configurations traced between the extremes for the range of an objective that is no sum."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step sees: sequences, and tokens of each."""
+
+    size: int = 32
+    sequence_length: int = 128
+
+    def __post_init__(self) -> None:
+        for name, value in (("batch_size", self.size), ("sequence_length", self.sequence_length)):
+            if value < 1:
+                raise StudyError(f"must be a positive integer, got {value}", name)
+
+
+def plan(
+    file: Reference,
+    model: str,
+    *,
+    batch_size: int = 32,
+    sequence_length: int = 128,
+    device: str = "cuda",
+    task: str | None = None,
+) -> dict[str, Any]:
+    """What a configuration costs, or what a space holds; counts in elements, memory in bytes.
+
+    Args:
+        file: a configuration or a space: name of the catalog, path or mapping.
+        model: hub id, `package:NAME/FOLDER` or folder; `config.json` is enough.
+        batch_size: sequences of one training step.
+        sequence_length: tokens of a sequence.
+        device: `cuda` or `cpu`, for which memory is predicted.
+        task: such as `text-classification`; None means what the checkpoint was made for.
+
+    Raises:
+        AutoPeftError: bad input.
+    """
+    batch = Batch(batch_size, sequence_length)
+    space = SearchSpace.load(file)
+    backbone = meta_backbone(model, BackboneSettings(), task_type=task)
+    about = {"name": space.name, "model": model, "device": device}
+    if space.is_configuration:
+        config = configuration(file, backbone)
+        return {"kind": "configuration", **about, **_costs(config, backbone, batch, device)}
+    bound = on_backbone(space, backbone)
+    return {"kind": "space", **about, **_extent(bound, backbone, batch, device)}
+
+
+def _costs(config: PeftConfig, backbone: Backbone, batch: Batch, device: str) -> dict[str, Any]:
+    counts = count(config, backbone.shape)
+    memory = predict_memory(
+        backbone,
+        config,
+        batch_size=batch.size,
+        sequence_length=batch.sequence_length,
+        device=device,
+    )
+    flops = count_flops(backbone, config, batch.size, batch.sequence_length)
+    head = head_params(backbone)
+    return {
+        "trainable_params": counts.trainable,
+        "head_params": head,
+        "stored_params": counts.trainable + head,
+        "changed_params": counts.changed,
+        "backbone_params": backbone.shape.parameters,
+        "by_method": dict(counts.by_method),
+        "batch_size": batch.size,
+        "sequence_length": batch.sequence_length,
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "peak_memory": memory.peak,
+        "peak_memory_parts": dict(memory.parts),
+        "flops": {"forward": flops.forward, "training_step": flops.training_step},
+        "config": config.to_dict(),
+    }
+
+
+def _extent(
+    space: BoundSpace, backbone: Backbone, batch: Batch, device: str
+) -> dict[str, Any]:
+    """Sizes of the space and the range of each known objective over non-empty configurations.
+
+    Counts are exact; the range of memory is that of the extremes and of `N_SAMPLES` samples.
+    """
+    ends = extremes(space, size_of)
+    rng = np.random.default_rng(0)
+    samples = [space.sample(rng) for _ in range(N_SAMPLES)]
+    known = known_quantities(Setting(backbone, batch.sequence_length, device))
+    ranges = {}
+    for name, quantity in known.items():
+        values = [quantity.value(config) for config in (*ends, *(samples if quantity.slow else ()))]
+        ranges[name] = [min(values), max(values)]
+    return {
+        "n_layers": space.n_layers,
+        "dimensions": len(space.dimensions),
+        "continuous": space.continuous,
+        "assignments": space.assignments,
+        "configurations": space.configurations,
+        "ranges": ranges,
+        "sequence_length": batch.sequence_length,
+    }

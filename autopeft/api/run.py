@@ -1,0 +1,236 @@
+"""From a study file to a finished study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autopeft.api.outcome import Outcome
+from autopeft.core.catalog import Reference
+from autopeft.core.config import PeftConfig
+from autopeft.core.errors import AutoPeftError, StudyError, unknown
+from autopeft.method.count import size_of
+from autopeft.objective.limit import parse_limit
+from autopeft.objective.objective import Objective, load_objectives
+from autopeft.search.known import Known
+from autopeft.search.sampler import SAMPLERS, make_sampler
+from autopeft.search.stopping import Fidelity, Stopper, make_stopper, rungs_between
+from autopeft.space.bound import BoundSpace
+from autopeft.space.extremes import extremes
+from autopeft.space.settings import BackboneSettings
+from autopeft.space.space import SearchSpace
+from autopeft.study.record import open_record
+from autopeft.study.spec import StudySpec, load_spec
+from autopeft.study.study import Study, Terms
+from autopeft.train.backbone import Backbone, check_weights, meta_backbone, target_device
+from autopeft.train.known import Setting, known_quantities
+from autopeft.train.task import METRICS, Task
+from autopeft.train.trainer import Trainer
+
+if TYPE_CHECKING:
+    from autopeft.engine.engine import Engine, Watch
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study file whose parts exist and fit one another; nothing has been trained."""
+
+    spec: StudySpec
+    task: Task
+    objectives: tuple[Objective, ...]
+    space: BoundSpace
+    known: Mapping[str, Known]
+    limits: Mapping[str, float]
+    rungs: tuple[float, ...]
+    baselines: Mapping[str, PeftConfig]
+
+    def open(self) -> Study:
+        """The study, made in its storage where there is none.
+
+        Raises:
+            StudyError: the storage belongs to another space, model, task or set of objectives.
+        """
+        spec = self.spec
+        sampler = make_sampler(
+            spec.search.sampler,
+            seed=spec.search.seed,
+            space=self.space,
+            objectives=self.objectives,
+            known=self.known,
+            limits=self.limits,
+        )
+        record = open_record(
+            spec.storage_url, spec.name, self.objectives, self._identity(), sampler
+        )
+        return Study(record, self.space, self.objectives, self._terms())
+
+    def _identity(self) -> dict[str, Any]:
+        """What a continued study must agree with, as JSON keeps it."""
+        return {
+            "space": self.space.space.to_dict(),
+            "model": self.spec.model,
+            "task": self.task.model_dump(),
+            "objectives": [o.name for o in self.objectives],
+            "epochs": list(self.rungs),
+        }
+
+    def _terms(self) -> Terms:
+        needed = {o.name for o in self.objectives if o.known} | set(self.limits)
+        return Terms(
+            known={name: self.known[name] for name in sorted(needed)},
+            limits=self.limits,
+            n_trials=self.spec.search.n_trials,
+            seed=self.spec.search.seed,
+            rungs=self.rungs,
+            folder=str(Path(self.spec.folder).resolve()),
+            baselines=self.baselines,
+        )
+
+    def stopper(self, n_validation: int) -> Stopper:
+        """What decides which trials go on, where so many validation examples tell."""
+        fidelity = self.spec.fidelity
+        made_from = Fidelity(
+            self.rungs, fidelity.reduction, self.objectives, fidelity.signal, n_validation
+        )
+        return make_stopper(fidelity.stopper if len(self.rungs) > 1 else "none", made_from)
+
+    def engine(self) -> Engine:
+        """What runs the trials."""
+        engine = self.spec.engine
+        if engine.type == "inline":
+            from autopeft.engine.inline import Inline
+
+            return Inline()
+        from autopeft.engine.ray import RayEngine
+
+        return RayEngine(
+            cpu=engine.resources.cpu,
+            gpu=engine.resources.gpu,
+            concurrency=engine.concurrency,
+            address=engine.address,
+            folder=self.spec.folder,
+        )
+
+    def run(self, watch: Watch | None = None) -> Outcome:
+        """Runs the study to its end; `watch` is called with it after every change.
+
+        Raises:
+            StudyError: see `open`; the data or the backbone cannot be used.
+        """
+        check_weights(self.spec.model)
+        stopper = self.stopper(len(self.task.load().validation))
+        threads = max(1, int(self.spec.engine.resources.cpu))
+        make = partial(
+            Trainer, self.spec.model, self.task, device=self.spec.device, threads=threads
+        )
+        with self.open() as study:
+            self.engine().run(study, make, stopper, watch or (lambda _: None))
+            return Outcome(self.spec, self.objectives, study.trials())
+
+
+def prepare(study: Reference | StudySpec, changes: Mapping[str, Any] | None = None) -> Prepared:
+    """Checks a study file and everything that it names.
+
+    Args:
+        study: name of the catalog, path, mapping, or a loaded one.
+        changes: values by dotted key, such as `search.n_trials`, that replace those of the file.
+
+    Raises:
+        AutoPeftError: the first thing that does not exist or does not fit.
+    """
+    spec = study if isinstance(study, StudySpec) else load_spec(study, changes)
+    if spec.search.sampler not in SAMPLERS:
+        raise StudyError(unknown("sampler", spec.search.sampler, SAMPLERS), "search.sampler")
+    task = Task.from_mapping(spec.task)
+    objectives = _objectives(spec)
+    space = SearchSpace.load(spec.space)
+    device = target_device(spec.device).type
+    backbone = meta_backbone(spec.model, BackboneSettings(), task_type=task.type, device=device)
+    known = known_quantities(Setting(backbone, task.max_length, device))
+    bound = on_backbone(space, backbone)
+    first, last = spec.fidelity.bounds
+    return Prepared(
+        spec=spec,
+        task=task,
+        objectives=objectives,
+        space=bound,
+        known=known,
+        limits=_limits(bound, known),
+        rungs=rungs_between(first, last, spec.fidelity.reduction),
+        baselines={_name(b): configuration(b, backbone) for b in spec.search.baselines},
+    )
+
+
+def _objectives(spec: StudySpec) -> tuple[Objective, ...]:
+    objectives = load_objectives(spec.objectives)
+    for objective in objectives:
+        if not objective.known and objective.name not in METRICS:
+            raise StudyError(unknown("metric", objective.name, METRICS), "objectives")
+    return objectives
+
+
+def on_backbone(space: SearchSpace, backbone: Backbone) -> BoundSpace:
+    """The space on a backbone.
+
+    Raises:
+        SpaceError: it does not fit; the error names the space.
+    """
+    try:
+        return space.on(backbone.shape, size_of)
+    except AutoPeftError as error:
+        raise error.inside(space.name) from None
+
+
+def _limits(space: BoundSpace, known: Mapping[str, Known]) -> dict[str, float]:
+    """The limits as numbers, none of which every configuration exceeds."""
+    limits = {}
+    for name, raw in space.space.limits:
+        limits[name] = limit = parse_limit(name, raw, of=space.shape.parameters)
+        least = known[name].value(extremes(space, size_of)[0])
+        if least > limit:
+            raise StudyError(
+                f"no configuration meets {raw}: the smallest has {least:,.0f}, "
+                f"the limit is {limit:,.0f}",
+                f"{space.space.name}: limits.{name}",
+            )
+    return limits
+
+
+def configuration(reference: Reference, backbone: Backbone) -> PeftConfig:
+    """The fixed configuration that a name, path or mapping stands for, on a backbone.
+
+    Raises:
+        AutoPeftError: it leaves a choice, or does not fit.
+    """
+    space = SearchSpace.load(reference)
+    if not space.is_configuration:
+        raise StudyError("is a space with choices, not a configuration", space.name)
+    return on_backbone(space, backbone).resolve({})
+
+
+def _name(reference: Reference) -> str:
+    if isinstance(reference, Mapping):
+        return str(reference.get("name", "inline"))
+    return Path(reference).stem
+
+
+def run(
+    study: Reference | StudySpec,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+) -> Outcome:
+    """Opens or continues a study and runs it to its end.
+
+    Args:
+        study: name of the catalog, path or mapping.
+        changes: values by dotted key that replace those of the file.
+        watch: called after every change, with the study.
+
+    Raises:
+        AutoPeftError: bad input; failing trials are recorded instead.
+    """
+    return prepare(study, changes).run(watch)

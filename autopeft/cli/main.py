@@ -1,0 +1,228 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from autopeft.core.errors import AutoPeftError, StudyError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Search for the PEFT configuration of your model and data.",
+)
+
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name or path of a study file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON; bytes and seconds.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the study file."),
+]
+Storage = Annotated[str | None, typer.Option(help="URL of the Optuna storage.")]
+
+
+class Format(str, Enum):
+    """Forms of an export."""
+
+    native = "native"
+    peft = "peft"
+    merged = "merged"
+
+
+class Rule(str, Enum):
+    """Ways to pick a trial of the front."""
+
+    knee = "knee"
+    best = "best"
+    cheapest = "cheapest"
+
+
+class EngineName(str, Enum):
+    """Engines."""
+
+    inline = "inline"
+    ray = "ray"
+
+
+class Kind(str, Enum):
+    """Kinds of things that `list` knows."""
+
+    spaces = "spaces"
+    objectives = "objectives"
+    studies = "studies"
+    methods = "methods"
+    samplers = "samplers"
+
+
+def _changes(given: list[str] | None, **options: Any) -> dict[str, Any]:
+    """`--set` and the shorthand options as one mapping of dotted keys."""
+    changes = {}
+    for text in given or []:
+        key, found, value = text.partition("=")
+        if not found or not key:
+            raise StudyError(f"expected key=value, got {text!r}", "--set")
+        changes[key] = yaml.safe_load(value)
+    named = {"n_trials": "search.n_trials", "engine": "engine.type", "storage": "storage"}
+    return changes | {named[k]: v for k, v in options.items() if v is not None}
+
+
+@app.command()
+def run(
+    study: StudyName,
+    n_trials: Annotated[int | None, typer.Option(help="Trials of the study in all.")] = None,
+    engine: Annotated[EngineName | None, typer.Option(help="Where trials run.")] = None,
+    storage: Storage = None,
+    set_: Changes = None,
+    json: Json = False,
+) -> None:
+    """Open or continue a study and run it to its end."""
+    changes = _changes(
+        set_, n_trials=n_trials, engine=engine.value if engine else None, storage=storage
+    )
+    from autopeft.api.run import prepare
+    from autopeft.cli.progress import Progress
+    from autopeft.cli.show import print_json, show_front, show_next, status_of
+
+    prepared = prepare(study, changes)
+    with Progress(prepared, quiet=json) as progress:
+        outcome = prepared.run(progress.watch)
+    if json:
+        print_json({**status_of(outcome), **outcome.front.to_dict()})
+    else:
+        show_front(outcome)
+        show_next(study, outcome)
+    if not outcome.front.trials:
+        raise typer.Exit(1)
+
+
+@app.command()
+def plan(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A configuration or a space.")],
+    model: Annotated[str, typer.Option("--model", help="Hub id, folder or package.")],
+    batch_size: Annotated[int, typer.Option(help="Sequences of one step.")] = 32,
+    sequence_length: Annotated[int, typer.Option(help="Tokens of a sequence.")] = 128,
+    device: Annotated[str, typer.Option(help="cuda or cpu: for which memory is predicted.")] = "cuda",
+    task: Annotated[str | None, typer.Option(help="By default what the model was made for.")] = None,
+    json: Json = False,
+) -> None:
+    """Count parameters, memory and FLOPs without training; or the points of a space."""
+    from autopeft.api.plan import plan as make_plan
+    from autopeft.cli.show import print_json, show_plan
+
+    result = make_plan(
+        file,
+        model,
+        batch_size=batch_size,
+        sequence_length=sequence_length,
+        device=device,
+        task=task,
+    )
+    print_json(result) if json else show_plan(result)
+
+
+@app.command()
+def status(study: StudyName, storage: Storage = None, json: Json = False) -> None:
+    """Show trials by state, the best per objective, the hypervolume and the time left."""
+    from autopeft.api.outcome import open_study
+    from autopeft.cli.show import print_json, show_status, status_of
+
+    outcome = open_study(study, changes=_changes(None, storage=storage))
+    print_json(status_of(outcome)) if json else show_status(outcome)
+
+
+@app.command()
+def pareto(
+    study: StudyName,
+    plot: Annotated[Path | None, typer.Option(help="Draw it into a .png or .html file.")] = None,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Show the Pareto front."""
+    from autopeft.api.outcome import open_study
+    from autopeft.cli.show import print_json, say, show_front
+
+    outcome = open_study(study, changes=_changes(None, storage=storage))
+    path = outcome.plot(plot) if plot else None
+    if json:
+        print_json({**outcome.front.to_dict(), **({"plot": str(path)} if path else {})})
+        return
+    show_front(outcome)
+    if path:
+        say(f"drawn into {path}")
+
+
+@app.command()
+def report(
+    study: StudyName,
+    output: Annotated[Path, typer.Option(help="Folder for the page.")],
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Write one self-contained HTML page about the study."""
+    from autopeft.api.outcome import open_study
+    from autopeft.cli.show import print_json, say
+
+    path = open_study(study, changes=_changes(None, storage=storage)).report(output)
+    print_json({"report": str(path)}) if json else say(f"written to {path}")
+
+
+@app.command()
+def export(
+    study: StudyName,
+    output: Annotated[Path, typer.Option(help="A folder that is empty or not there.")],
+    trial: Annotated[int | None, typer.Option(help="Number of a complete trial.")] = None,
+    pick: Annotated[Rule | None, typer.Option(help="Pick from the front.")] = None,
+    within: Annotated[str | None, typer.Option(help="With cheapest: how far from best.")] = None,
+    format: Annotated[Format, typer.Option(help="For which tool.")] = Format.native,
+    storage: Storage = None,
+    json: Json = False,
+) -> None:
+    """Write a trial with its trained tensors and a model card."""
+    if trial is not None and pick is not None:
+        raise StudyError("--trial and --pick exclude each other", "export")
+    from autopeft.api.export import export as write
+    from autopeft.api.outcome import open_study
+    from autopeft.cli.show import print_json, say
+
+    outcome = open_study(study, changes=_changes(None, storage=storage))
+    rule = (pick or Rule.knee).value
+    number = trial if trial is not None else outcome.pick(rule, within).number
+    path = write(outcome, output, trial=number, format=format.value)
+    if json:
+        print_json({"trial": number, "format": format.value, "output": str(path)})
+    else:
+        say(f"trial {number} written to {path} as {format.value}")
+
+
+@app.command(name="list")
+def list_(kind: Kind, json: Json = False) -> None:
+    """List the catalog: spaces, objectives, studies, methods or samplers."""
+    from autopeft.cli.catalog import entries
+    from autopeft.cli.show import print_json, show_entries
+
+    found = entries(kind.value)
+    print_json(found) if json else show_entries(found)
+
+
+def main() -> None:
+    """Runs a command; 2 is the exit code of bad input, 1 of failure."""
+    try:
+        app()
+    except AutoPeftError as error:
+        print(f"autopeft: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("autopeft: interrupted; the same command continues", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        traceback.print_exc()
+        print(f"autopeft: {type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(1)

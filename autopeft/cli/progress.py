@@ -1,0 +1,92 @@
+"""The display while a study runs."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from autopeft.api.run import Prepared
+from autopeft.cli.show import best_of, duration, seconds_left, states_of
+from autopeft.report.summary import summary
+from autopeft.report.value import shown, title
+from autopeft.study.study import Study
+from autopeft.study.trial import TrialRecord
+
+
+class Progress:
+    """Shows trials done, the best per objective and the time left on the error stream.
+
+    A terminal gets a display that changes in place, anything else a line for each ended trial.
+    """
+
+    def __init__(self, prepared: Prepared, quiet: bool = False) -> None:
+        self.prepared, self.quiet = prepared, quiet
+        self.console = Console(stderr=True)
+        self.live = Live(console=self.console, auto_refresh=False, transient=True)
+        self.started = time.monotonic()
+        self.ended: set[int] | None = None
+
+    def __enter__(self) -> Progress:
+        if not self.quiet and self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.live.stop()
+
+    def watch(self, study: Study) -> None:
+        """Brings the display up to date."""
+        if self.quiet:
+            return
+        trials = study.trials()
+        if self.console.is_terminal:
+            self.live.update(self._table(trials), refresh=True)
+        else:
+            self._lines(trials)
+
+    def _lines(self, trials: tuple[TrialRecord, ...]) -> None:
+        ended = {t.number for t in trials if t.state in {"complete", "stopped", "failed"}}
+        fresh = ended - (ended if self.ended is None else self.ended)
+        self.ended = ended
+        for number in sorted(fresh):
+            self.console.print(self._line(trials, trials[number]), highlight=False, soft_wrap=True)
+
+    def _line(self, trials: tuple[TrialRecord, ...], trial: TrialRecord) -> Text:
+        states = states_of(trials)
+        done = states["complete"] + states["stopped"] + states["failed"]
+        values = " ".join(
+            f"{o.name} {shown(o, trial.values[o.name])}"
+            for o in self.prepared.objectives
+            if o.name in trial.values
+        )
+        left = seconds_left(trials, self._n_trials)
+        what = f"{trial.baseline}: " if trial.baseline else ""
+        text = f"[{done}/{self._n_trials}] trial {trial.number} {trial.state} {values or ''}"
+        text += f" {trial.error}" if trial.error else ""
+        text += f"  {what}{summary(trial.config)}"
+        return Text(text + (f"  ({duration(left)} left)" if left is not None else ""))
+
+    def _table(self, trials: tuple[TrialRecord, ...]) -> Table:
+        states = states_of(trials)
+        done = states["complete"] + states["stopped"] + states["failed"]
+        table = Table.grid(padding=(0, 2))
+        counts = ", ".join(f"{n} {state}" for state, n in states.items() if n)
+        table.add_row(f"[bold]{escape(self.prepared.spec.name)}[/]", f"{done}/{self._n_trials}", counts)
+        for objective in self.prepared.objectives:
+            best = best_of(trials, objective)
+            if best is not None:
+                value = shown(objective, best.values[objective.name])
+                table.add_row(f"best {title(objective)}", value, escape(summary(best.config)))
+        left = seconds_left(trials, self._n_trials)
+        spent = duration(time.monotonic() - self.started)
+        table.add_row("time", spent, "" if left is None else f"about {duration(left)} left")
+        return table
+
+    @property
+    def _n_trials(self) -> int:
+        return self.prepared.spec.search.n_trials

@@ -1,0 +1,65 @@
+"""What is known of a configuration before it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from autopeft.core.config import PeftConfig
+from autopeft.method.count import count
+from autopeft.search.known import Known
+from autopeft.space.settings import TrainSettings
+from autopeft.train.backbone import Backbone
+from autopeft.train.memory import predict_memory
+
+
+@dataclass(frozen=True)
+class Setting:
+    """For which training a quantity is known.
+
+    Attributes:
+        backbone: on the meta device, in the precision of the training.
+        sequence_length: tokens of the longest example.
+        device: `cpu` or `cuda`.
+    """
+
+    backbone: Backbone
+    sequence_length: int
+    device: str
+
+
+def head_params(backbone: Backbone) -> int:
+    """Elements of the modules that are trained whole."""
+    return sum(
+        parameter.numel()
+        for path in backbone.modules_to_save
+        for parameter in backbone.model.get_submodule(path).parameters()
+    )
+
+
+def known_quantities(setting: Setting) -> Mapping[str, Known]:
+    """How each known objective is computed, by name."""
+    head = head_params(setting.backbone)
+
+    def trainable(config: PeftConfig) -> int:
+        return count(config, setting.backbone.shape).trainable
+
+    @lru_cache(maxsize=4096)
+    def memory(architecture: PeftConfig, batch_size: int) -> int:
+        return predict_memory(
+            setting.backbone,
+            architecture,
+            batch_size=batch_size,
+            sequence_length=setting.sequence_length,
+            device=setting.device,
+        ).peak
+
+    def peak(config: PeftConfig) -> int:
+        return memory(replace(config, train=()), TrainSettings(**dict(config.train)).batch_size)
+
+    return {
+        "trainable_params": Known(trainable),
+        "stored_params": Known(lambda config: trainable(config) + head),
+        "peak_memory": Known(peak, slow=True),
+    }
