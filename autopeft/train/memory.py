@@ -189,17 +189,19 @@ def _quantize(
 
 def _checkpoint(model: PreTrainedModel, wanted: bool | None, undo: ExitStack) -> None:
     """Switches checkpointing on or off for a while; None leaves it."""
-    active = model.is_activation_checkpointing
-    if wanted is None or wanted == active:
-        return
 
     def enable() -> None:
         model.activation_checkpointing_enable({"use_reentrant": False})
 
-    disable = model.activation_checkpointing_disable
-    switch, back = (enable, disable) if wanted else (disable, enable)
-    switch()
-    undo.callback(back)
+    def disable() -> None:
+        model.activation_checkpointing_disable()
+        model.disable_input_require_grads()  # the hook that enabling leaves on the embeddings
+
+    active = model.is_activation_checkpointing
+    if wanted is not None and wanted != active:
+        switch, back = (enable, disable) if wanted else (disable, enable)
+        switch()
+        undo.callback(back)
 
 
 def _set_padding(model: PreTrainedModel, undo: ExitStack) -> None:
