@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,15 +105,22 @@ def load_backbone(
 def load_tokenizer(reference: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a model; it pads on the right, with the end token if it has no other.
 
+    Its `model_max_length` is at most the number of positions of the model.
+
     Raises:
         StudyError: there is none.
     """
+    source = _source(reference, needs_weights=False)
     with quiet():
-        source = _source(reference, needs_weights=False)
+        config = _pretrained(transformers.AutoConfig, source, {})
         tokenizer = _pretrained(transformers.AutoTokenizer, source, {})
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise StudyError(f"{reference!r} has no vocabulary for its tokenizer", "model")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, positions or sys.maxsize)
     return tokenizer
 
 

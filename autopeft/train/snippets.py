@@ -59,7 +59,8 @@ def _fetched() -> bytes:
         archive = Path(folder) / _ARCHIVE
         if done.returncode or not archive.is_file():
             lines = done.stderr.strip().splitlines() or ["no output"]
-            raise StudyError(f"`{' '.join(command[1:-2])}` failed: {lines[-1]}", "task.data")
+            asked = " ".join(["python", *command[1:-2]])
+            raise StudyError(f"`{asked}` failed: {lines[-1]}", "task.data")
         content = archive.read_bytes()
     _verify(content, _ARCHIVE_SHA256, _ARCHIVE)
     return content

@@ -214,6 +214,18 @@ def test_a_folder_without_weights_serves_a_plan_only(minilm: Path) -> None:
         load(str(minilm))
 
 
+def test_a_tokenizer_without_a_vocabulary_is_refused(minilm: Path) -> None:
+    for name in ("tokenizer.json", "vocab.txt"):
+        (minilm / name).unlink()
+    with pytest.raises(StudyError, match=r"^model: .*has no vocabulary"):
+        load(str(minilm))
+
+
+def test_a_text_is_cut_at_the_positions_of_the_model(tiny_llama: Path) -> None:
+    assert load_tokenizer(str(tiny_llama)).model_max_length == 2048
+    assert load_tokenizer(MINILM).model_max_length == 512
+
+
 def test_a_checkpoint_that_lacks_part_of_the_backbone_is_refused(minilm: Path) -> None:
     weights = load_file(minilm / "model.safetensors")
     del weights["encoder.layer.3.output.dense.weight"]

@@ -39,5 +39,5 @@ def test_a_damaged_cache_is_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = tmp_path / "movie-snippets" / "movieReviewSnippets_GroundTruth.txt"
     path.parent.mkdir()
     path.write_text("1\t2.0\tA forgery.")
-    with pytest.raises(StudyError, match=r"^task.data: `-m pip download .*` failed: ERROR"):
+    with pytest.raises(StudyError, match=r"^task.data: `python -m pip download .*` failed: ERROR"):
         movie_snippets()
