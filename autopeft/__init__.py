@@ -22,8 +22,9 @@ _HOMES = {
     "PeftConfig": "core.config",
     "attach": "method.attach",
     "export": "api.export",
-    "load": "export.native",
+    "load": "exporter.native",
     "open_study": "api.outcome",
+    "pareto": "api.outcome",
     "plan": "api.plan",
     "run": "api.run",
 }

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from autopeft.api.outcome import Outcome, open_study
 from autopeft.core.catalog import Reference
 from autopeft.core.errors import ExportError
-from autopeft.export.card import CardFacts
-from autopeft.export.writer import export as write
+from autopeft.exporter.card import CardFacts
+from autopeft.exporter.writer import export as write
 from autopeft.space.settings import BackboneSettings
 from autopeft.study.trial import TrialRecord
 from autopeft.train.backbone import Backbone, load_backbone

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.engine import make_url
+
 from autopeft.core.catalog import Reference
 from autopeft.core.errors import ExportError
 from autopeft.objective.objective import Objective, load_objectives
@@ -48,7 +50,7 @@ class Outcome:
         """Draws the front into a `.png` or `.html` file.
 
         Raises:
-            StudyError: another kind of file, or nothing to draw.
+            StudyError: another kind of file, or a folder that is not there.
         """
         return plot(self.trials, self.objectives, path)
 
@@ -61,7 +63,7 @@ class Outcome:
             "search space": spec.space if isinstance(spec.space, str) else "inline",
             "sampler": spec.search.sampler,
             "seed": spec.search.seed,
-            "storage": spec.storage_url,
+            "storage": make_url(spec.storage_url).render_as_string(hide_password=True),
         }
         return write_report(spec.name, facts, self.trials, self.objectives, folder)
 
@@ -105,3 +107,12 @@ def open_study(
     objectives = load_objectives(spec.objectives)
     record = find_record(spec.storage_url, spec.name)
     return Outcome(spec, objectives, read_trials(record, [o.name for o in objectives]))
+
+
+def pareto(study: Reference) -> Front:
+    """The complete trials of a study that no other dominates.
+
+    Raises:
+        StudyError: there is no such study, or it has not been run.
+    """
+    return open_study(study).front

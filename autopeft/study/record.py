@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def open_record(
     known = study.user_attrs.get("identity")
     if known is None:
         study.set_user_attr("identity", dict(identity))
-        study.set_metric_names([o.name for o in objectives])
+        _name_values(study, objectives)
     for key, value in identity.items():
         if known is not None and known.get(key) != value:
             raise StudyError(
@@ -93,6 +94,13 @@ def open_record(
                 key,
             )
     return study
+
+
+def _name_values(study: optuna.Study, objectives: Sequence[Objective]) -> None:
+    """Shows the names of the objectives in Optuna's dashboard."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([o.name for o in objectives])
 
 
 def _short(value: Any) -> str:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import ExportError
-from autopeft.export import EXPORTERS, CardFacts, Trained, export, load
+from autopeft.exporter import EXPORTERS, CardFacts, Trained, export, load
 from autopeft.method import attach, shape_of
 from autopeft.method.registry import describe
 from autopeft.train.backbone import Backbone, head_of

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import ExportError, unknown
-from autopeft.export.card import CardFacts, card
-from autopeft.export.exporter import Exporter, Obstacle, Trained
-from autopeft.export.registry import EXPORTERS
+from autopeft.exporter.card import CardFacts, card
+from autopeft.exporter.exporter import Exporter, Obstacle, Trained
+from autopeft.exporter.registry import EXPORTERS
 from autopeft.method.registry import describe
 from autopeft.train.backbone import Backbone
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import ExportError
-from autopeft.export import Trained, export, load
+from autopeft.exporter import Trained, export, load
 from autopeft.space.settings import BackboneSettings
 from autopeft.train.backbone import Backbone, load_backbone
 from tests.contracts.exporter import FACTS, adapter, lora, train

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import ExportError
-from autopeft.export import export
+from autopeft.exporter import export
 from tests.backbones import ARCHITECTURES, inputs, logits, tiny
 from tests.contracts.exporter import BITFIT, FACTS, PREFIX, adapter, backbone, lora, train
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import ExportError
-from autopeft.export import export, load
+from autopeft.exporter import export, load
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.exporter import FACTS, MIXES, adapter, backbone, lora, train
 from tests.contracts.method import assert_same, fingerprint

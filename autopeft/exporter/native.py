@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from autopeft.core import catalog
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import AttachError, AutoPeftError, ExportError
-from autopeft.export.exporter import Exporter, Obstacle, Trained
+from autopeft.exporter.exporter import Exporter, Obstacle, Trained
 from autopeft.method.attach import Attached, attach
 from autopeft.method.sites import shape_of
 

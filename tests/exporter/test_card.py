@@ -3,8 +3,8 @@ from __future__ import annotations
 import yaml
 
 from autopeft.core.config import PeftConfig
-from autopeft.export import CardFacts
-from autopeft.export.card import card
+from autopeft.exporter import CardFacts
+from autopeft.exporter.card import card
 from tests.contracts.exporter import adapter, lora
 
 CONFIG = PeftConfig.of(

@@ -6,8 +6,8 @@ import pytest
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import ExportError
-from autopeft.export import Exporter, Obstacle, Trained, export
-from autopeft.export.writer import write
+from autopeft.exporter import Exporter, Obstacle, Trained, export
+from autopeft.exporter.writer import write
 from tests.backbones import inputs, tiny
 from tests.contracts.exporter import FACTS, backbone, lora, train
 

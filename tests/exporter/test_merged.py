@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import ExportError
-from autopeft.export import export
+from autopeft.exporter import export
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.exporter import BITFIT, FACTS, Trained, adapter, backbone, lora, train
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from autopeft.export import EXPORTERS, Trained
-from autopeft.export.exporter import Exporter, Obstacle
-from autopeft.export.hf_peft import HFPeft
-from autopeft.export.merged import Merged
-from autopeft.export.native import Native
+from autopeft.exporter import EXPORTERS, Trained
+from autopeft.exporter.exporter import Exporter, Obstacle
+from autopeft.exporter.hf_peft import HFPeft
+from autopeft.exporter.merged import Merged
+from autopeft.exporter.native import Native
 from tests.contracts.exporter import (
     CHECKS,
     READERS,

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from autopeft.export.exporter import Exporter, Obstacle, Trained, path_of
+from autopeft.exporter.exporter import Exporter, Obstacle, Trained, path_of
 from autopeft.method.attach import Attached
 from autopeft.method.bitfit import BitFit
 from autopeft.method.lora import Lora

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from autopeft.export.exporter import Exporter
-from autopeft.export.hf_peft import HFPeft
-from autopeft.export.merged import Merged
-from autopeft.export.native import Native
+from autopeft.exporter.exporter import Exporter
+from autopeft.exporter.hf_peft import HFPeft
+from autopeft.exporter.merged import Merged
+from autopeft.exporter.native import Native
 
 EXPORTERS: Mapping[str, Exporter] = {"native": Native(), "peft": HFPeft(), "merged": Merged()}

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from autopeft.export.exporter import Exporter, Obstacle, Trained, path_of
+from autopeft.exporter.exporter import Exporter, Obstacle, Trained, path_of
 
 
 class Merged(Exporter):
