@@ -73,8 +73,8 @@ def _with_context(base: Attention) -> Attention:
             length = sum(context.key.shape[0] for context in contexts)
             attention_mask = _extend(attention_mask, length, query, key, causal, base)
             position_bias = None if position_bias is None else F.pad(position_bias, (length, 0))
-            key = torch.cat([*(_heads(c.key, key) for c in contexts), key], dim=2)
-            value = torch.cat([*(_heads(c.value, value) for c in contexts), value], dim=2)
+            key = torch.cat([*(_heads(c.key, c.scale, key) for c in contexts), key], dim=2)
+            value = torch.cat([*(_heads(c.value, c.scale, value) for c in contexts), value], dim=2)
         if position_bias is not None:
             options["position_bias"] = position_bias
         return base(module, query, key, value, attention_mask, **options)
@@ -101,9 +101,9 @@ def _extend(
     return F.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
 
 
-def _heads(context: Tensor, like: Tensor) -> Tensor:
-    """(positions, width) as (batch, key heads, positions, head_dim) of `like`."""
-    heads = context.to(like.dtype).view(context.shape[0], like.shape[1], like.shape[3])
+def _heads(context: Tensor, scale: float, like: Tensor) -> Tensor:
+    """`scale` times (positions, width) as (batch, key heads, positions, head_dim) of `like`."""
+    heads = (context * scale).to(like.dtype).view(context.shape[0], like.shape[1], like.shape[3])
     return heads.transpose(0, 1).expand(like.shape[0], -1, -1, -1)
 
 

@@ -9,16 +9,20 @@ from typing import Any, ClassVar
 from autopeft.core.shape import LayerShape, Linear
 from autopeft.method.method import Context, Method, Site, Weight, Weights, check_size
 
-INITIAL_STD = 0.02
+GAIN = 32.0
+INITIAL_STD = 0.2 / GAIN
 
 
 @dataclass(frozen=True)
 class Prefix(Method):
     """Lets every query of a layer, in self- and cross-attention, see `length` more positions.
 
-    Keys and values are trained directly, of shape (length, width of keys), without the
-    reparametrising network, and drawn with standard deviation 0.02, the pretrained models' own.
-    Positions of the tokens stay what they were, so no length of the context is lost.
+    Keys and values are `GAIN` times the trained tensors, of shape (length, width of keys). Prefixes
+    want far larger steps than other methods; the gain, in place of the paper's reparametrising
+    network, lets one learning rate serve a mix. On movie reviews with MiniLM and 16 positions at a
+    rate of 1e-3 the validation loss is 0.645 at gain 1, 0.605 at 10, 0.559 at 30, and 0.637
+    without a prefix. Keys and values start with standard deviation 0.2. Positions of the tokens
+    stay what they were, so no length of the context is lost.
 
     References:
         Li and Liang, "Prefix-Tuning: Optimizing Continuous Prompts for Generation", 2021, section
@@ -41,7 +45,7 @@ class Prefix(Method):
         return tuple(self._site(key) for key in keys if key is not None)
 
     def part(self, site: Site, weights: Weights) -> Context:
-        return Context(site.name, weights["key"], weights["value"])
+        return Context(site.name, weights["key"], weights["value"], GAIN)
 
     def _site(self, key: Linear) -> Site:
         shape = (self.length, key.outputs)
