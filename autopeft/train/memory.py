@@ -8,8 +8,8 @@ CUDA context (some 300 to 500 MB) and fragmentation, for which 4 to 8 per cent a
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -86,7 +86,7 @@ def predict_memory(
         attached = attach(model, config, modules_to_save=backbone.modules_to_save)
         undo.callback(attached.detach)
         undo.callback(model.train, model.training)
-        batch = _batch(model, batch_size, sequence_length)
+        batch = batch_of(model, batch_size, sequence_length)
         live.own("batch", batch.values())
         undo.enter_context(Kernels(device, padded))
         undo.enter_context(live)
@@ -105,15 +105,15 @@ def _trace(
     _own_gradients(weights, live)
     model = attached.model.train()
     live.restart()
-    loss = _loss(model, batch, settings.label_smoothing_factor)
+    loss = loss_of(model, batch, settings.label_smoothing_factor)
     loss.backward()
     nn.utils.clip_grad_norm_(weights, settings.max_grad_norm)
     if device == "cuda":  # on a CPU the fused kernel updates in place
         optimizer.step()
 
 
-def _loss(model: PreTrainedModel, batch: Batch, smoothing: float) -> Tensor:
-    """A scalar: cross entropy of one label a text, or the model's own loss of one a token."""
+def loss_of(model: PreTrainedModel, batch: Batch, smoothing: float) -> Tensor:
+    """A scalar: cross entropy of one label an example, or the model's own of one a token."""
     labels = batch["labels"]
     if labels.dim() > 1:
         return model(**batch).loss
@@ -159,8 +159,7 @@ def _in_form(
         _quantize(model, quantization, backbone.modules_to_save, device, live, undo)
     live.own("backbone", (*model.parameters(), *model.buffers()))
     _checkpoint(model, wanted.get("gradient_checkpointing"), undo)
-    _set_padding(model, undo)
-    return model
+    return undo.enter_context(padded_model(model))
 
 
 def _cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
@@ -204,16 +203,26 @@ def _checkpoint(model: PreTrainedModel, wanted: bool | None, undo: ExitStack) ->
         undo.callback(back)
 
 
-def _set_padding(model: PreTrainedModel, undo: ExitStack) -> None:
-    """Names a padding token for a while, without which some heads refuse a batch."""
-    for config in (model.config, model.config.get_text_config()):
-        if config.pad_token_id is None:
-            undo.callback(setattr, config, "pad_token_id", None)
-            config.pad_token_id = 0
+@contextmanager
+def padded_model(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    """The model with a token for padding, without which some heads refuse a batch."""
+    nameless = [c for c in (model.config, model.config.get_text_config()) if c.pad_token_id is None]
+    for config in nameless:
+        config.pad_token_id = 0
+    try:
+        yield model
+    finally:
+        for config in nameless:
+            config.pad_token_id = None
 
 
-def _batch(model: PreTrainedModel, batch_size: int, length: int) -> Batch:
-    """What the collator makes: (batch, length) of tokens and one label a text or a token."""
+def batch_of(model: PreTrainedModel, batch_size: int, length: int) -> Batch:
+    """What a model is trained on, on the meta device.
+
+    Returns:
+        Token ids, mask and segments (batch, length) or pixels (batch, channels, height, width), and
+        `labels`: (batch,), or (batch, length) for a model that generates.
+    """
     generates = model.get_output_embeddings() is not None
     if model.main_input_name == "pixel_values":
         size = model.config.image_size
