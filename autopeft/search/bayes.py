@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +37,7 @@ from autopeft.objective.pareto import front
 from autopeft.search.candidates import candidates, spread, thrifty, unseen
 from autopeft.search.features import features
 from autopeft.search.history import History, Observation, read_history
-from autopeft.search.known import Known, estimate
+from autopeft.search.known import Known, KnownLosses
 
 if TYPE_CHECKING:
     from autopeft.space.bound import BoundSpace
@@ -137,7 +139,11 @@ def _exact(n_features: int, n_known: int) -> Model:
 
 
 def _acquisition(model: Model, points: torch.Tensor, pending: Points, corner: Array) -> Any:
-    """Noisy expected improvement, of the hypervolume where there are several objectives."""
+    """Noisy expected improvement, of the hypervolume where there are several objectives.
+
+    The logarithmic forms help gradients, which a finite set of candidates does not need, and would
+    compile C++ at the first use.
+    """
     waiting = pending.tensor() if len(pending.rows) else None
     sampler = get_sampler(
         model.posterior(points),
@@ -194,16 +200,12 @@ class BayesSampler(BaseSampler):
         n_startup: int | None = None,
     ) -> None:
         self.space, self.objectives, self.seed = space, tuple(objectives), seed
-        self.known, self.limits = dict(known or {}), dict(limits or {})
+        self._known = KnownLosses(self.objectives, known or {}, limits or {})
+        if not self._known.learned:
+            raise StudyError("bayes needs an objective that training measures", "objectives")
         self._distributions = {n: d for n, d in space.distributions().items() if not d.single()}
         default = max(8, round(2 * len(self._distributions) ** 0.5))
         self.n_startup = default if n_startup is None else n_startup
-        exact = [o.known and o.name in self.known for o in self.objectives]
-        self._exact = [i for i, is_exact in enumerate(exact) if is_exact]
-        self._learned = [i for i, is_exact in enumerate(exact) if not is_exact]
-        if not self._learned:
-            raise StudyError("bayes needs an objective that training measures", "objectives")
-        self._memory: dict[tuple[str, str], float] = {}
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -257,17 +259,15 @@ class BayesSampler(BaseSampler):
 
     def _first(self, history: History, rng: np.random.Generator, index: int) -> PeftConfig:
         """A configuration of a wanted cost, unlike the others."""
-        cost = self._cost()
-        found = candidates(self.space, [], history.seen, rng)
-        if cost is not None:
-            found = thrifty(self.space, cost, history.seen, rng)
-        found = self._within(found, slow=False)
+        cheapest = self._known.cheapest
+        cost = (lambda config: 0.0) if cheapest is None else partial(self._known.loss, cheapest)
+        found = list(self._known.within(thrifty(self.space, cost, history.seen, rng), slow=False))
         taken = [o.config for o in (*history.observed, *history.pending)]
         rows = features([*taken, *found], self.space.n_layers)
-        costs = np.array([cost(config) if cost else 0.0 for config in found])
-        while len(found):
+        costs = np.array([cost(config) for config in found])
+        for _ in range(min(len(found), N_EXACT)):
             place = spread(index, costs, rows[len(taken) :], rows[: len(taken)])
-            if self._within([found[place]], slow=True):
+            if any(self._known.within([found[place]], slow=True)):
                 return found[place]
             del found[place]
             costs, rows = np.delete(costs, place), np.delete(rows, len(taken) + place, axis=0)
@@ -275,46 +275,42 @@ class BayesSampler(BaseSampler):
 
     def _best(self, history: History, rng: np.random.Generator) -> PeftConfig:
         """The candidate of the largest gain; slow known losses are first estimated."""
-        n, before = len(history.observed), (*history.observed, *history.pending)
-        known = np.array([[self._known_loss(i, o) for i in self._exact] for o in before])
-        losses = np.array([[o.losses[i] for i in self._learned] for o in history.observed])
-        rows_best = front(np.column_stack([losses, known[:n]]))
-        elites = [before[i].config for i in np.flatnonzero(rows_best)]
-        found = self._within(candidates(self.space, elites, history.seen, rng), slow=False)
+        measured, pending = self._usable(history.observed), self._usable(history.pending)
+        n, before = len(measured), [*measured, *pending]
+        known = np.array([self._known.row(o.config, o.losses) for o in before])
+        losses = np.array([[o.losses[i] for i in self._known.learned] for o in measured])
+        both = np.column_stack([losses, known[:n]])
+        elites = [before[i].config for i in np.flatnonzero(front(both))]
+        near = candidates(self.space, elites, history.seen, rng)
+        found = list(self._known.within(near, slow=False))
         if not found:
             raise RuntimeError("no unseen configuration within the limits was found")
         rows = features([*(o.config for o in before), *found], self.space.n_layers)
         old = Points(rows[: len(before)], known)
-        new = Points(rows[len(before) :], self._guess(found, rows, known))
-        corner = self._corner(np.column_stack([losses, known[:n]]), new.known)
+        new = Points(rows[len(before) :], self._known.guess(found, rows, known))
         with _quiet(int(rng.integers(2**31))):
-            gain = Gain(old[:n], losses, old[n:], corner)
-            order = np.argsort(-gain(new), kind="stable")
-            return self._finalist(found, new, order, gain)
+            gain = Gain(old[:n], losses, old[n:], self._corner(both, new.known))
+            return self._finalist(found, new, gain)
 
-    def _finalist(
-        self, found: Sequence[PeftConfig], new: Points, order: NDArray[np.int64], gain: Gain
-    ) -> PeftConfig:
-        """The best of the first in `order`, once their slow known losses are exact."""
-        if not any(known.slow for known in self.known.values()):
-            return found[order[0]]
-        first = [i for i in order[:N_EXACT] if self._within([found[i]], slow=True)]
+    def _finalist(self, found: Sequence[PeftConfig], new: Points, gain: Gain) -> PeftConfig:
+        """The best of the most promising candidates, once their slow known losses are exact."""
+        order = np.argsort(-gain(new), kind="stable")[: 4 * N_EXACT]
+        place = {found[i].key: i for i in order}
+        fitting = self._known.within([found[i] for i in order], slow=True)
+        first = list(
+            islice(fitting, N_EXACT if any(map(self._known.is_slow, self._known.exact)) else 1)
+        )
         if not first:
             raise RuntimeError("no promising configuration is within the limits")
-        exact = np.array([[self._loss(i, found[j]) for i in self._exact] for j in first])
-        gains = gain(Points(new.rows[first], exact.reshape(len(first), -1)))
-        return found[first[int(gains.argmax())]]
+        if len(first) == 1:
+            return first[0]
+        exact = np.array([self._known.row(c, [math.nan] * len(self.objectives)) for c in first])
+        gains = gain(Points(new.rows[[place[c.key] for c in first]], exact))
+        return first[int(gains.argmax())]
 
-    def _guess(self, found: Sequence[PeftConfig], rows: Array, known: Array) -> Array:
-        """Known losses of candidates, exact or estimated; shape `(len(found), n_exact)`."""
-        old, new = rows[: len(known)], rows[len(known) :]
-        guess = np.empty((len(found), len(self._exact)))
-        for column, i in enumerate(self._exact):
-            if self.known[self.objectives[i].name].slow:
-                guess[:, column] = estimate(old, known[:, column], new)
-            else:
-                guess[:, column] = [self._loss(i, config) for config in found]
-        return guess
+    def _usable(self, observations: Sequence[Observation]) -> list[Observation]:
+        """The observations whose known losses are all finite."""
+        return [o for o in observations if np.isfinite(self._known.row(o.config, o.losses)).all()]
 
     def _corner(self, losses: Array, candidates: Array) -> Array:
         """Worst losses that count: a little beyond the front, and for known objectives beyond all.
@@ -328,42 +324,17 @@ class BayesSampler(BaseSampler):
             both = np.vstack([losses[:, -n_known:], candidates])
             high[-n_known:] = np.nanmax(both, axis=0)
         corner = high + 0.1 * np.where(high > low, high - low, 1.0)
-        order = [*self._learned, *self._exact]
+        order = [*self._known.learned, *self._known.exact]
         wanted = np.array([self.objectives[i].loss(self.objectives[i].reference) for i in order])
         return np.where(wanted > low, np.minimum(corner, wanted), corner)
-
-    def _cost(self) -> Callable[[PeftConfig], float] | None:
-        """The first known loss that is cheap to compute."""
-        for i in self._exact:
-            if not self.known[self.objectives[i].name].slow:
-                return partial(self._loss, i)
-        return None
-
-    def _known_loss(self, index: int, observation: Observation) -> float:
-        recorded = observation.losses[index]
-        return recorded if np.isfinite(recorded) else self._loss(index, observation.config)
-
-    def _loss(self, index: int, config: PeftConfig) -> float:
-        """A known loss, by the index of its objective."""
-        objective = self.objectives[index]
-        return objective.loss(self._value(objective.name, config))
-
-    def _value(self, name: str, config: PeftConfig) -> float:
-        """A known value, remembered because it is the same every time."""
-        if (name, config.key) not in self._memory:
-            self._memory[name, config.key] = float(self.known[name].value(config))
-        return self._memory[name, config.key]
-
-    def _within(self, configs: Sequence[PeftConfig], *, slow: bool) -> list[PeftConfig]:
-        """The configurations within the limits, as far as these are cheap to check."""
-        names = [n for n in self.limits if n in self.known and (slow or not self.known[n].slow)]
-        return [c for c in configs if all(self._value(n, c) <= self.limits[n] for n in names)]
 
     def _anything(self, history: History, rng: np.random.Generator) -> PeftConfig:
         """A random configuration, unseen and within cheap limits where one is found."""
         drawn = [self.space.sample(rng) for _ in range(N_FALLBACK)]
         fresh = unseen(drawn, history.seen)
-        return [*self._within(fresh, slow=False), *fresh, *drawn][0]
+        with suppress(Exception):
+            fresh = [*self._known.within(fresh, slow=False), *fresh]
+        return [*fresh, *drawn][0]
 
 
 @contextmanager

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig
+from autopeft.core.errors import AutoPeftError
+from autopeft.objective.objective import Objective
+
+MOST = sys.float_info.max
+"""The limit of what has none; NaN and infinity exceed it."""
 
 Array = NDArray[np.float64]
 
@@ -24,6 +31,85 @@ class Known:
 
     value: Callable[[PeftConfig], float]
     slow: bool = False
+
+
+class KnownLosses:
+    """The known objectives of a study as losses, each computed once per configuration.
+
+    Args:
+        objectives: of the study; a known one without an entry in `known` has to be learned.
+        known: how known objectives are computed, by name.
+        limits: greatest values of known objectives, by name.
+    """
+
+    def __init__(
+        self,
+        objectives: Sequence[Objective],
+        known: Mapping[str, Known],
+        limits: Mapping[str, float],
+    ) -> None:
+        self._objectives, self._known, self._limits = objectives, dict(known), dict(limits)
+        self._memory: dict[tuple[str, str], float] = {}
+        is_exact = [o.known and o.name in known for o in objectives]
+        self.exact = [i for i, exact in enumerate(is_exact) if exact]
+        self.learned = [i for i, exact in enumerate(is_exact) if not exact]
+
+    def is_slow(self, index: int) -> bool:
+        """Whether the objective at an index of `exact` is slow."""
+        return self._known[self._objectives[index].name].slow
+
+    @property
+    def cheapest(self) -> int | None:
+        """The first index of `exact` that is not slow."""
+        return next((i for i in self.exact if not self.is_slow(i)), None)
+
+    def loss(self, index: int, config: PeftConfig) -> float:
+        """The loss of the objective at an index; NaN where the configuration does not fit."""
+        objective = self._objectives[index]
+        return objective.loss(self._value(objective.name, config))
+
+    def row(self, config: PeftConfig, recorded: Sequence[float]) -> list[float]:
+        """All exact losses of a configuration; those in `recorded`, unless NaN, are taken over."""
+        return [
+            recorded[i] if math.isfinite(recorded[i]) else self.loss(i, config) for i in self.exact
+        ]
+
+    def within(self, configs: Sequence[PeftConfig], *, slow: bool) -> Iterator[PeftConfig]:
+        """The configurations that fit and keep the limits, as far as these are cheap to check."""
+        wanted = {*self._limits, *(self._objectives[i].name for i in self.exact)}
+        names = [n for n in self._known if n in wanted and (slow or not self._known[n].slow)]
+        for config in configs:
+            if all(self._value(n, config) <= self._limits.get(n, MOST) for n in names):
+                yield config
+
+    def guess(self, found: Sequence[PeftConfig], rows: Array, known: Array) -> Array:
+        """Exact losses of candidates, the slow ones estimated.
+
+        Args:
+            found: candidates.
+            rows: features of the history, then of the candidates, shape `(n + len(found), d)`.
+            known: exact losses of the history, shape `(n, n_exact)`.
+
+        Returns:
+            Shape `(len(found), n_exact)`.
+        """
+        old, new = rows[: len(known)], rows[len(known) :]
+        guess = np.empty((len(found), len(self.exact)))
+        for column, i in enumerate(self.exact):
+            if self.is_slow(i):
+                guess[:, column] = estimate(old, known[:, column], new)
+            else:
+                guess[:, column] = [self.loss(i, config) for config in found]
+        return guess
+
+    def _value(self, name: str, config: PeftConfig) -> float:
+        if (name, config.key) not in self._memory:
+            try:
+                value = float(self._known[name].value(config))
+            except AutoPeftError:
+                value = math.nan
+            self._memory[name, config.key] = value
+        return self._memory[name, config.key]
 
 
 def estimate(rows: Array, values: Array, queries: Array) -> Array:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
     BaseSampler,
     GPSampler,
@@ -90,7 +92,9 @@ class Replayable(BaseSampler):
     def _of(self, trial: FrozenTrial) -> BaseSampler:
         if trial.number not in self._samplers:
             words = np.random.SeedSequence([self._seed, trial.number])
-            self._samplers[trial.number] = self._make(int(words.generate_state(1)[0]))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                self._samplers[trial.number] = self._make(int(words.generate_state(1)[0]))
         return self._samplers[trial.number]
 
     def _view(self, study: Study) -> Study:

@@ -8,8 +8,8 @@ import optuna
 import pytest
 import torch
 
-from autopeft.core.config import PeftConfig
-from autopeft.core.errors import StudyError
+from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.errors import AttachError, StudyError
 from autopeft.objective.objective import Objective, load_objectives
 from autopeft.objective.pareto import hypervolume
 from autopeft.search.bayes import BayesSampler, Gain, Points
@@ -175,6 +175,24 @@ def test_trouble_in_the_model_falls_back() -> None:
     with pytest.warns(UserWarning, match="trial 0 is random, for ArithmeticError: no number"):
         kit.ask(study, SPACE)
     assert "ArithmeticError" in study.trials[0].user_attrs["fallback"]
+
+
+def test_configurations_that_do_not_fit_are_left_out() -> None:
+    """Neither a baseline nor a candidate without a known value disturbs the model."""
+    objectives = kit.problem().objectives
+
+    def picky(config: PeftConfig) -> float:
+        if any(p.method in {"prefix", "bitfit"} for p in config.placements):
+            raise AttachError("does not fit")
+        return kit.cost(config)
+
+    sampler = BayesSampler(SPACE, objectives, {"trainable_params": Known(picky)})
+    unfit = Observation(PeftConfig.of([Placement.of("prefix", [0], {"length": 3})]), (-0.9, np.nan))
+    history = observed(12)
+    for n in (0, 12):
+        past = History((*history.observed[:n], unfit), (unfit,), history.seen)
+        config = sampler.choose(past, np.random.default_rng(0), n)
+        assert all(p.method not in {"prefix", "bitfit"} for p in config.placements)
 
 
 def test_equal_values_do_no_harm() -> None:

@@ -1,8 +1,75 @@
 from __future__ import annotations
 
-import numpy as np
+import math
 
-from autopeft.search.known import estimate
+import numpy as np
+import pytest
+
+from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.errors import AttachError
+from autopeft.objective.objective import load_objectives
+from autopeft.search.known import Known, KnownLosses, estimate
+
+
+def config(r: int) -> PeftConfig:
+    return PeftConfig.of([Placement.of("lora", [0], {"r": r})])
+
+
+class Counter:
+    """A cost that counts how often it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, config: PeftConfig) -> float:
+        self.asked += 1
+        r = config.placements[0]["r"]
+        if r == 13:
+            raise AttachError("does not fit")
+        return float(10**r - 1)
+
+
+def test_every_value_is_computed_once() -> None:
+    params = Counter()
+    known = KnownLosses(load_objectives("accuracy-params"), {"trainable_params": Known(params)}, {})
+    assert (known.exact, known.learned, known.cheapest) == ([1], [0], 1)
+    assert [known.loss(1, config(3)) for _ in range(3)] == pytest.approx([3, 3, 3])
+    assert params.asked == 1
+    assert known.row(config(2), [math.nan, 7.0]) == [7.0]
+    assert params.asked == 1
+    assert known.row(config(2), [math.nan, math.nan]) == pytest.approx([2.0])
+
+
+def test_limits_and_configurations_that_do_not_fit() -> None:
+    memory = Counter()
+    known = {"trainable_params": Known(Counter()), "peak_memory": Known(memory, slow=True)}
+    limits = {"trainable_params": 99999.0, "peak_memory": 9999.0}
+    losses = KnownLosses(load_objectives("accuracy-params"), known, limits)
+    configs = [config(r) for r in (3, 4, 5, 6, 13)]
+    assert list(losses.within(configs, slow=False)) == configs[:3]
+    assert memory.asked == 0
+    assert list(losses.within(configs, slow=True)) == configs[:2]
+    assert memory.asked == 3
+    assert math.isnan(losses.loss(1, config(13)))
+    without = KnownLosses(load_objectives("accuracy-params"), known, {})
+    assert list(without.within(configs, slow=True)) == configs[:4]
+    assert memory.asked == 3
+
+
+def test_an_objective_that_cannot_be_computed_is_learned() -> None:
+    objectives = load_objectives("accuracy-params-memory")
+    known = KnownLosses(objectives, {"trainable_params": Known(Counter(), slow=True)}, {})
+    assert (known.exact, known.learned, known.cheapest) == ([1], [0, 2], None)
+
+
+def test_slow_losses_are_guessed_from_the_history() -> None:
+    params, rows = Counter(), np.array([[1.0], [3.0], [2.0], [4.0]])
+    slow = KnownLosses(
+        load_objectives("accuracy-params"), {"trainable_params": Known(params, slow=True)}, {}
+    )
+    found = slow.guess([config(2), config(4)], rows, np.array([[1.0], [3.0]]))
+    np.testing.assert_allclose(found[:, 0], [2, 4], atol=0.01)
+    assert params.asked == 0
 
 
 def test_sums_of_effects_are_found() -> None:
