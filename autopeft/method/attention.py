@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -31,12 +32,17 @@ def check_routes(model: PreTrainedModel) -> None:
 
 
 def route(model: PreTrainedModel, undo: ExitStack) -> None:
-    """Switches the attention of `model` to one that looks for contexts, until `undo` closes."""
-    configs = {id(m.config): m.config for m in model.modules() if isinstance(m, PreTrainedModel)}
-    for config in configs.values():
-        undo.callback(
-            setattr, config, "_attn_implementation_internal", config._attn_implementation_internal
-        )
+    """Switches the attention of `model` to one that looks for contexts, until `undo` closes.
+
+    Until then the model has copies of its configs: models may share one, and another that lets go
+    of its contexts must not switch the attention of this one.
+    """
+    copies: dict[int, Any] = {}
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, PreTrainedConfig):
+                undo.callback(setattr, module, name, value)
+                setattr(module, name, copy.deepcopy(value, copies))
     eager = model.config._attn_implementation == "eager"
     model.set_attn_implementation(PLAIN if eager else FUSED)
 

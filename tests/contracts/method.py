@@ -61,7 +61,7 @@ def fingerprint(model: PreTrainedModel) -> dict[str, Any]:
             name: (len(module._forward_hooks), len(module._forward_pre_hooks))
             for name, module in modules.items()
         },
-        "attention": model.config._attn_implementation,
+        "attention": (id(model.config), model.config._attn_implementation),
     }
 
 

@@ -162,3 +162,21 @@ def test_layers_without_a_prefix_are_untouched() -> None:
     states = model(**batch, output_hidden_states=True).hidden_states
     assert torch.allclose(plain[1], states[1], atol=1e-6)
     assert not torch.allclose(plain[2], states[2], atol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "t5"])
+def test_models_that_share_a_config_do_not_share_a_prefix(architecture: str) -> None:
+    first, batch = tiny(architecture), inputs(architecture)
+    second = type(first)(first.config).eval()
+    second.load_state_dict(first.state_dict())
+    config, plain = first.config, logits(second, batch)
+    assert second.config is config
+    one, two = prefix(first), prefix(second)
+    expected = logits(second, batch)
+    one.detach()
+    assert torch.equal(logits(second, batch), expected)
+    assert not torch.allclose(expected, plain, atol=1e-4)
+    two.detach()
+    assert first.config is second.config is config
+    assert config._attn_implementation == "sdpa"
+    assert torch.equal(logits(first, batch), logits(second, batch))
