@@ -40,14 +40,23 @@ def movie_snippets() -> pd.DataFrame:
         Hutto and Gilbert, VADER, ICWSM 2014.
 
     Raises:
-        StudyError: the archive cannot be fetched or is not the published one.
+        StudyError: the archive cannot be fetched, is not the published one, or cannot be kept.
     """
-    path = cache_folder() / "movie-snippets" / Path(_FILE).name
+    path = _made(cache_folder() / "movie-snippets") / Path(_FILE).name
     if not path.is_file() or _sha256(path.read_bytes()) != _FILE_SHA256:
         _write(path, _extracted(_fetched()))
     rows = [line.split("\t", 2) for line in path.read_text(encoding="utf-8").splitlines()]
     labels = ["positive" if float(rating) > 0 else "negative" for _, rating, _ in rows]
     return pd.DataFrame({"text": [text.strip() for _, _, text in rows], "label": labels})
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"{folder} cannot be made, so set AUTOPEFT_CACHE to another folder: {error}"
+        raise StudyError(reason, "task.data") from error
+    return folder
 
 
 def _fetched() -> bytes:
@@ -91,7 +100,6 @@ def _sha256(content: bytes) -> str:
 
 def _write(path: Path, content: bytes) -> None:
     """Writes so that another process sees either nothing or the whole file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(handle, "wb") as file:
         file.write(content)

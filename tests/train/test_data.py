@@ -93,6 +93,14 @@ def test_class_labels_keep_their_names_and_hidden_tests_are_cut_anew(tmp_path: P
     assert all(row["label"] == int(row["text"]) % 2 for row in data.test)
 
 
+def test_a_class_label_without_a_class_is_missing(tmp_path: Path) -> None:
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
+    rows = {"text": WORDS, "label": [-1, *BINARY[1:]]}
+    Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "data"))
+    with pytest.raises(StudyError, match=r"^task.label_column: 1 of 20 rows .* have no 'label'"):
+        load_data(str(tmp_path / "data"))
+
+
 def test_numbers_as_labels_become_ids_in_their_order(tmp_path: Path) -> None:
     texts = [f"{i}" for i in range(40)]
     data = load_data(saved(tmp_path, content=texts, target=[10.0, -1.0] * 20))

