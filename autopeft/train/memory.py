@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, unknown
@@ -98,15 +99,19 @@ def predict_memory(
 def _trace(
     attached: Attached, batch: Batch, settings: TrainSettings, device: str, live: Live
 ) -> None:
-    """One training step as `Descent` takes it, the optimizer's moments in place."""
+    """One training step as `Descent` takes it, the optimizer's moments in place.
+
+    The outputs of the model live until the step ends, as in the usual loop of a language model,
+    where the logits may be a gigabyte.
+    """
     weights = list(attached.trainable().values())
     live.own("peft", weights)
     optimizer = _optimizer(weights, device, live)
     _own_gradients(weights, live)
     model = attached.model.train()
     live.restart()
-    loss = loss_of(model, batch, settings.label_smoothing_factor)
-    loss.backward()
+    outputs = _outputs(model, batch)
+    _loss(outputs, batch, settings.label_smoothing_factor).backward()
     nn.utils.clip_grad_norm_(weights, settings.max_grad_norm)
     if device == "cuda":  # on a CPU the fused kernel updates in place
         optimizer.step()
@@ -114,12 +119,23 @@ def _trace(
 
 def loss_of(model: PreTrainedModel, batch: Batch, smoothing: float) -> Tensor:
     """A scalar: cross entropy of one label an example, or the model's own of one a token."""
-    labels = batch["labels"]
-    if labels.dim() > 1:
-        return model(**batch).loss
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    logits = model(**inputs).logits.float()
-    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    return _loss(_outputs(model, batch), batch, smoothing)
+
+
+def _outputs(model: PreTrainedModel, batch: Batch) -> ModelOutput:
+    """What the model returns; it sees the labels only if it generates."""
+    hidden = () if _generates(model) else ("labels",)
+    return model(**{name: tensor for name, tensor in batch.items() if name not in hidden})
+
+
+def _loss(outputs: ModelOutput, batch: Batch, smoothing: float) -> Tensor:
+    if "loss" in outputs:
+        return outputs.loss
+    return F.cross_entropy(outputs.logits.float(), batch["labels"], label_smoothing=smoothing)
+
+
+def _generates(model: PreTrainedModel) -> bool:
+    return model.get_output_embeddings() is not None
 
 
 def _optimizer(weights: list[nn.Parameter], device: str, live: Live) -> torch.optim.Optimizer:
@@ -223,7 +239,6 @@ def batch_of(model: PreTrainedModel, batch_size: int, length: int) -> Batch:
         Token ids, mask and segments (batch, length) or pixels (batch, channels, height, width), and
         `labels`: (batch,), or (batch, length) for a model that generates.
     """
-    generates = model.get_output_embeddings() is not None
     if model.main_input_name == "pixel_values":
         size = model.config.image_size
         height, width = size if isinstance(size, list | tuple) else (size, size)
@@ -232,7 +247,7 @@ def batch_of(model: PreTrainedModel, batch_size: int, length: int) -> Batch:
     batch = {name: _empty(batch_size, length) for name in ("input_ids", "attention_mask")}
     if getattr(model.config, "type_vocab_size", 0) > 1:
         batch["token_type_ids"] = _empty(batch_size, length)
-    batch["labels"] = _empty(batch_size, length) if generates else _empty(batch_size)
+    batch["labels"] = _empty(batch_size, length) if _generates(model) else _empty(batch_size)
     return batch
 
 

@@ -134,7 +134,8 @@ def measured_generation(backbone: Backbone, config: PeftConfig) -> int:
         model.train()
 
         def step() -> None:
-            model(**batch).loss.backward()
+            outputs = model(**batch)
+            outputs.loss.backward()
             nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             optimizer.zero_grad()
