@@ -35,6 +35,8 @@ class _HostLinear8bit(bnb.nn.Linear8bitLt):
 def quantize(model: PreTrainedModel, kind: str, keep: Sequence[str], device: str) -> None:
     """Replaces the linears of a meta model by those that loading it in 4 or 8 bits makes.
 
+    On CUDA, the few columns that `int8` multiplies in 16 bits depend on data and are left out.
+
     Args:
         model: changed in place; its output embeddings stay as they are.
         kind: `nf4` (with quantized scales) or `int8`.
