@@ -56,8 +56,6 @@ def attach(
     if any(isinstance(part, Context) for _, part in parts):
         attention.check_routes(model)
     with ExitStack() as undo:
-        setattr(model, _MARK, True)
-        undo.callback(delattr, model, _MARK)
         _freeze(model, undo)
         _install(model, parts, undo)
         for path in modules_to_save:
@@ -251,6 +249,8 @@ def _draw(weight: Weight, name: str, device: torch.device) -> Tensor:
 
 
 def _freeze(model: nn.Module, undo: ExitStack) -> None:
+    setattr(model, _MARK, True)
+    undo.callback(delattr, model, _MARK)
     for parameter in model.parameters():
         undo.callback(parameter.requires_grad_, parameter.requires_grad)
         parameter.requires_grad_(False)

@@ -28,7 +28,9 @@ _PROJECTION = re.compile(
 _FEED_FORWARD = re.compile(
     r"(?P<fused>gate_up\w*|Wi)|(?P<gate>gate\w*|wi_0)|(?P<down>wo|Wo|down_proj|fc2|lin2)"
 )
+# Linears without a role: of position embeddings and of mixtures of experts.
 _ELSEWHERE = re.compile(r"(^|\.)(pos_\w+|\w*experts?\w*|router)(\.|$)")
+# Norms outside the layers that belong to a head.
 _OUTSIDE = re.compile(r"(^|\.)(pooler|\w*head|classifier|predictions)(\.|$)")
 _STACK = re.compile(r"(^|\.)(encoder|decoder)\.")
 
