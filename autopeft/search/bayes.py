@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import warnings
 import zlib
@@ -55,7 +54,6 @@ N_SAMPLES = 32
 """Draws from the posterior that the acquisition averages over."""
 
 Array = NDArray[np.float64]
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -226,7 +224,6 @@ class BayesSampler(BaseSampler):
             config = self._anything(history, rng)
             reason = f"{type(error).__name__}: {error}"[:500]
             warnings.warn(f"trial {trial.number} is random, for {reason}", stacklevel=2)
-            _logger.warning("trial %d is random, for %s", trial.number, reason)
             study._storage.set_trial_user_attr(trial._trial_id, "fallback", reason)
         point = self.space.assign(config) or {}
         return {name: point[name] for name in search_space if name in point}
