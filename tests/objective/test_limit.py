@@ -11,6 +11,7 @@ from autopeft.objective.limit import parse_limit
     [
         ("trainable_params", 300000, 300000),
         ("trainable_params", "3e5", 300000),
+        ("trainable_params", "300k", 300000),
         ("trainable_params", "1%", 227000),
         ("stored_params", "0.5 %", 113500),
         ("peak_memory", "16GB", 16e9),
@@ -30,16 +31,20 @@ def test_limits_in_words(name: str, value: str | float, limit: float) -> None:
     ("name", "value", "message"),
     [
         ("trainable_param", 1, "limits: unknown limit 'trainable_param'.*'trainable_params'"),
-        ("trainable_params", "16GB", "limits.trainable_params: counts parameters"),
-        ("trainable_params", "1%", "limits.trainable_params: a percentage"),
-        ("peak_memory", "1%", "limits.peak_memory: a percentage"),
-        ("peak_memory", "16gb", "unknown unit 'gb'; known: B, GB"),
-        ("peak_memory", "-1GB", "must be a number such as"),
-        ("peak_memory", float("inf"), "must be a number such as"),
-        ("peak_memory", "much", "must be a number such as"),
-        ("peak_memory", True, "must be a number such as"),
+        ("trainable_params", "16GB", "limits.trainable_params: counts parameters, not bytes"),
+        ("trainable_params", "1%", "limits.trainable_params: per cents have no whole"),
+        ("peak_memory", "16Gbit", "limits.peak_memory: .* got the unit 'Gbit'"),
+        ("peak_memory", "-1GB", "expected a positive amount"),
+        ("peak_memory", float("inf"), "expected a positive amount"),
+        ("peak_memory", "much", "expected a positive amount"),
+        ("peak_memory", True, "expected a positive amount"),
     ],
 )
 def test_bad_limits_are_named(name: str, value: str | float, message: str) -> None:
     with pytest.raises(StudyError, match=message):
         parse_limit(name, value)
+
+
+def test_bytes_have_no_whole() -> None:
+    with pytest.raises(StudyError, match="per cents have no whole"):
+        parse_limit("peak_memory", "1%", of=100)
