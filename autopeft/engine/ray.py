@@ -118,7 +118,7 @@ class RayEngine(Engine):
                 storage_path=str(Path(self.folder).resolve()),
                 stop=_Judgement(driver),
                 verbose=0,
-                checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
 

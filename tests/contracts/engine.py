@@ -1,0 +1,129 @@
+"""What every engine must do, run over all of them without a branch on one.
+
+Trials follow tabulated curves: the accuracy of a configuration is a formula of its sizes, so that
+a study of dozens of trials takes seconds and is the same everywhere.
+"""
+
+import math
+from pathlib import Path
+
+from autopeft.core.report import Report
+from autopeft.engine.inline import Inline
+from autopeft.engine.ray import RayEngine
+from autopeft.objective.objective import Objective
+from autopeft.search.known import Known
+from autopeft.search.sampler import make_sampler
+from autopeft.search.stopping import Fidelity, make_stopper
+from autopeft.space import SearchSpace
+from autopeft.study.record import open_record
+from autopeft.study.study import Study, Terms
+
+ENGINES = {"inline": lambda: Inline(), "ray": lambda: RayEngine(concurrency=1)}
+
+OBJECTIVES = (
+    Objective("accuracy", "maximize"),
+    Objective("trainable_params", "minimize", known=True, scale="log", reference=1e4),
+)
+SPACE = SearchSpace(
+    layers={"groups": 2},
+    place=[
+        {"method": "lora", "r": {"choice": [0, 2, 4, 8]}},
+        {"method": "adapter", "size": {"choice": [0, 4, 16]}},
+    ],
+    train={"learning_rate": {"float": [1e-4, 1e-2], "log": True}},
+)
+RUNGS = (1.0, 3.0)
+
+
+def params(config):
+    sizes = {"lora": "r", "adapter": "size"}
+    return 10 * sum(len(p.layers) * p[sizes[p.method]] for p in config.placements)
+
+
+class Curves:
+    """An evaluator whose curves are a formula; `broken` raises for the largest adapters."""
+
+    def __init__(self, broken=False):
+        self.broken = broken
+
+    def __call__(self, configs, budget):
+        for member, config in enumerate(configs):
+            for rung in budget.rungs:
+                if self.broken and any(p.method == "adapter" for p in config.placements):
+                    raise ValueError("adapters are out of stock")
+                rate = dict(config.train)["learning_rate"]
+                accuracy = 1 - math.exp(-rung) / (1 + params(config)) - (math.log10(rate) + 3) ** 2
+                metrics = {"accuracy": accuracy, "validation_loss": 1 - accuracy}
+                yield Report(int(10 * rung), rung, metrics, member)
+
+
+def make_study(folder: Path, n_trials=10, sampler="tpe", limits=None, name="toy", seed=0):
+    space = SPACE.on(4)
+    known = {"trainable_params": Known(params)}
+    made = make_sampler(
+        sampler, seed=seed, space=space, objectives=OBJECTIVES, known=known, limits=limits
+    )
+    url = f"sqlite:///{folder}/study.db"
+    record = open_record(url, name, OBJECTIVES, {"space": SPACE.to_dict()}, made)
+    empty = SearchSpace(place=[], train={"learning_rate": 1e-3}).on(4).resolve({})
+    terms = Terms(known, limits or {}, n_trials, seed, RUNGS, str(folder), {"head-only": empty})
+    return Study(record, space, OBJECTIVES, terms)
+
+
+def make_halving():
+    return make_stopper("halving", Fidelity(RUNGS, 3.0, OBJECTIVES, "validation_loss"))
+
+
+def outcome(trials):
+    """What must not depend on the engine."""
+    return [(t.number, t.state, t.config.key, dict(t.values), len(t.reports)) for t in trials]
+
+
+def check_runs_to_the_end(engine, folder):
+    with make_study(folder) as study:
+        engine.run(study, Curves, make_halving())
+        trials = study.trials()
+        assert study.n_left == 0
+    assert sum(t.state in {"complete", "stopped", "failed"} for t in trials) == 10
+    assert {"complete", "stopped"} <= {t.state for t in trials}
+    assert trials[0].baseline == "head-only"
+    assert trials[0].state == "complete"
+    kept = [t.config.key for t in trials if t.state != "rejected"]
+    assert len(kept) == len(set(kept))
+    for trial in trials:
+        if trial.state == "complete":
+            assert trial.values["trainable_params"] == params(trial.config)
+            assert [r.fidelity for r in trial.reports] == list(RUNGS)
+        if trial.state == "stopped":
+            assert [r.fidelity for r in trial.reports] == [1.0]
+    return outcome(trials)
+
+
+def check_failures_are_recorded(engine, folder):
+    with make_study(folder) as study:
+        engine.run(study, BrokenCurves, make_halving())
+        trials = study.trials()
+    failed = [t for t in trials if t.state == "failed"]
+    assert failed
+    assert all(t.error == "ValueError: adapters are out of stock" for t in failed)
+    assert any(t.state == "complete" for t in trials)
+    assert sum(t.state in {"complete", "stopped", "failed"} for t in trials) == 10
+
+
+def check_continues(engine, folder):
+    with make_study(folder, n_trials=4) as study:
+        engine.run(study, Curves, make_halving())
+        before = outcome(study.trials())
+    with make_study(folder, n_trials=10) as study:
+        engine.run(study, Curves, make_halving())
+        after = outcome(study.trials())
+    assert after[: len(before)] == before
+    return after
+
+
+class BrokenCurves(Curves):
+    def __init__(self):
+        super().__init__(broken=True)
+
+
+CHECKS = (check_runs_to_the_end, check_failures_are_recorded, check_continues)

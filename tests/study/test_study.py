@@ -1,0 +1,153 @@
+"""The record keeps everything; nothing is repeated and nothing is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import optuna
+import pytest
+
+from autopeft.core.errors import StudyError
+from autopeft.core.report import Report
+from autopeft.study.record import find_record, open_record, read_trials
+from tests.contracts import engine as kit
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from tests.contracts import engine as kit
+from autopeft.engine.inline import Inline
+
+class Slow(kit.Curves):
+    def __call__(self, configs, budget):
+        for report in super().__call__(configs, budget):
+            time.sleep(0.15)
+            yield report
+
+with kit.make_study(Path(sys.argv[1]), n_trials=12) as study:
+    Inline().run(study, Slow, kit.make_halving())
+"""
+
+
+def start(folder):
+    return subprocess.Popen([sys.executable, "-c", SLOW, str(folder)])
+
+
+def trials_of(folder):
+    record = find_record(f"sqlite:///{folder}/study.db", "toy")
+    return read_trials(record, [o.name for o in kit.OBJECTIVES])
+
+
+def test_a_killed_run_is_continued(tmp_path):
+    process = start(tmp_path)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        time.sleep(0.2)
+        if (tmp_path / "study.db").exists():
+            try:
+                if sum(t.state == "complete" for t in trials_of(tmp_path)) >= 2:
+                    break
+            except (StudyError, KeyError):
+                continue
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = [t for t in trials_of(tmp_path) if t.state in {"complete", "stopped"}]
+    with kit.make_study(tmp_path, n_trials=12) as study:
+        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+        after = study.trials()
+    assert kit.outcome(after)[: before[-1].number + 1][: len(before)] == kit.outcome(before)
+    assert sum(t.state in {"complete", "stopped"} for t in after) == 12
+    trained = [t.config.key for t in after if t.state in {"complete", "stopped"}]
+    assert len(trained) == len(set(trained))
+    interrupted = [t for t in after if t.error == "interrupted"]
+    assert len(interrupted) <= 1
+    for trial in interrupted:
+        assert trial.config.key in trained
+
+
+def test_two_runs_at_once_share_a_study(tmp_path):
+    with kit.make_study(tmp_path, n_trials=12):
+        pass
+    processes = [start(tmp_path), start(tmp_path)]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    trials = trials_of(tmp_path)
+    trained = [t.config.key for t in trials if t.state in {"complete", "stopped"}]
+    assert len(trained) == 12
+    assert not any(t.state in {"running", "waiting", "failed"} for t in trials)
+
+
+def test_limits_reject_before_training(tmp_path):
+    seen = []
+
+    class Watched(kit.Curves):
+        def __call__(self, configs, budget):
+            seen.extend(configs)
+            return super().__call__(configs, budget)
+
+    with kit.make_study(tmp_path, sampler="random", limits={"trainable_params": 200}) as study:
+        kit.ENGINES["inline"]().run(study, Watched, kit.make_halving())
+        trials = study.trials()
+    assert all(kit.params(config) <= 200 for config in seen)
+    rejected = [t for t in trials if t.state == "rejected" and "limit" in t.error]
+    assert rejected
+    assert all(not t.reports for t in rejected)
+
+
+def test_a_limit_that_rejects_everything_ends_the_search(tmp_path):
+    with (
+        kit.make_study(tmp_path, sampler="random", limits={"trainable_params": -1}) as study,
+        pytest.raises(StudyError, match="were rejected"),
+    ):
+        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+
+
+def test_a_small_space_ends_when_it_is_exhausted(tmp_path):
+    space = kit.SPACE
+    with kit.make_study(tmp_path, n_trials=500, sampler="random") as study:
+        study.space = type(space)(
+            layers={"groups": 1},
+            place=[{"method": "lora", "r": {"choice": [0, 2, 4]}}],
+            train={"learning_rate": 1e-3},
+        ).on(4)
+        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+        trained = [t for t in study.trials() if t.state in {"complete", "stopped"}]
+    assert len({t.config.key for t in trained}) == len(trained) == 3
+
+
+def test_a_value_that_is_not_finite_is_a_failure(tmp_path):
+    with kit.make_study(tmp_path) as study:
+        ticket = study.ask()
+        study.report(ticket, Report(1, 3.0, {"accuracy": float("nan"), "validation_loss": 1.0}))
+        study.finish(ticket)
+        assert study.trials()[0].state == "failed"
+        assert "not finite" in study.trials()[0].error
+        other = study.ask()
+        study.report(other, Report(1, 3.0, {"f1": 0.5}))
+        study.finish(other)
+        assert "unknown metric 'accuracy'" in study.trials()[other.number].error
+
+
+def test_a_storage_that_belongs_to_another_space(tmp_path):
+    with kit.make_study(tmp_path):
+        pass
+    with pytest.raises(StudyError, match="another space"):
+        open_record(
+            f"sqlite:///{tmp_path}/study.db",
+            "toy",
+            kit.OBJECTIVES,
+            {"space": {"place": []}},
+            optuna.samplers.RandomSampler(),
+        )
+
+
+def test_what_is_not_there(tmp_path):
+    with pytest.raises(StudyError, match="no record yet"):
+        find_record(f"sqlite:///{tmp_path}/none.db", "toy")
+    with kit.make_study(tmp_path):
+        pass
+    with pytest.raises(StudyError, match="did you mean 'toy'"):
+        find_record(f"sqlite:///{tmp_path}/study.db", "toi")
+    with pytest.raises(StudyError, match="cannot open"):
+        find_record("postgresql+psycopg2://nobody@127.0.0.1:1/none", "toy")
