@@ -154,7 +154,11 @@ def test_the_head_is_what_lies_outside_the_pretrained_part(name: str) -> None:
             ("bert.pooler", "classifier"),
         ),
         (tf.LlamaConfig(architectures=["LlamaForCausalLM"]), "LlamaForCausalLM", ()),
-        (tf.LlamaConfig(), "LlamaForSequenceClassification", ("score",)),
+        (
+            tf.LlamaConfig(architectures=["LlamaForSequenceClassification"]),
+            "LlamaForSequenceClassification",
+            ("score",),
+        ),
         (
             tf.T5Config(architectures=["T5ForConditionalGeneration"]),
             "T5ForConditionalGeneration",
