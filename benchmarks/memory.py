@@ -101,6 +101,7 @@ def _bert_base(settings: BackboneSettings) -> tuple[Backbone, Backbone]:
     model = auto.from_config(meta.model.config, dtype=meta.dtype)
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
+        model.disable_input_require_grads()
     return meta, replace(meta, model=model, device=torch.device("cpu"))
 
 

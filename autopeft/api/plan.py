@@ -99,9 +99,7 @@ def _costs(config: PeftConfig, backbone: Backbone, batch: Batch, device: str) ->
     }
 
 
-def _extent(
-    space: BoundSpace, backbone: Backbone, batch: Batch, device: str
-) -> dict[str, Any]:
+def _extent(space: BoundSpace, backbone: Backbone, batch: Batch, device: str) -> dict[str, Any]:
     """Sizes of the space and the range of each known objective over non-empty configurations.
 
     Counts are exact; the range of memory is that of the extremes and of `N_SAMPLES` samples.

@@ -109,8 +109,12 @@ def plan(
     model: Annotated[str, typer.Option("--model", help="Hub id, folder or package.")],
     batch_size: Annotated[int, typer.Option(help="Sequences of one step.")] = 32,
     sequence_length: Annotated[int, typer.Option(help="Tokens of a sequence.")] = 128,
-    device: Annotated[str, typer.Option(help="cuda or cpu: for which memory is predicted.")] = "cuda",
-    task: Annotated[str | None, typer.Option(help="By default what the model was made for.")] = None,
+    device: Annotated[
+        str, typer.Option(help="cuda or cpu: for which memory is predicted.")
+    ] = "cuda",
+    task: Annotated[
+        str | None, typer.Option(help="By default what the model was made for.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Count parameters, memory and FLOPs without training; or the points of a space."""
@@ -175,7 +179,7 @@ def report(
 
 
 @app.command()
-def export(
+def export(  # noqa: PLR0913
     study: StudyName,
     output: Annotated[Path, typer.Option(help="A folder that is empty or not there.")],
     trial: Annotated[int | None, typer.Option(help="Number of a complete trial.")] = None,

@@ -76,7 +76,9 @@ class Progress:
         done = states["complete"] + states["stopped"] + states["failed"]
         table = Table.grid(padding=(0, 2))
         counts = ", ".join(f"{n} {state}" for state, n in states.items() if n)
-        table.add_row(f"[bold]{escape(self.prepared.spec.name)}[/]", f"{done}/{self._n_trials}", counts)
+        table.add_row(
+            f"[bold]{escape(self.prepared.spec.name)}[/]", f"{done}/{self._n_trials}", counts
+        )
         for objective in self.prepared.objectives:
             best = best_of(trials, objective)
             if best is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,10 +16,10 @@ from autopeft.objective.objective import Objective
 from autopeft.report.front import plain
 from autopeft.report.summary import summary
 from autopeft.report.value import shown, title
-from autopeft.study.trial import TrialRecord
+from autopeft.study.trial import State, TrialRecord
 
 _console = Console(soft_wrap=False)
-_STATES = ("complete", "stopped", "failed", "rejected", "running", "waiting")
+_STATES = get_args(State)
 
 
 def print_json(value: Any) -> None:
@@ -117,7 +117,9 @@ def show_next(study: str, outcome: Outcome) -> None:
 
 def show_plan(plan: Mapping[str, Any]) -> None:
     """Prints a plan as two columns."""
-    table = Table(title=f"{plan['name']} on {plan['model']}", title_justify="left", show_header=False)
+    table = Table(
+        title=f"{plan['name']} on {plan['model']}", title_justify="left", show_header=False
+    )
     table.add_column()
     table.add_column(justify="right", overflow="fold")
     for key, value in plan.items():
@@ -156,4 +158,10 @@ def duration(seconds: float) -> str:
     """A time as people say it."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return (
+        f"{hours} h {minutes} min"
+        if hours
+        else f"{minutes} min {rest} s"
+        if minutes
+        else f"{rest} s"
+    )

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +145,8 @@ class Study:
         if given is not None and not self._frozen(trial.number).system_attrs.get("fixed_params"):
             config = PeftConfig.from_dict(given)
         else:
-            config = self.space.build(lambda dimension: suggest(trial, dimension))
+            dimensions = self.space.dimensions.values()
+            config = self.space.resolve({d.name: suggest(trial, d) for d in dimensions})
         trial.set_user_attr("owner", self._heart.owner)
         trial.set_user_attr("config", config.to_dict())
         trial.set_user_attr("key", config.key)
@@ -187,7 +187,7 @@ class Study:
         for _ in range(N_REJECTED):
             config = self.space.sample(rng)
             if self._twin(config, 1 << 62) is None:
-                self.record.enqueue_trial(self.space.assign(config) or {})
+                self.record.enqueue_trial(self._point(config))
                 return True
         return False
 
@@ -276,12 +276,16 @@ class Study:
         for name, config in self.terms.baselines.items():
             if name not in known:
                 attrs = {"config": config.to_dict(), "key": config.key, "baseline": name}
-                self.record.enqueue_trial(self.space.assign(config) or {}, user_attrs=attrs)
+                self.record.enqueue_trial(self._point(config), user_attrs=attrs)
 
-    @cached_property
-    def known_names(self) -> tuple[str, ...]:
-        """The objectives that are computed before training."""
-        return tuple(o.name for o in self.objectives if o.known)
+    def _point(self, config: PeftConfig) -> dict[str, Any]:
+        """A value for every decision, those that `config` leaves open included; none outside."""
+        params = self.space.assign(config)
+        if params is None:
+            return {}
+        return {
+            d.name: params.get(d.name, d.from_unit(0.0)) for d in self.space.dimensions.values()
+        }
 
 
 def _counts(trial: TrialRecord) -> bool:

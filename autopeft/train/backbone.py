@@ -159,15 +159,25 @@ def meta_backbone(
 
 
 def task_type_of(config: PreTrainedConfig) -> str:
-    """The task that a checkpoint was made for, by the name of its architecture."""
+    """The task that a checkpoint was made for, by its architecture or else by its type."""
     name = (config.architectures or [""])[0]
-    if name.endswith(("ForCausalLM", "LMHeadModel")):
-        return "causal-lm"
     if "ForImage" in name or getattr(config, "image_size", None) is not None:
         return "image-classification"
-    if config.is_encoder_decoder and name.endswith("ForConditionalGeneration"):
+    if config.is_encoder_decoder and (not name or name.endswith("ForConditionalGeneration")):
         return "seq2seq-lm"
+    if name.endswith(("ForCausalLM", "LMHeadModel")) or (not name and _only_generates(config)):
+        return "causal-lm"
     return "text-classification"
+
+
+def _only_generates(config: PreTrainedConfig) -> bool:
+    """Whether models of this type predict the next token and not a masked one."""
+    auto = transformers.models.auto.modeling_auto
+    masked = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return (
+        config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        and config.model_type not in masked
+    )
 
 
 def head_of(model: PreTrainedModel) -> tuple[str, ...]:
@@ -270,6 +280,7 @@ def _finish(model: PreTrainedModel, settings: BackboneSettings) -> PreTrainedMod
     """The model in eval mode, checkpointed if its settings say so."""
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
+        model.disable_input_require_grads()  # else backward runs down to the first layer
     return model.eval()
 
 

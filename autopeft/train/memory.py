@@ -207,6 +207,7 @@ def _checkpoint(model: PreTrainedModel, wanted: bool | None, undo: ExitStack) ->
 
     def enable() -> None:
         model.activation_checkpointing_enable({"use_reentrant": False})
+        model.disable_input_require_grads()
 
     def disable() -> None:
         model.activation_checkpointing_disable()
@@ -221,15 +222,23 @@ def _checkpoint(model: PreTrainedModel, wanted: bool | None, undo: ExitStack) ->
 
 @contextmanager
 def padded_model(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """The model with a token for padding, without which some heads refuse a batch."""
-    nameless = [c for c in (model.config, model.config.get_text_config()) if c.pad_token_id is None]
-    for config in nameless:
-        config.pad_token_id = 0
+    """The model with the tokens for padding and for the start of a target, if it names none.
+
+    Some heads refuse a batch without them.
+    """
+    configs = {id(c): c for c in (model.config, model.config.get_text_config())}.values()
+    names = (
+        "pad_token_id",
+        *(("decoder_start_token_id",) if model.config.is_encoder_decoder else ()),
+    )
+    nameless = [(c, name) for c in configs for name in names if getattr(c, name, None) is None]
+    for config, name in nameless:
+        setattr(config, name, 0)
     try:
         yield model
     finally:
-        for config in nameless:
-            config.pad_token_id = None
+        for config, name in nameless:
+            setattr(config, name, None)
 
 
 def batch_of(model: PreTrainedModel, batch_size: int, length: int) -> Batch:

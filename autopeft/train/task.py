@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from sklearn import metrics as sk  # type: ignore[import-untyped]
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from sklearn import metrics as sk
 
-from autopeft.core.errors import StudyError, unknown
+from autopeft.core.errors import unknown
+from autopeft.core.validation import validated
 from autopeft.train.data import Columns, Data, load_data
 
 Labels = Sequence[int]
@@ -93,10 +94,7 @@ class Task(BaseModel):
         Raises:
             StudyError: an unknown key, a missing one, or a value out of its range.
         """
-        try:
-            return cls(**mapping)
-        except ValidationError as error:
-            raise _first(error) from None
+        return validated(cls, mapping, "task")
 
     @property
     def goal(self) -> Metric:
@@ -121,16 +119,3 @@ class Task(BaseModel):
 def measure(labels: Labels, predictions: Labels) -> dict[str, float]:
     """Every metric by name."""
     return {name: float(metric.compute(labels, predictions)) for name, metric in METRICS.items()}
-
-
-def _first(error: ValidationError) -> StudyError:
-    """The first thing that is wrong, as an error of a study."""
-    found = error.errors()[0]
-    key = str(found["loc"][0])
-    if found["type"] == "extra_forbidden":
-        return StudyError(unknown("key", key, Task.model_fields), "task")
-    if found["type"] == "missing":
-        return StudyError("is missing", f"task.{key}")
-    if found["type"] == "value_error":
-        return StudyError(str(found["ctx"]["error"]), f"task.{key}")
-    return StudyError(f"{found['msg']}, got {found['input']!r}", f"task.{key}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -62,7 +62,9 @@ class Trainer:
         }
         self._backbones: OrderedDict[BackboneSettings, Backbone] = OrderedDict()
 
-    def __call__(self, configs: Sequence[PeftConfig], budget: Budget) -> Iterator[Report]:
+    def __call__(
+        self, configs: Sequence[PeftConfig], budget: Budget
+    ) -> Generator[Report, None, None]:
         for member, config in enumerate(configs):
             yield from self._train(config, budget, member)
 
