@@ -177,7 +177,8 @@ class BayesSampler(BaseSampler):
             them is learned.
         limits: greatest values of known objectives, by name; candidates beyond are left out.
         seed: of all randomness.
-        n_startup: with how many trials, baselines and running ones included, the model begins.
+        n_startup: with how many trials, running ones included, the model begins; baselines are
+            not among them, since they say little about the space.
 
     References:
         Daulton, Balandat, Bakshy, Parallel Bayesian Optimization of Multiple Noisy Objectives with
@@ -247,9 +248,8 @@ class BayesSampler(BaseSampler):
         Raises:
             RuntimeError: the space is exhausted, or the model cannot be fitted.
         """
-        n_observed, n_pending = len(history.observed), len(history.pending)
-        enough = n_observed + n_pending >= self.n_startup and n_observed >= self.n_startup // 2
-        if not enough:
+        n_observed, n_pending = len(history.observed) - history.n_baselines, len(history.pending)
+        if n_observed + n_pending < self.n_startup or n_observed < self.n_startup // 2:
             return self._first(history, rng, number)
         return self._best(history, rng)
 
@@ -285,7 +285,7 @@ class BayesSampler(BaseSampler):
         old = Points(rows[: len(before)], known)
         new = Points(rows[len(before) :], self._known.guess(found, rows, known))
         with _quiet(int(rng.integers(2**31))):
-            gain = Gain(old[:n], losses, old[n:], self._corner(both, new.known))
+            gain = Gain(old[:n], losses, old[n:], self._corner(both))
             return self._finalist(found, new, gain)
 
     def _finalist(self, found: Sequence[PeftConfig], new: Points, gain: Gain) -> PeftConfig:
@@ -308,21 +308,15 @@ class BayesSampler(BaseSampler):
         """The observations whose known losses are all finite."""
         return [o for o in observations if np.isfinite(self._known.row(o.config, o.losses)).all()]
 
-    def _corner(self, losses: Array, candidates: Array) -> Array:
-        """Worst losses that count: a little beyond the front, and for known objectives beyond all.
+    def _corner(self, losses: Array) -> Array:
+        """Worst losses that count: the references of the objectives, measured ones first.
 
-        A reference that the user sets closer holds, where anything observed is better than it.
+        Where nothing observed is better than a reference, a little beyond all that is observed.
         """
-        on_front = losses[front(losses)]
-        low, high = on_front.min(axis=0), on_front.max(axis=0)
-        n_known = candidates.shape[1]
-        if n_known:
-            both = np.vstack([losses[:, -n_known:], candidates])
-            high[-n_known:] = np.nanmax(both, axis=0)
-        corner = high + 0.1 * np.where(high > low, high - low, 1.0)
+        low, high = losses.min(axis=0), losses.max(axis=0)
         order = [*self._known.learned, *self._known.exact]
         wanted = np.array([self.objectives[i].loss(self.objectives[i].reference) for i in order])
-        return np.where(wanted > low, np.minimum(corner, wanted), corner)
+        return np.where(wanted > low, wanted, high + 0.1 * np.where(high > low, high - low, 1.0))
 
     def _anything(self, history: History, rng: np.random.Generator) -> PeftConfig:
         """A random configuration, unseen and within cheap limits where one is found."""

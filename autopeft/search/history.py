@@ -39,11 +39,13 @@ class History:
             curves promise.
         pending: configurations that run or wait.
         seen: keys of all configurations of any state.
+        n_baselines: how many of the observed are fixed configurations that no search proposed.
     """
 
     observed: tuple[Observation, ...]
     pending: tuple[Observation, ...]
     seen: frozenset[str]
+    n_baselines: int = 0
 
 
 def read_history(
@@ -53,6 +55,7 @@ def read_history(
     observed: list[Observation] = []
     pending: list[Observation] = []
     seen: set[str] = set()
+    n_baselines = 0
     for trial in sorted(trials, key=lambda trial: trial.number):
         config = config_of(trial, space)
         if config is None:
@@ -63,7 +66,8 @@ def read_history(
             pending.append(Observation(config, losses))
         elif any(math.isfinite(v) for v, o in zip(losses, objectives, strict=True) if not o.known):
             observed.append(Observation(config, losses))
-    return History(tuple(observed), tuple(pending), frozenset(seen))
+            n_baselines += trial.user_attrs.get("baseline") is not None
+    return History(tuple(observed), tuple(pending), frozenset(seen), n_baselines)
 
 
 def config_of(trial: FrozenTrial, space: BoundSpace) -> PeftConfig | None:

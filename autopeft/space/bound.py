@@ -90,7 +90,7 @@ class BoundSpace:
         if self.has_fill:
             raws = fill(raws, tuned, self._budget(walk), self.shape, self._known_cost())
         return PeftConfig.of(
-            (Placement.of(raw.method, [raw.layer], raw.options) for raw in raws),
+            (Placement.of(raw.method, [raw.layer], raw.complete) for raw in raws),
             walk.value(self.space.train, "train"),
             walk.value(self.space.backbone, "backbone"),
         )

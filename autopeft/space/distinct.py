@@ -237,7 +237,7 @@ def _letter(space: BoundSpace, raws: list[Raw], outer: Walk, tuned: tuple[int, .
     if any(is_fill(raw) for raw in raws):
         budget = {k: outer.value(v, f"budget.{k}") for k, v in space.space.budget.entries}
         raws = _filled(space, raws, budget, tuned)
-    return tuple(sorted(((raw.method, freeze(raw.options)) for raw in raws), key=repr))
+    return tuple(sorted(((raw.method, freeze(raw.complete)) for raw in raws), key=repr))
 
 
 def _filled(

@@ -13,6 +13,7 @@ from autopeft.space.layers import Groups
 from autopeft.space.placement import METHODS
 from autopeft.space.walk import (
     SPACE,
+    Choose,
     Here,
     can_be_empty,
     choice_dimension,
@@ -54,9 +55,19 @@ class Bindings:
 def match(space: BoundSpace, config: PeftConfig) -> dict[str, Any] | None:
     """A point of `space` that stands for `config`, the first in the order of the document."""
     for bindings in _Matcher(space).solutions(config):
-        if space.resolve(bindings.params) == config:
-            return bindings.params
+        walk = space.walk(_completed(bindings.params))
+        if space.follow(walk) == config:
+            return walk.chosen
     return None
+
+
+def _completed(params: Mapping[str, Any]) -> Choose:
+    """Takes the decisions of a match; what it leaves open belongs to absent placements."""
+
+    def choose(dimension: Dimension) -> Any:
+        return params.get(dimension.name, dimension.from_unit(0.0))
+
+    return choose
 
 
 class _Matcher:
@@ -194,13 +205,11 @@ class _Matcher:
             yield from self.options(nodes[1:], options, path, here, one)
 
     def absent(self, entry: Tree, path: str, here: Here, bound: Bindings) -> Iterator[Bindings]:
-        size = METHODS[entry["method"]].size
-        lists = [(key, node) for key, node in option_nodes(entry) if can_be_empty(node)]
-        for key, node in lists:
-            yield from self.value(node, (), f"{path}.{key}", here, bound)
-        if size is not None and not lists:
-            node = dict(option_nodes(entry))[size]
-            yield from self.value(node, 0, f"{path}.{size}", here, bound)
+        for key, node in option_nodes(entry):
+            if can_be_empty(node):
+                yield from self.value(node, (), f"{path}.{key}", here, bound)
+            elif key == METHODS[entry["method"]].size:
+                yield from self.value(node, 0, f"{path}.{key}", here, bound)
 
     def stands(
         self, node: Any, path: str, here: Here, want: bool, bound: Bindings
@@ -238,7 +247,7 @@ class _Matcher:
         elif isinstance(node, Tree):
             if isinstance(value, Mapping) and set(value) == set(node):
                 yield from self.options(list(node.entries), value, path, here, bound)
-        elif node == "fill" or (type(node) is type(value) and node == value):
+        elif node in ("fill", None) or (type(node) is type(value) and node == value):
             yield bound
 
     def members(

@@ -49,10 +49,12 @@ class MethodOptions:
 
     Attributes:
         size: the option whose value 0 means absent; None for a method without a size.
+        complete: fills in options that follow from others, once the size is a number.
     """
 
     size: str | None
     options: Mapping[str, Option]
+    complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda options: options
 
 
 def _shown(value: Any) -> str:
@@ -88,6 +90,14 @@ _SIZE = Option(
     required=True,
 )
 
+
+def _scaled_by_two(lora: Mapping[str, Any]) -> Mapping[str, Any]:
+    """LoRA whose `lora_alpha`, where none is given, makes the scale 2 whatever the rank."""
+    if lora["lora_alpha"] is not None or lora["r"] == "fill":
+        return lora
+    return {**lora, "lora_alpha": 2.0 * lora["r"]}
+
+
 METHODS: Mapping[str, MethodOptions] = {
     "lora": MethodOptions(
         "r",
@@ -103,6 +113,7 @@ METHODS: Mapping[str, MethodOptions] = {
                 "a number from 0 up to 1", lambda v: _number(v) and 0 <= v < 1, 0.0, canonical=float
             ),
         },
+        _scaled_by_two,
     ),
     "adapter": MethodOptions(
         "size",

@@ -40,6 +40,11 @@ class Raw:
     method: str
     options: Mapping[str, Any]
 
+    @property
+    def complete(self) -> Mapping[str, Any]:
+        """All options, those that follow from others included."""
+        return METHODS[self.method].complete(self.options)
+
 
 @dataclass
 class Walk:

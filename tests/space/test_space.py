@@ -97,7 +97,7 @@ def test_distinct_configurations_equal_the_listed_ones(space):
     assert bound.configurations == len(listed)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(spaces(), st.integers(0, 2**32 - 1))
 def test_points_invert(space, seed):
     bound = space.on(4)
