@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import SpaceError
 from autopeft.core.shape import Shape
-from autopeft.space.budget import Cost, check_budget, fill
+from autopeft.space.budget import Cost, check_budget, fill, is_fill
 from autopeft.space.dimension import Dimension
 from autopeft.space.domain import Choice, Range, Subset, Tree
 from autopeft.space.layers import Groups, group_names, known_group, partition
@@ -51,6 +51,8 @@ class BoundSpace:
             check_where(entry, self.names, shape, f"place[{i}]")
         if self.has_fill and cost is not None and not shape.parameters:
             raise SpaceError("sizes of fill need a backbone with its parameters", "budget")
+        if space.is_configuration:
+            self._check_idle()
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -117,13 +119,41 @@ class BoundSpace:
         """The decision whether a group is tuned."""
         return Dimension.switch(f"layers.tuned@{group}", self.has_fill)
 
-    def layer_placements(self, walk: Walk, here: Here) -> list[Raw]:
-        """What all entries of `place` put on one layer."""
+    def layer_placements(
+        self, walk: Walk, here: Here, entries: Iterable[int] | None = None
+    ) -> list[Raw]:
+        """What entries of `place`, by default all, put on one layer.
+
+        A placement that finds nothing to train there, such as BitFit without biases, is absent.
+        """
+        indices = range(len(self.space.place)) if entries is None else entries
         return [
             raw
-            for i, entry in enumerate(self.space.place)
-            for raw in walk.placements(entry, str(i), here)
+            for i in indices
+            for raw in walk.placements(self.space.place[i], str(i), here)
+            if self._trains(raw)
         ]
+
+    def _trains(self, raw: Raw) -> bool:
+        if self.cost is None or is_fill(raw):
+            return True
+        return self.cost(raw.method, raw.options, self.shape.layers[raw.layer]) > 0
+
+    def _check_idle(self) -> None:
+        """Refuses a configuration all of whose placements find nothing to train."""
+        walk = self.walk(lambda dimension: dimension.from_unit(0.0))
+        heres = group_layers(self.partition(self.patterns[0]))
+        wanted = {
+            raw.method: f"place[{i}]"
+            for i, entry in enumerate(self.space.place)
+            for here in heres
+            for raw in walk.placements(entry, str(i), here)
+        }
+        if wanted and not any(self.layer_placements(walk, here) for here in heres):
+            raise SpaceError(
+                f"{', '.join(wanted)} finds nothing to train in this backbone",
+                next(iter(wanted.values())),
+            )
 
     def sample(self, rng: np.random.Generator) -> PeftConfig:
         """A configuration of a point drawn uniformly."""

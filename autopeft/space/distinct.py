@@ -223,12 +223,7 @@ def _letters(
     def letter(walk: Walk) -> Letter:
         if not space.is_tuned(walk, here):
             return ()
-        raws = [
-            raw
-            for i in track.entries
-            for raw in walk.placements(space.space.place[i], str(i), here)
-        ]
-        return _letter(space, raws, outer, tuned)
+        return _letter(space, space.layer_placements(walk, here, track.entries), outer, tuned)
 
     return frozenset(outcomes(letter, inner))
 

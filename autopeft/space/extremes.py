@@ -82,8 +82,7 @@ def _priced(
             raw
             for here in heres
             if space.is_tuned(walk, here)
-            for i in track.entries
-            for raw in walk.placements(space.space.place[i], str(i), here)
+            for raw in space.layer_placements(walk, here, track.entries)
         ]
         if any(is_fill(raw) for raw in raws):
             budget = {k: walk.value(v, f"budget.{k}") for k, v in space.space.budget.entries}

@@ -188,6 +188,8 @@ class _Matcher:
         for one in self.stands(where, f"{path}.where", here, True, bound):
             for two in self.absent(entry, path, here, one):
                 yield left, two
+            if self.space.cost is not None:  # it may stand there and find nothing to train
+                yield left, one
 
     def options(
         self,
@@ -224,7 +226,7 @@ class _Matcher:
         elif isinstance(node, Tree):
             ((end, count),) = node.entries
             n = len(self.space.shape.layers)
-            for value in range(n + 1):
+            for value in _counts(count):
                 if (here.layer < value if end == "first" else here.layer >= n - value) == want:
                     yield from self.value(count, value, f"{path}.{end}", SPACE, bound)
         elif covers(node, here, self.space.names, self.space.shape, path) == want:
@@ -265,6 +267,13 @@ class _Matcher:
         dimension = member_dimension(node, items[0], path, here)
         for one in bound.bind(dimension, items[0] in value):
             yield from self.members(items[1:], node, value, path, here, one)
+
+
+def _counts(node: Any) -> tuple[Any, ...]:
+    """Every number of layers that a node can come out as."""
+    if isinstance(node, Choice):
+        return tuple(dict.fromkeys(value for item in node.items for value in _counts(item)))
+    return node.grid or () if isinstance(node, Range) else (node,)
 
 
 def _occupied_first(groups: Groups, found: Mapping[int, Found]) -> Groups:

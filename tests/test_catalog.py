@@ -1,0 +1,72 @@
+"""Every document of the catalog loads, names only known things and can be attached."""
+
+import numpy as np
+import pytest
+
+from autopeft.core.catalog import names
+from autopeft.core.errors import SpaceError
+from autopeft.method.attach import attach
+from autopeft.method.count import count, size_of
+from autopeft.method.sites import shape_of
+from autopeft.objective.objective import load_objectives
+from autopeft.space import SearchSpace
+from autopeft.space.extremes import extremes
+from autopeft.study.spec import load_spec
+from autopeft.train.task import Task
+from tests.backbones import inputs, logits, tiny
+
+PARTS = {"num_hidden_layers": 4}
+
+
+@pytest.mark.parametrize("architecture", ["bert", "llama"])
+@pytest.mark.parametrize("name", names("search_spaces"))
+def test_spaces_attach(name, architecture):
+    model = tiny(architecture, **PARTS)
+    batch = inputs(architecture)
+    before = logits(model, batch)
+    shape = shape_of(model)
+    space = SearchSpace.load(name)
+    if (name, architecture) == ("bitfit", "llama"):
+        with pytest.raises(SpaceError, match="bitfit finds nothing to train"):
+            space.on(shape, size_of)
+        return
+    bound = space.on(shape, size_of)
+    rng = np.random.default_rng(0)
+    for _ in range(1 if not bound.dimensions else 10):
+        config = bound.sample(rng)
+        assert config in bound
+        attached = attach(model, config)
+        try:
+            counted = count(config, shape)
+            assert counted.trainable == sum(p.numel() for p in attached.trainable().values())
+            assert logits(model, batch).isfinite().all()
+        finally:
+            attached.detach()
+    assert (logits(model, batch) == before).all()
+
+
+@pytest.mark.parametrize("name", names("search_spaces"))
+def test_extremes_bound_every_sample(name):
+    shape = shape_of(tiny("bert", **PARTS))
+    bound = SearchSpace.load(name).on(shape, size_of)
+    least, most = (count(config, shape).trainable for config in extremes(bound, size_of))
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        config = bound.sample(rng)
+        if config.placements:
+            assert least <= count(config, shape).trainable <= most
+
+
+@pytest.mark.parametrize("name", names("objectives"))
+def test_objectives_load(name):
+    assert load_objectives(name)
+
+
+@pytest.mark.parametrize("name", names("studies"))
+def test_studies_name_known_things(name):
+    spec = load_spec(name)
+    assert Task.from_mapping(spec.task)
+    assert load_objectives(spec.objectives)
+    for reference in (spec.space, *spec.search.baselines):
+        assert SearchSpace.load(reference)
+    assert all(SearchSpace.load(b).is_configuration for b in spec.search.baselines)
