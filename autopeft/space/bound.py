@@ -117,7 +117,7 @@ class BoundSpace:
 
     def tuned_dimension(self, group: str) -> Dimension:
         """The decision whether a group is tuned."""
-        return Dimension.switch(f"layers.tuned@{group}", self.has_fill)
+        return Dimension.switch(f"layers.tuned@{group}", "space" if self.has_fill else "group")
 
     def layer_placements(
         self, walk: Walk, here: Here, entries: Iterable[int] | None = None
@@ -232,11 +232,6 @@ class BoundSpace:
         from autopeft.space.distinct import count_configurations
 
         return count_configurations(self)
-
-    @property
-    def size(self) -> int:
-        """The number of distinct configurations."""
-        return self.configurations
 
     @property
     def continuous(self) -> list[str]:

@@ -14,7 +14,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from autopeft.space.domain import Choice, Range, Tree
+from autopeft.space.domain import Choice, Range, Scope, Tree
 
 Value = Any
 
@@ -27,25 +27,30 @@ class Dimension:
         name: path of the domain and the group or layer that it is decided for.
         values: what is recorded for each alternative; None for a continuous range.
         span: the continuous range, else None.
-        shared: whether several groups depend on the decision.
+        scope: for what it is decided; several groups depend on a decision for the space.
     """
 
     name: str
     values: tuple[Value, ...] | None
     span: Range | None = None
-    shared: bool = True
+    scope: Scope = "space"
 
     @classmethod
-    def of(cls, name: str, domain: Choice | Range, shared: bool) -> Dimension:
+    def of(cls, name: str, domain: Choice | Range, scope: Scope) -> Dimension:
         """The decision that a domain asks for."""
         if isinstance(domain, Choice):
-            return cls(name, _labels(domain), None, shared)
-        return cls(name, domain.grid, domain, shared)
+            return cls(name, _labels(domain), None, scope)
+        return cls(name, domain.grid, domain, scope)
 
     @classmethod
-    def switch(cls, name: str, shared: bool) -> Dimension:
+    def switch(cls, name: str, scope: Scope) -> Dimension:
         """A yes or no."""
-        return cls(name, (False, True), None, shared)
+        return cls(name, (False, True), None, scope)
+
+    @property
+    def shared(self) -> bool:
+        """Whether several groups depend on the decision."""
+        return self.scope == "space"
 
     @property
     def ordered(self) -> bool:
@@ -59,10 +64,11 @@ class Dimension:
         span = self.span
         if span is None or (span.log and span.step not in (None, 1)):
             return CategoricalDistribution(self.values or ())
+        high = self.values[-1] if self.values else span.high
         if span.integer:
             step = 1 if span.log else int(span.step or 1)
-            return IntDistribution(int(span.low), int(span.high), log=span.log, step=step)
-        return FloatDistribution(span.low, span.high, log=span.log, step=span.step)
+            return IntDistribution(int(span.low), int(high), log=span.log, step=step)
+        return FloatDistribution(span.low, high, log=span.log, step=span.step)
 
     def index(self, value: Value) -> int:
         """Where `value` stands among `values`.

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from autopeft.core.config import PeftConfig
 from autopeft.space.budget import Cost, fill, is_fill
 from autopeft.space.dimension import Dimension
-from autopeft.space.distinct import Track, outcomes, shared_choices, tracks, tuned_layers
+from autopeft.space.domain import Subset
 from autopeft.space.walk import Here, Walk
+from autopeft.space.worlds import Track, World, belongs, outcomes, tracks, worlds
 
 if TYPE_CHECKING:
     from autopeft.space.bound import BoundSpace
@@ -57,40 +58,63 @@ def _resolved(space: BoundSpace, params: Params) -> PeftConfig:
 
 
 def _track_extremes(space: BoundSpace, track: Track, cost: Cost) -> Iterator[Extremes]:
-    for shared in shared_choices(space, track):
-        pattern = shared.get("layers.pattern", space.patterns[0])
-        tuned = tuned_layers(space, shared, pattern)
-        world = Extremes((0, shared), None, (0, shared))
-        for name, layers in space.partition(pattern):
+    memory: dict[Any, Extremes] = {}
+    for world in worlds(space, track):
+        whole = Extremes((0, world.shared), None, (0, world.shared))
+        for name, layers in world.groups:
             heres = [Here(name, layer, "group") for layer in layers]
-            plans = outcomes(_priced(space, track, heres, tuned, cost), _fixed(space, shared))
-            world = _sum(world, _spread(list(plans)))
-        yield world
+            whole = _sum(whole, _group(space, track, world, heres, cost, memory))
+        yield whole
 
 
-def _fixed(space: BoundSpace, shared: Params) -> Callable[[Callable[[Dimension], Any]], Walk]:
-    return lambda choose: Walk(space.shape, space.names, choose, dict(shared))
+def _group(  # noqa: PLR0913
+    space: BoundSpace,
+    track: Track,
+    world: World,
+    heres: list[Here],
+    cost: Cost,
+    memory: dict[Any, Extremes],
+) -> Extremes:
+    """The bounds of one group; without a budget its entries are independent."""
+    if space.has_fill:
+        return _entries(space, track, world, heres, cost)
+    switch = space.tuned_dimension(heres[0].group).name
+    on = Extremes((0, {switch: True}), None, (0, {switch: True}))
+    for entry in track:
+        own = {name: value for name, value in world.shared.items() if belongs(name, (entry,))}
+        key = (entry, tuple(own.items()), tuple(heres))
+        if key not in memory:
+            inside = World({**own, switch: True}, world.groups, world.tuned)
+            memory[key] = _entries(space, (entry,), inside, heres, cost)
+        on = _sum(on, memory[key])
+    if not isinstance(space.space.layers.tuned, Subset):
+        return on
+    off = (0, {switch: False})
+    return _best_world(iter([Extremes(off, None, off), on]))
 
 
-def _priced(
-    space: BoundSpace, track: Track, heres: list[Here], tuned: tuple[int, ...], cost: Cost
-) -> Callable[[Walk], tuple[int, bool, Params]]:
-    """For one group: cost, whether anything is placed, and the point."""
+def _entries(
+    space: BoundSpace, track: Track, world: World, heres: list[Here], cost: Cost
+) -> Extremes:
+    """The bounds of what some entries put on one group."""
+
+    def walk(choose: Callable[[Dimension], Any]) -> Walk:
+        return Walk(space.shape, space.names, choose, dict(world.shared))
 
     def price(walk: Walk) -> tuple[int, bool, Params]:
         raws = [
             raw
             for here in heres
             if space.is_tuned(walk, here)
-            for raw in space.layer_placements(walk, here, track.entries)
+            for raw in space.layer_placements(walk, here, track)
         ]
         if any(is_fill(raw) for raw in raws):
             budget = {k: walk.value(v, f"budget.{k}") for k, v in space.space.budget.entries}
-            raws = fill(raws, tuned, budget, space.shape, cost)
+            raws = fill(raws, world.tuned, budget, space.shape, cost)
         total = sum(cost(r.method, r.options, space.shape.layers[r.layer]) for r in raws)
-        return total, bool(raws), dict(walk.chosen)
+        return total, bool(raws), {**walk.chosen}
 
-    return price
+    return _spread(list(outcomes(price, walk)))
 
 
 def _spread(plans: list[tuple[int, bool, Params]]) -> Extremes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from autopeft.core.config import PeftConfig
+from autopeft.core.config import PeftConfig, freeze
 from autopeft.space.dimension import Dimension
-from autopeft.space.domain import Choice, Range, Subset, Tree
+from autopeft.space.domain import SCOPES, Choice, Range, Scope, Subset, Tree
 from autopeft.space.layers import Groups
 from autopeft.space.placement import METHODS
 from autopeft.space.walk import (
@@ -31,25 +31,32 @@ Found = tuple[tuple[str, Mapping[str, Any]], ...]
 
 @dataclass(frozen=True)
 class Bindings:
-    """Decisions taken so far; `shared` are those on which several groups depend."""
+    """Decisions taken so far, by scope and name."""
 
-    local: Mapping[str, Any]
-    shared: Mapping[str, Any]
+    taken: Mapping[Scope, Mapping[str, Any]]
+
+    @classmethod
+    def none(cls) -> Bindings:
+        """No decision taken."""
+        return cls({scope: {} for scope in SCOPES})
 
     def bind(self, dimension: Dimension, value: Any) -> Iterator[Bindings]:
         """These bindings and one more, unless the decision was taken otherwise."""
-        known = self.shared if dimension.shared else self.local
-        if dimension.name in known:
-            if known[dimension.name] == value:
-                yield self
-            return
-        more = {**known, dimension.name: value}
-        yield Bindings(self.local, more) if dimension.shared else Bindings(more, self.shared)
+        known = self.taken[dimension.scope]
+        if dimension.name not in known:
+            more = {**known, dimension.name: value}
+            yield Bindings({**self.taken, dimension.scope: more})
+        elif known[dimension.name] == value:
+            yield self
+
+    def seen_from(self, *scopes: Scope) -> Hashable:
+        """The decisions of some scopes, to compare."""
+        return tuple(frozenset(self.taken[scope].items()) for scope in scopes)
 
     @property
     def params(self) -> dict[str, Any]:
         """All decisions by name."""
-        return {**self.shared, **self.local}
+        return {name: value for taken in self.taken.values() for name, value in taken.items()}
 
 
 def match(space: BoundSpace, config: PeftConfig) -> dict[str, Any] | None:
@@ -82,7 +89,7 @@ class _Matcher:
             for layer in config.layers
         }
         space = self.space.space
-        start = Bindings({}, {})
+        start = Bindings.none()
         for bound in self.settings(space.train, dict(config.train), "train", start):
             for bound_ in self.settings(space.backbone, dict(config.backbone), "backbone", bound):
                 for budgeted in self.budget(bound_):
@@ -110,13 +117,14 @@ class _Matcher:
             yield bound
             return
         (key, node), rest = entries[0], entries[1:]
-        for value in node.items if isinstance(node, Choice) else (node,):
+        for value in _values(node):
             for more in self.value(node, value, f"budget.{key}", SPACE, bound):
                 yield from self.anything(rest, more)
 
     def groups(
         self, groups: Groups, found: Mapping[int, Found], bound: Bindings
     ) -> Iterator[Bindings]:
+        """Solutions of all groups, one for each that the rest of the space can tell apart."""
         if not groups:
             yield bound
             return
@@ -124,14 +132,26 @@ class _Matcher:
         heres = [Here(name, layer, "group") for layer in layers]
         seen = set()
         for one in self.group(heres, found, bound):
-            shared = frozenset(one.shared.items())
-            if shared not in seen:
-                seen.add(shared)
+            key = one.seen_from("space"), self.shown(heres, one)
+            if key not in seen:
+                seen.add(key)
                 yield from self.groups(rest, found, one)
+
+    def shown(self, heres: Sequence[Here], bound: Bindings) -> Hashable:
+        """What a budget sees of a group; without one, all solutions look alike."""
+        if not self.space.has_fill:
+            return None
+        return tuple(self.letter(here, bound) for here in heres)
+
+    def letter(self, here: Here, bound: Bindings) -> Hashable:
+        """What the bindings put on a layer, sizes of `fill` still open."""
+        raws = self.space.layer_placements(self.space.walk(_completed(bound.params)), here)
+        return tuple(sorted(((raw.method, freeze(raw.complete)) for raw in raws), key=repr))
 
     def group(
         self, heres: Sequence[Here], found: Mapping[int, Found], bound: Bindings
     ) -> Iterator[Bindings]:
+        """Solutions of one group."""
         tuned = self.space.space.layers.tuned
         empty = not any(found.get(here.layer) for here in heres)
         if isinstance(tuned, Subset):
@@ -148,13 +168,24 @@ class _Matcher:
     def layers(
         self, heres: Sequence[Here], found: Mapping[int, Found], bound: Bindings
     ) -> Iterator[Bindings]:
+        """Solutions of the layers of a group, one for each that the other layers can tell apart."""
         if not heres:
             yield bound
             return
-        entries = [(str(i), entry) for i, entry in enumerate(self.space.space.place)]
-        for rest, one in self.entries(entries, heres[0], found.get(heres[0].layer, ()), bound):
-            if not rest:
+        seen = set()
+        for one in self.layer(heres[0], found.get(heres[0].layer, ()), bound):
+            key = one.seen_from("space", "group"), self.shown(heres[:1], one)
+            if key not in seen:
+                seen.add(key)
                 yield from self.layers(heres[1:], found, one)
+
+    def layer(self, here: Here, found: Found, bound: Bindings) -> Iterator[Bindings]:
+        """Solutions of one layer that really show what was found there."""
+        wanted = tuple(sorted(((method, freeze(o)) for method, o in found), key=repr))
+        entries = [(str(i), entry) for i, entry in enumerate(self.space.space.place)]
+        for rest, one in self.entries(entries, here, found, bound):
+            if not rest and (self.space.has_fill or self.letter(here, one) == wanted):
+                yield one
 
     def entries(
         self, entries: Sequence[tuple[str, Any]], here: Here, left: Found, bound: Bindings
@@ -226,7 +257,7 @@ class _Matcher:
         elif isinstance(node, Tree):
             ((end, count),) = node.entries
             n = len(self.space.shape.layers)
-            for value in _counts(count):
+            for value in _values(count):
                 if (here.layer < value if end == "first" else here.layer >= n - value) == want:
                     yield from self.value(count, value, f"{path}.{end}", SPACE, bound)
         elif covers(node, here, self.space.names, self.space.shape, path) == want:
@@ -269,10 +300,10 @@ class _Matcher:
             yield from self.members(items[1:], node, value, path, here, one)
 
 
-def _counts(node: Any) -> tuple[Any, ...]:
-    """Every number of layers that a node can come out as."""
+def _values(node: Any) -> tuple[Any, ...]:
+    """Every value that a node without a continuous range can come out as."""
     if isinstance(node, Choice):
-        return tuple(dict.fromkeys(value for item in node.items for value in _counts(item)))
+        return tuple(dict.fromkeys(value for item in node.items for value in _values(item)))
     return node.grid or () if isinstance(node, Range) else (node,)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,23 +152,19 @@ def can_be_empty(node: Any) -> bool:
 
 def choice_dimension(node: Choice, path: str, here: Here) -> Dimension:
     """The decision of a choice."""
-    return Dimension.of(path + here.suffix(node.per), node, _shared(node.per, here))
+    return Dimension.of(path + here.suffix(node.per), node, node.per or here.default)
 
 
 def range_dimension(node: Range, path: str, here: Here) -> Dimension:
     """The decision of a range."""
-    return Dimension.of(path + here.suffix(node.per), node, _shared(node.per, here))
+    return Dimension.of(path + here.suffix(node.per), node, node.per or here.default)
 
 
 def member_dimension(node: Subset, item: Any, path: str, here: Here) -> Dimension:
     """The decision about one item of a subset; of one group for a subset of the groups."""
     if node.items is None:
-        return Dimension.switch(f"{path}@{item}", False)
-    return Dimension.switch(f"{path}.{item}{here.suffix(node.per)}", _shared(node.per, here))
-
-
-def _shared(scope: Scope | None, here: Here) -> bool:
-    return (scope or here.default) == "space"
+        return Dimension.switch(f"{path}@{item}", "group")
+    return Dimension.switch(f"{path}.{item}{here.suffix(node.per)}", node.per or here.default)
 
 
 def covers(node: Any, here: Here, names: tuple[str, ...], shape: Shape, path: str) -> bool:
@@ -192,10 +188,17 @@ def check_where(node: Any, names: tuple[str, ...], shape: Shape, path: str) -> N
             for part in item if isinstance(item, tuple) else (item,):
                 check_where(part, names, shape, path)
     elif isinstance(node, Tree):
-        where = node.get("where", "all")
-        for plain in where.items if isinstance(where, Choice) else (where,):
-            if not isinstance(plain, Subset | Tree):
-                covers(plain, Here(names[0] if names else ""), names, shape, f"{path}.where")
+        for plain in plain_wheres(node.get("where", "all")):
+            covers(plain, Here(names[0] if names else ""), names, shape, f"{path}.where")
+
+
+def plain_wheres(node: Any) -> Iterator[Any]:
+    """Every `where` without a domain that a node can come out as."""
+    if isinstance(node, Choice):
+        for item in node.items:
+            yield from plain_wheres(item)
+    elif not isinstance(node, Subset | Tree):
+        yield node
 
 
 def group_layers(groups: Groups) -> list[Here]:

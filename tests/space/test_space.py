@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from autopeft.core.catalog import names
 from autopeft.core.config import PeftConfig
+from autopeft.core.shape import LayerShape, Linear, Shape
+from autopeft.method.count import size_of
 from autopeft.space import Adapter, BitFit, Layers, Lora, Prefix, SearchSpace, choice, real, subset
 from autopeft.space.distinct import outcomes
 
@@ -114,6 +116,59 @@ def test_points_invert(space, seed):
         assert neighbour in bound
 
 
+@st.composite
+def budgeted(draw):
+    """Spaces some of whose sizes follow a budget, on a backbone without biases."""
+    size = {"choice": draw(st.permutations(["fill", 0, 2]))[: draw(st.integers(1, 3))]}
+    if draw(st.booleans()):
+        size = {**size, "per": draw(st.sampled_from(["space", "group", "layer"]))}
+    entry = draw(
+        st.sampled_from(
+            [
+                {"method": "prefix", "length": size},
+                {"method": "lora", "r": size, "targets": {"subset": ["q", "v"]}},
+                {"method": "lora", "r": size, "where": {"subset": "groups"}},
+            ]
+        )
+    )
+    amounts = ["2%", 500, {"choice": [300, {"int": [500, 900], "step": 200}]}]
+    place = [entry, {"method": "lora", "r": "fill", "targets": ["v"]}, *draw(st.lists(entries(2)))]
+    return SearchSpace(
+        layers={
+            "groups": 2,
+            "pattern": {"choice": ["uniform", "increasing"]},
+            "tuned": draw(st.sampled_from(["all", {"subset": "groups"}])),
+        },
+        place=place[:3],
+        budget={
+            "trainable_params": draw(st.sampled_from(amounts)),
+            "allocation": {"choice": ["uniform", "decreasing"]},
+        },
+    )
+
+
+LINEARS = tuple(Linear(f"self.{role}", 8, 8, False) for role in "qkvo")
+BARE = Shape(tuple(LayerShape("", 8, LINEARS, ()) for _ in range(4)), 10_000)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.one_of(spaces(), budgeted()), st.integers(0, 2**32 - 1))
+def test_samples_on_a_backbone_are_contained(space, seed):
+    bound = space.on(BARE, size_of)
+    config = bound.sample(np.random.default_rng(seed))
+    assert config in bound
+    assert not any(p.method == "bitfit" for p in config.placements)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.one_of(spaces(), budgeted()))
+def test_distinct_configurations_on_a_backbone_equal_the_listed_ones(space):
+    bound = space.on(BARE, size_of)
+    if bound.assignments > 2000:
+        return
+    assert bound.configurations == len({c for c in points(bound) if c.placements})
+
+
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(spaces())
 def test_load_dump_load_is_the_identity(space):
@@ -167,8 +222,6 @@ def test_fill_spaces_count_what_a_listing_counts():
 
     def cost(method, options, layer):
         return 10 * options["r"] if method == "lora" else 6 * options["length"]
-
-    from autopeft.core.shape import LayerShape, Shape
 
     shape = Shape(tuple(LayerShape("", 1, (), ()) for _ in range(5)), 10_000)
     bound = space.on(shape, cost)
