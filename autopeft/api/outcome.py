@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.engine import make_url
 
 from autopeft.core.catalog import Reference
-from autopeft.core.errors import ExportError
+from autopeft.core.errors import ExportError, StudyError, inside
 from autopeft.objective.objective import Objective, load_objectives
 from autopeft.report.front import Front, pick
 from autopeft.report.page import hypervolumes, write_report
@@ -55,8 +55,14 @@ class Outcome:
         return plot(self.trials, self.objectives, path)
 
     def report(self, folder: str | Path) -> Path:
-        """Writes one self-contained page into a folder and gives its path."""
+        """Writes one self-contained page into a folder and gives its path.
+
+        Raises:
+            StudyError: the folder is a file.
+        """
         spec = self.spec
+        if Path(folder).exists() and not Path(folder).is_dir():
+            raise StudyError("exists and is no folder", str(folder))
         facts = {
             "model": spec.model,
             "data": spec.task.get("data", ""),
@@ -104,15 +110,20 @@ def open_study(
         StudyError: there is no such study, or it has not been run.
     """
     spec = study if isinstance(study, StudySpec) else load_spec(study, changes)
-    objectives = load_objectives(spec.objectives)
-    record = find_record(spec.storage_url, spec.name)
+    with inside(spec.place):
+        with inside("objectives"):
+            objectives = load_objectives(spec.objectives)
+        record = find_record(spec.storage_url, spec.name)
     return Outcome(spec, objectives, read_trials(record, [o.name for o in objectives]))
 
 
-def pareto(study: Reference) -> Front:
+def pareto(study: Reference | StudySpec | Outcome) -> Front:
     """The complete trials of a study that no other dominates.
+
+    Args:
+        study: the study, or what its record says.
 
     Raises:
         StudyError: there is no such study, or it has not been run.
     """
-    return open_study(study).front
+    return (study if isinstance(study, Outcome) else open_study(study)).front

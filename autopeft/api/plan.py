@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from autopeft.api.run import configuration, on_backbone
+from autopeft.api.run import configuration, on_backbone, positions
 from autopeft.core.catalog import Reference
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError
@@ -63,11 +63,14 @@ def plan(
     batch = Batch(batch_size, sequence_length)
     space = SearchSpace.load(file)
     backbone = meta_backbone(model, BackboneSettings(), task_type=task)
+    if sequence_length > positions(backbone):
+        reason = f"the model takes {positions(backbone)} tokens, got {sequence_length}"
+        raise StudyError(reason, "sequence_length")
     about = {"name": space.name, "model": model, "device": device}
     if space.is_configuration:
         config = configuration(file, backbone)
         return {"kind": "configuration", **about, **_costs(config, backbone, batch, device)}
-    bound = on_backbone(space, backbone)
+    bound = on_backbone(file, backbone)
     return {"kind": "space", **about, **_extent(bound, backbone, batch, device)}
 
 

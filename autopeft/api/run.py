@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
 from autopeft.api.outcome import Outcome
-from autopeft.core.catalog import Reference
+from autopeft.core.catalog import Reference, place
 from autopeft.core.config import PeftConfig
-from autopeft.core.errors import AutoPeftError, StudyError, unknown
+from autopeft.core.errors import StudyError, inside, unknown
 from autopeft.method.count import size_of
 from autopeft.objective.limit import parse_limit
-from autopeft.objective.objective import Objective, load_objectives
+from autopeft.objective.objective import KNOWN, Objective, load_objectives
 from autopeft.search.known import Known
 from autopeft.search.sampler import SAMPLERS, make_sampler
-from autopeft.search.stopping import Fidelity, Stopper, make_stopper, rungs_between
+from autopeft.search.stopping import STOPPERS, Fidelity, Stopper, make_stopper, rungs_between
 from autopeft.space.bound import BoundSpace
 from autopeft.space.extremes import extremes
 from autopeft.space.settings import BackboneSettings
@@ -32,6 +36,9 @@ from autopeft.train.trainer import Trainer
 
 if TYPE_CHECKING:
     from autopeft.engine.engine import Engine, Watch
+
+N_SETTINGS = 24
+"""Samples of a space among which the settings that take least memory are looked for."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +105,17 @@ class Prepared:
         return make_stopper(fidelity.stopper if len(self.rungs) > 1 else "none", made_from)
 
     def engine(self) -> Engine:
-        """What runs the trials."""
+        """What runs the trials.
+
+        Raises:
+            StudyError: trials are to run in this process on a device that it does not have.
+        """
         engine = self.spec.engine
         if engine.type == "inline":
             from autopeft.engine.inline import Inline
 
+            if target_device(self.spec.device).type == "cuda" and not torch.cuda.is_available():
+                raise StudyError("this machine has no CUDA device", "device")
             return Inline()
         from autopeft.engine.ray import RayEngine
 
@@ -120,15 +133,16 @@ class Prepared:
         Raises:
             StudyError: see `open`; the data or the backbone cannot be used.
         """
-        check_weights(self.spec.model)
-        stopper = self.stopper(len(self.task.load().validation))
-        threads = max(1, int(self.spec.engine.resources.cpu))
-        make = partial(
-            Trainer, self.spec.model, self.task, device=self.spec.device, threads=threads
-        )
-        with self.open() as study:
-            self.engine().run(study, make, stopper, watch or (lambda _: None))
-            return Outcome(self.spec, self.objectives, study.trials())
+        with inside(self.spec.place):
+            check_weights(self.spec.model)
+            stopper, engine = self.stopper(len(self.task.load().validation)), self.engine()
+            threads = max(1, int(self.spec.engine.resources.cpu))
+            make = partial(
+                Trainer, self.spec.model, self.task, device=self.spec.device, threads=threads
+            )
+            with self.open() as study:
+                engine.run(study, make, stopper, watch or (lambda _: None))
+                return Outcome(self.spec, self.objectives, study.trials())
 
 
 def prepare(study: Reference | StudySpec, changes: Mapping[str, Any] | None = None) -> Prepared:
@@ -142,61 +156,70 @@ def prepare(study: Reference | StudySpec, changes: Mapping[str, Any] | None = No
         AutoPeftError: the first thing that does not exist or does not fit.
     """
     spec = study if isinstance(study, StudySpec) else load_spec(study, changes)
-    if spec.search.sampler not in SAMPLERS:
-        raise StudyError(unknown("sampler", spec.search.sampler, SAMPLERS), "search.sampler")
+    with inside(spec.place):
+        return _prepared(spec)
+
+
+def _prepared(spec: StudySpec) -> Prepared:
+    _check_names(spec)
     task = Task.from_mapping(spec.task)
     objectives = _objectives(spec)
-    space = SearchSpace.load(spec.space)
     device = target_device(spec.device).type
     backbone = meta_backbone(spec.model, BackboneSettings(), task_type=task.type, device=device)
-    known = known_quantities(Setting(backbone, task.max_length, device))
-    bound = on_backbone(space, backbone)
+    length = min(task.max_length, positions(backbone))
+    known = known_quantities(Setting(backbone, length, device))
+    with inside("space"):
+        space = on_backbone(spec.space, backbone)
+        limits = _limits(space, known, place("search_spaces", spec.space))
     first, last = spec.fidelity.bounds
     return Prepared(
         spec=spec,
         task=task,
         objectives=objectives,
-        space=bound,
+        space=space,
         known=known,
-        limits=_limits(bound, known),
+        limits=limits,
         rungs=rungs_between(first, last, spec.fidelity.reduction),
-        baselines={_name(b): configuration(b, backbone) for b in spec.search.baselines},
+        baselines=_baselines(spec.search.baselines, backbone),
     )
 
 
+def _check_names(spec: StudySpec) -> None:
+    """Refuses names that a registry or the training does not know."""
+    signals = ("auto", "train_loss", "validation_loss", *METRICS)
+    for kind, name, registry, section in (
+        ("sampler", spec.search.sampler, SAMPLERS, "search"),
+        ("stopper", spec.fidelity.stopper, STOPPERS, "fidelity"),
+        ("signal", spec.fidelity.signal, signals, "fidelity"),
+    ):
+        if name not in registry:
+            raise StudyError(unknown(kind, name, registry), f"{section}.{kind}")
+
+
 def _objectives(spec: StudySpec) -> tuple[Objective, ...]:
-    objectives = load_objectives(spec.objectives)
-    for objective in objectives:
-        if not objective.known and objective.name not in METRICS:
-            raise StudyError(unknown("metric", objective.name, METRICS), "objectives")
+    with inside("objectives"):
+        objectives = load_objectives(spec.objectives)
+        for objective in objectives:
+            if not objective.known and objective.name not in METRICS:
+                raise StudyError(unknown("metric", objective.name, METRICS))
     return objectives
 
 
-def on_backbone(space: SearchSpace, backbone: Backbone) -> BoundSpace:
-    """The space on a backbone.
+def positions(backbone: Backbone) -> int:
+    """The greatest number of tokens that a backbone takes."""
+    most = getattr(backbone.model.config.get_text_config(), "max_position_embeddings", None)
+    return most or sys.maxsize
+
+
+def on_backbone(reference: Reference, backbone: Backbone) -> BoundSpace:
+    """The space that a name, path or mapping stands for, on a backbone.
 
     Raises:
-        SpaceError: it does not fit; the error names the space.
+        SpaceError: it means nothing or does not fit; the error names its file.
     """
-    try:
+    space = SearchSpace.load(reference)
+    with inside(place("search_spaces", reference)):
         return space.on(backbone.shape, size_of)
-    except AutoPeftError as error:
-        raise error.inside(space.name) from None
-
-
-def _limits(space: BoundSpace, known: Mapping[str, Known]) -> dict[str, float]:
-    """The limits as numbers, none of which every configuration exceeds."""
-    limits = {}
-    for name, raw in space.space.limits:
-        limits[name] = limit = parse_limit(name, raw, of=space.shape.parameters)
-        least = known[name].value(extremes(space, size_of)[0])
-        if least > limit:
-            raise StudyError(
-                f"no configuration meets {raw}: the smallest has {least:,.0f}, "
-                f"the limit is {limit:,.0f}",
-                f"{space.space.name}: limits.{name}",
-            )
-    return limits
 
 
 def configuration(reference: Reference, backbone: Backbone) -> PeftConfig:
@@ -205,16 +228,59 @@ def configuration(reference: Reference, backbone: Backbone) -> PeftConfig:
     Raises:
         AutoPeftError: it leaves a choice, or does not fit.
     """
-    space = SearchSpace.load(reference)
-    if not space.is_configuration:
-        raise StudyError("is a space with choices, not a configuration", space.name)
-    return on_backbone(space, backbone).resolve({})
+    bound = on_backbone(reference, backbone)
+    with inside(place("search_spaces", reference)):
+        if not bound.space.is_configuration:
+            raise StudyError("is a space with choices, not a configuration")
+        return bound.resolve({})
+
+
+def _baselines(references: Sequence[Reference], backbone: Backbone) -> dict[str, PeftConfig]:
+    """The baselines of a study by name."""
+    found: dict[str, PeftConfig] = {}
+    with inside("search.baselines"):
+        for reference in references:
+            config = configuration(reference, backbone)
+            name = _name(reference)
+            if name in found:
+                raise StudyError(f"two are called {name!r}; names tell them apart")
+            found[name] = config
+    return found
 
 
 def _name(reference: Reference) -> str:
     if isinstance(reference, Mapping):
         return str(reference.get("name", "inline"))
     return Path(reference).stem
+
+
+def _limits(space: BoundSpace, known: Mapping[str, Known], where: str) -> dict[str, float]:
+    """The limits as numbers, none of which every configuration exceeds."""
+    limits = {}
+    with inside(where):
+        for name, raw in space.space.limits:
+            limits[name] = limit = parse_limit(name, raw, of=space.shape.parameters)
+            least = _least(space, known[name])
+            if least > limit:
+                raise StudyError(
+                    f"no configuration meets {raw}: each has at least {least:,.0f} {KNOWN[name]}, "
+                    f"the limit is {limit:,.0f}",
+                    f"limits.{name}",
+                )
+    return limits
+
+
+def _least(space: BoundSpace, quantity: Known) -> float:
+    """A bound that no configuration goes below; for counts it is reached.
+
+    Of memory it is what the training takes without any placement, in the settings of the space.
+    """
+    if space.space.is_configuration or not quantity.slow:
+        return quantity.value(extremes(space, size_of)[0])
+    rng = np.random.default_rng(0)
+    samples = [space.sample(rng) for _ in range(N_SETTINGS)]
+    lowest = space.build(lambda dimension: dimension.from_unit(0.0))
+    return min(quantity.value(replace(config, placements=())) for config in (lowest, *samples))
 
 
 def run(

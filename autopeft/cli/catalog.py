@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from autopeft.core.catalog import names, read
-from autopeft.search.sampler import SAMPLERS
-from autopeft.space.placement import METHODS
+from autopeft.core.errors import StudyError, unknown
 
-_FOLDERS = {"spaces": "search_spaces", "objectives": "objectives", "studies": "studies"}
+Lines = list[tuple[str, str]]
 
-_SAMPLERS = {
-    "bayes": "Gaussian process over learned objectives; known ones enter the acquisition exactly",
-    "gp": "Gaussian process of Optuna over all objectives",
-    "nsga2": "genetic, non-dominated sorting and crowding",
-    "nsga3": "genetic, non-dominated sorting and reference points",
-    "qmc": "quasi-random Sobol sequence",
-    "random": "uniform",
-    "tpe": "tree-structured Parzen estimator",
+
+def _documents(folder: str) -> Lines:
+    return [(name, str(read(folder, name)[0].get("description", ""))) for name in names(folder)]
+
+
+def _methods() -> Lines:
+    from autopeft.space.placement import METHODS
+
+    return [(name, ", ".join(kind.options) or "no options") for name, kind in METHODS.items()]
+
+
+def _samplers() -> Lines:
+    from autopeft.search.sampler import SAMPLERS
+
+    return [(name, (make.__doc__ or "").partition("\n")[0]) for name, make in SAMPLERS.items()]
+
+
+_KINDS: dict[str, Callable[[], Lines]] = {
+    "spaces": lambda: _documents("search_spaces"),
+    "objectives": lambda: _documents("objectives"),
+    "studies": lambda: _documents("studies"),
+    "methods": _methods,
+    "samplers": _samplers,
 }
 
 
 def entries(kind: str) -> list[dict[str, str]]:
-    """The names of a kind with a description each."""
-    if kind == "methods":
-        return [
-            {"name": name, "description": ", ".join(spec.options) or "no options"}
-            for name, spec in METHODS.items()
-        ]
-    if kind == "samplers":
-        return [{"name": name, "description": _SAMPLERS[name]} for name in sorted(SAMPLERS)]
-    folder = _FOLDERS[kind]
-    return [
-        {"name": name, "description": str(read(folder, name)[0].get("description", ""))}
-        for name in names(folder)
-    ]
+    """The names of a kind with a description each.
+
+    Raises:
+        StudyError: no such kind.
+    """
+    if kind not in _KINDS:
+        raise StudyError(unknown("kind", kind, _KINDS), "list")
+    return [{"name": name, "description": text} for name, text in _KINDS[kind]()]

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
-from enum import Enum
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
-import yaml
 
+from autopeft.core.catalog import parse
 from autopeft.core.errors import AutoPeftError, StudyError
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Search for the PEFT configuration of your model and data.",
-)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
+"""Every wrong use of the command line; typer names the class differently from version to version"""
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name or path of a study file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON; bytes and seconds.")]
@@ -29,37 +28,7 @@ Changes = Annotated[
 Storage = Annotated[str | None, typer.Option(help="URL of the Optuna storage.")]
 
 
-class Format(str, Enum):
-    """Forms of an export."""
-
-    native = "native"
-    peft = "peft"
-    merged = "merged"
-
-
-class Rule(str, Enum):
-    """Ways to pick a trial of the front."""
-
-    knee = "knee"
-    best = "best"
-    cheapest = "cheapest"
-
-
-class EngineName(str, Enum):
-    """Engines."""
-
-    inline = "inline"
-    ray = "ray"
-
-
-class Kind(str, Enum):
-    """Kinds of things that `list` knows."""
-
-    spaces = "spaces"
-    objectives = "objectives"
-    studies = "studies"
-    methods = "methods"
-    samplers = "samplers"
+_INTERRUPTED = 130
 
 
 def _changes(given: list[str] | None, **options: Any) -> dict[str, Any]:
@@ -69,24 +38,36 @@ def _changes(given: list[str] | None, **options: Any) -> dict[str, Any]:
         key, found, value = text.partition("=")
         if not found or not key:
             raise StudyError(f"expected key=value, got {text!r}", "--set")
-        changes[key] = yaml.safe_load(value)
+        changes[key] = parse(value, f"--set {key}")
     named = {"n_trials": "search.n_trials", "engine": "engine.type", "storage": "storage"}
     return changes | {named[k]: v for k, v in options.items() if v is not None}
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Search for the PEFT configuration of your model and data."""
+    if version:
+        print(f"autopeft {metadata.version('autopeft')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
 
 
 @app.command()
 def run(
     study: StudyName,
     n_trials: Annotated[int | None, typer.Option(help="Trials of the study in all.")] = None,
-    engine: Annotated[EngineName | None, typer.Option(help="Where trials run.")] = None,
+    engine: Annotated[str | None, typer.Option(help="inline or ray: where trials run.")] = None,
     storage: Storage = None,
     set_: Changes = None,
     json: Json = False,
 ) -> None:
     """Open or continue a study and run it to its end."""
-    changes = _changes(
-        set_, n_trials=n_trials, engine=engine.value if engine else None, storage=storage
-    )
+    changes = _changes(set_, n_trials=n_trials, engine=engine, storage=storage)
     from autopeft.api.run import prepare
     from autopeft.cli.progress import Progress
     from autopeft.cli.show import print_json, show_front, show_next, status_of
@@ -96,10 +77,13 @@ def run(
         outcome = prepared.run(progress.watch)
     if json:
         print_json({**status_of(outcome), **outcome.front.to_dict()})
-    else:
+    elif outcome.front.trials:
         show_front(outcome)
-        show_next(study, outcome)
+        show_next(study, outcome, storage)
     if not outcome.front.trials:
+        failures = [t.error for t in outcome.trials if t.state == "failed"]
+        why = failures[-1] if failures else "none was trained"
+        print(f"autopeft: no trial is complete: {why}", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -183,50 +167,66 @@ def export(  # noqa: PLR0913
     study: StudyName,
     output: Annotated[Path, typer.Option(help="A folder that is empty or not there.")],
     trial: Annotated[int | None, typer.Option(help="Number of a complete trial.")] = None,
-    pick: Annotated[Rule | None, typer.Option(help="Pick from the front.")] = None,
+    pick: Annotated[
+        str | None, typer.Option(help="knee, best or cheapest of the front; knee by default.")
+    ] = None,
     within: Annotated[str | None, typer.Option(help="With cheapest: how far from best.")] = None,
-    format: Annotated[Format, typer.Option(help="For which tool.")] = Format.native,
+    format: Annotated[str, typer.Option(help="native, peft or merged: for which tool.")] = "native",
     storage: Storage = None,
     json: Json = False,
 ) -> None:
     """Write a trial with its trained tensors and a model card."""
     if trial is not None and pick is not None:
-        raise StudyError("--trial and --pick exclude each other", "export")
+        raise StudyError("excludes --pick", "--trial")
+    if within is not None and pick != "cheapest":
+        raise StudyError("goes with --pick cheapest", "--within")
     from autopeft.api.export import export as write
     from autopeft.api.outcome import open_study
     from autopeft.cli.show import print_json, say
 
     outcome = open_study(study, changes=_changes(None, storage=storage))
-    rule = (pick or Rule.knee).value
-    number = trial if trial is not None else outcome.pick(rule, within).number
-    path = write(outcome, output, trial=number, format=format.value)
+    number = trial if trial is not None else outcome.pick(pick or "knee", within).number
+    path = write(outcome, output, trial=number, format=format)
     if json:
-        print_json({"trial": number, "format": format.value, "output": str(path)})
+        print_json({"trial": number, "format": format, "output": str(path)})
     else:
-        say(f"trial {number} written to {path} as {format.value}")
+        say(f"trial {number} written to {path} as {format}")
 
 
 @app.command(name="list")
-def list_(kind: Kind, json: Json = False) -> None:
+def list_(
+    kind: Annotated[str, typer.Argument(help="spaces, objectives, studies, methods or samplers.")],
+    json: Json = False,
+) -> None:
     """List the catalog: spaces, objectives, studies, methods or samplers."""
     from autopeft.cli.catalog import entries
     from autopeft.cli.show import print_json, show_entries
 
-    found = entries(kind.value)
+    found = entries(kind)
     print_json(found) if json else show_entries(found)
 
 
 def main() -> None:
-    """Runs a command; 2 is the exit code of bad input, 1 of failure."""
+    """Runs a command; 2 is the exit code of bad input, 1 of failure, 130 of an interrupt."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of what nobody uses
     try:
-        app()
+        code = app(standalone_mode=False) or 0
+    except _UsageError as error:
+        _end(error.format_message(), 2)
     except AutoPeftError as error:
-        print(f"autopeft: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(str(error), 2)
     except KeyboardInterrupt:
-        print("autopeft: interrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
+        code = _INTERRUPTED
+    except OSError as error:
+        _end(str(error), 1)
     except Exception as error:
         traceback.print_exc()
-        print(f"autopeft: {type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end(f"{type(error).__name__}: {error}", 1)
+    if code == _INTERRUPTED:
+        _end("interrupted; `autopeft run` continues", code)
+    sys.exit(code)
+
+
+def _end(reason: str, code: int) -> None:
+    print(f"autopeft: {' '.join(reason.split())}", file=sys.stderr)
+    sys.exit(code)

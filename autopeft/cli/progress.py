@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autopeft.api.run import Prepared
-from autopeft.cli.show import best_of, duration, seconds_left, states_of
+from autopeft.cli.show import best_of, duration, ended, seconds_left, states_of
 from autopeft.report.summary import summary
 from autopeft.report.value import shown, title
 from autopeft.study.study import Study
@@ -50,15 +50,14 @@ class Progress:
             self._lines(trials)
 
     def _lines(self, trials: tuple[TrialRecord, ...]) -> None:
-        ended = {t.number for t in trials if t.state in {"complete", "stopped", "failed"}}
-        fresh = ended - (ended if self.ended is None else self.ended)
-        self.ended = ended
+        now = {t.number for t in trials if t.state in {"complete", "stopped", "failed"}}
+        fresh = now - (now if self.ended is None else self.ended)
+        self.ended = now
         for number in sorted(fresh):
             self.console.print(self._line(trials, trials[number]), highlight=False, soft_wrap=True)
 
     def _line(self, trials: tuple[TrialRecord, ...], trial: TrialRecord) -> Text:
-        states = states_of(trials)
-        done = states["complete"] + states["stopped"] + states["failed"]
+        done = ended(trials)
         values = " ".join(
             f"{o.name} {shown(o, trial.values[o.name])}"
             for o in self.prepared.objectives
@@ -66,18 +65,27 @@ class Progress:
         )
         left = seconds_left(trials, self._n_trials)
         what = f"{trial.baseline}: " if trial.baseline else ""
-        text = f"[{done}/{self._n_trials}] trial {trial.number} {trial.state} {values or ''}"
-        text += f" {trial.error}" if trial.error else ""
-        text += f"  {what}{summary(trial.config)}"
-        return Text(text + (f"  ({duration(left)} left)" if left is not None else ""))
+        told = "  ".join(
+            part
+            for part in (
+                f"[{done}/{self._n_trials}] trial {trial.number} {trial.state}",
+                values,
+                trial.error,
+                what + summary(trial.config),
+                f"(about {duration(left)} left)" if left and left >= 1 else "",
+            )
+            if part
+        )
+        return Text(told)
 
     def _table(self, trials: tuple[TrialRecord, ...]) -> Table:
         states = states_of(trials)
-        done = states["complete"] + states["stopped"] + states["failed"]
         table = Table.grid(padding=(0, 2))
         counts = ", ".join(f"{n} {state}" for state, n in states.items() if n)
         table.add_row(
-            f"[bold]{escape(self.prepared.spec.name)}[/]", f"{done}/{self._n_trials}", counts
+            f"[bold]{escape(self.prepared.spec.name)}[/]",
+            f"{ended(trials)}/{self._n_trials}",
+            counts,
         )
         for objective in self.prepared.objectives:
             best = best_of(trials, objective)

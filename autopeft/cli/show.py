@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -20,6 +21,9 @@ from autopeft.study.trial import State, TrialRecord
 
 _console = Console(soft_wrap=False)
 _STATES = get_args(State)
+_UNITS = {"peak_memory": "B", "peak_memory_parts": "B", "flops": "FLOP"}
+"""Units of what a plan tells, by key; all else is counted."""
+_PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
 def print_json(value: Any) -> None:
@@ -42,6 +46,12 @@ def states_of(trials: Sequence[TrialRecord]) -> dict[str, int]:
     """How many trials are in each state; interrupted ones are not counted."""
     found = Counter(t.state for t in trials if t.error != "interrupted")
     return {state: found[state] for state in _STATES}
+
+
+def ended(trials: Sequence[TrialRecord]) -> int:
+    """How many trials were trained, or tried, to their end."""
+    states = states_of(trials)
+    return states["complete"] + states["stopped"] + states["failed"]
 
 
 def status_of(outcome: Outcome) -> dict[str, Any]:
@@ -67,34 +77,41 @@ def seconds_left(trials: Sequence[TrialRecord], n_trials: int) -> float | None:
 
     None before the first trial has ended.
     """
-    ended = [t.seconds for t in trials if t.seconds is not None and t.error != "interrupted"]
-    if not ended:
+    seconds = [t.seconds for t in trials if t.seconds is not None and t.error != "interrupted"]
+    if not seconds:
         return None
-    states = states_of(trials)
-    done = states["complete"] + states["stopped"] + states["failed"]
-    left = max(0, n_trials - done)
-    return sum(ended) / len(ended) * left / max(1, states["running"])
+    left = max(0, n_trials - ended(trials))
+    return sum(seconds) / len(seconds) * left / max(1, states_of(trials)["running"])
 
 
 def show_front(outcome: Outcome) -> None:
     """Prints the front as a table."""
-    table = Table(title=f"Pareto front of {outcome.spec.name}", title_justify="left")
+    say(f"Pareto front of {outcome.spec.name}")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("trial", justify="right")
     for objective in outcome.objectives:
-        table.add_column(title(objective), justify="right", no_wrap=True)
-    table.add_column("configuration", overflow="fold")
+        table.add_column(_two_lines(title(objective)), justify="right", no_wrap=True)
+    table.add_column("configuration")
     for trial in outcome.front.trials:
         values = (shown(o, trial.values[o.name]) for o in outcome.objectives)
-        name = f"[{trial.baseline}] " if trial.baseline else ""
+        name = f"{trial.baseline}: " if trial.baseline else ""
         table.add_row(str(trial.number), *values, escape(name + summary(trial.config)))
     _console.print(table)
+
+
+def _two_lines(text: str) -> str:
+    """`trainable params ↓` as narrow as may be, its arrow beside the last word."""
+    *words, last, arrow = text.split()
+    return "\n".join((" ".join(words), f"{last} {arrow}")) if words else text
 
 
 def show_status(outcome: Outcome) -> None:
     """Prints the status of a study."""
     status = status_of(outcome)
     counts = ", ".join(f"{n} {state}" for state, n in status["states"].items() if n)
-    say(f"{status['study']}: {counts or 'no trials'} of {status['n_trials']}")
+    done = ended(outcome.trials)
+    wanted = max(done, status["n_trials"])
+    say(f"{status['study']}: {done} of {wanted} trials ({counts or 'none yet'})")
     for objective in outcome.objectives:
         trial = best_of(outcome.trials, objective)
         if trial is not None:
@@ -102,24 +119,24 @@ def show_status(outcome: Outcome) -> None:
             say(f"  best {title(objective)} {value}  trial {trial.number}  {summary(trial.config)}")
     say(f"  hypervolume {status['hypervolume']:.4f}")
     left = status["seconds_left"]
-    say("  time left unknown" if left is None else f"  time left about {duration(left)}")
+    if done < wanted:
+        say(f"  time left {'unknown' if left is None else f'about {duration(left)}'}")
 
 
-def show_next(study: str, outcome: Outcome) -> None:
+def show_next(study: str, outcome: Outcome, storage: str | None) -> None:
     """Prints what to do with a finished study."""
     name = outcome.spec.name
-    say("")
+    which = study if storage is None else f"{study} --storage {storage}"
     say("Next:")
-    say(f"  autopeft pareto {study} --plot {name}.png")
-    say(f"  autopeft report {study} --output {name}-report")
-    say(f"  autopeft export {study} --pick best --format native --output {name}-best")
+    say(f"  autopeft pareto {which} --plot {name}.png")
+    say(f"  autopeft report {which} --output {name}-report")
+    say(f"  autopeft export {which} --pick best --format native --output {name}-best")
 
 
 def show_plan(plan: Mapping[str, Any]) -> None:
     """Prints a plan as two columns."""
-    table = Table(
-        title=f"{plan['name']} on {plan['model']}", title_justify="left", show_header=False
-    )
+    say(f"{plan['name']} on {plan['model']}")
+    table = Table(box=None, padding=(0, 2), show_header=False)
     table.add_column()
     table.add_column(justify="right", overflow="fold")
     for key, value in plan.items():
@@ -128,23 +145,30 @@ def show_plan(plan: Mapping[str, Any]) -> None:
     _console.print(table)
 
 
-def _plan_rows(table: Table, key: str, value: Any, indent: str = "") -> None:
+def _plan_rows(table: Table, key: str, value: Any, unit: str = "", indent: str = "") -> None:
+    unit = _UNITS.get(key, unit)
     label = indent + key.replace("_", " ")
     if isinstance(value, Mapping):
         table.add_row(label, "")
         for inner, item in value.items():
-            unit = "peak_memory" if key == "peak_memory_parts" else inner
-            _plan_rows(table, inner, _readable(unit, item), indent + "  ")
+            _plan_rows(table, inner, item, unit, indent + "  ")
     else:
-        table.add_row(label, escape(str(_readable(key, value))))
+        table.add_row(label, escape(_readable(value, unit)))
 
 
-def _readable(key: str, value: Any) -> Any:
+def _readable(value: Any, unit: str) -> str:
     if isinstance(value, list):
-        return " to ".join(str(_readable(key, v)) for v in value) if value else "none"
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return value
-    return f"{value / 1e9:,.3f} GB" if key == "peak_memory" else f"{value:,}"
+        join = " to " if all(isinstance(item, int | float) for item in value) else ", "
+        return join.join(_readable(item, unit) for item in value) or "none"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{_scaled(value)}{unit}" if unit else f"{value:,}"
+
+
+def _scaled(value: float) -> str:
+    """With a decimal prefix: `593 M`, `1.89 G`."""
+    power = min(int(math.log10(value) // 3), len(_PREFIXES) - 1) if value >= 1 else 0
+    return f"{value / 1000**power:.4g} {_PREFIXES[power]}"
 
 
 def show_entries(entries: Sequence[Mapping[str, str]]) -> None:

@@ -54,6 +54,8 @@ def find(kind: str, reference: str | Path) -> Path:
     Raises:
         AutoPeftError: no such file or name; lists the known names and the nearest.
     """
+    if not isinstance(reference, str | Path):
+        raise AutoPeftError(f"expected a name, a path or a mapping, got {reference!r}")
     path = Path(reference)
     if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
         if path.is_file():
@@ -65,22 +67,48 @@ def find(kind: str, reference: str | Path) -> Path:
     raise AutoPeftError(unknown(singular, reference, names(kind)))
 
 
+def place(kind: str, reference: Reference) -> str:
+    """How errors call what `reference` stands for: its file, or the name of a mapping.
+
+    Raises:
+        AutoPeftError: no such file or name.
+    """
+    if isinstance(reference, Mapping):
+        return str(reference.get("name", ""))
+    return str(find(kind, reference))
+
+
 def read(kind: str, reference: Reference) -> tuple[dict[str, Any], str]:
-    """The mapping that `reference` stands for and the place to name in errors about it.
+    """The mapping that `reference` stands for and its `place`.
 
     Raises:
         AutoPeftError: not found, empty, not YAML, or not a mapping.
     """
+    where = place(kind, reference)
     if isinstance(reference, Mapping):
-        return dict(reference), str(reference.get("name", "inline"))
-    path = find(kind, reference)
+        return dict(reference), where
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise AutoPeftError(" ".join(str(error).split()), str(path)) from error
+        document = parse(Path(where).read_text(encoding="utf-8"), where)
+    except (OSError, UnicodeDecodeError) as error:
+        raise AutoPeftError(f"cannot be read: {error}", where) from error
     if document is None:
-        raise AutoPeftError("the file is empty", str(path))
+        raise AutoPeftError("the file is empty", where)
     if not isinstance(document, dict):
-        raise AutoPeftError(f"expected a mapping, got {type(document).__name__}", str(path))
-    document.setdefault("name", path.stem)
-    return document, str(path)
+        raise AutoPeftError(f"expected a mapping, got {type(document).__name__}", where)
+    document.setdefault("name", Path(where).stem)
+    return document, where
+
+
+def parse(text: str, where: str) -> Any:
+    """The value that a YAML text stands for.
+
+    Raises:
+        AutoPeftError: not YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        at = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise AutoPeftError(f"{at}{error.problem}", where) from error
+    except yaml.YAMLError as error:
+        raise AutoPeftError(" ".join(str(error).split()), where) from error

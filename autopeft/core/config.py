@@ -36,10 +36,12 @@ class Placement:
 
 @dataclass(frozen=True)
 class PeftConfig:
-    """A configuration in canonical form, so that equal architectures are equal values.
+    """A configuration in canonical form.
 
-    Absent placements (no layer, size 0) are left out by whoever builds one; placements that
-    differ in their layers only are joined; the order of writing is forgotten.
+    Absent placements (no layer, size 0) are left out by whoever builds one, and defaults of their
+    options are filled in; placements that differ in their layers only are joined; the order of
+    writing is forgotten. Two ways to write equal configurations that differ otherwise, such as
+    one placement on `q` and `v` or two, stay two values.
     """
 
     placements: tuple[Placement, ...] = ()

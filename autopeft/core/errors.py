@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class AutoPeftError(Exception):
@@ -21,7 +22,7 @@ class AutoPeftError(Exception):
 
     def inside(self, outer: str) -> AutoPeftError:
         """The same error seen from an outer place, such as the file that holds the key."""
-        return type(self)(self.reason, f"{outer}: {self.where}" if self.where else outer)
+        return type(self)(self.reason, ": ".join(place for place in (outer, self.where) if place))
 
 
 class SpaceError(AutoPeftError):
@@ -38,6 +39,15 @@ class AttachError(AutoPeftError):
 
 class ExportError(AutoPeftError):
     """A trial that cannot be written in the asked form."""
+
+
+@contextmanager
+def inside(*places: str) -> Iterator[None]:
+    """Errors of the block name these places, the outermost first."""
+    try:
+        yield
+    except AutoPeftError as error:
+        raise error.inside(": ".join(filter(None, places))) from None
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:

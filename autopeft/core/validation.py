@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -40,19 +41,35 @@ def validated(
 def _first(
     model: type[BaseModel], failure: ValidationError, where: str, error: type[AutoPeftError]
 ) -> AutoPeftError:
-    found = failure.errors()[0]
-    path = [where] if where else []
-    inner = [str(part) for part in found["loc"]]
+    errors = failure.errors()
+    found, keys = errors[0], _keys(model, errors[0])
     if found["type"] == "extra_forbidden":
-        known = _fields(model, inner[:-1])
-        return error(unknown("key", inner[-1], known), ".".join(path + inner[:-1]))
-    place = ".".join(path + inner)
-    if found["type"] == "missing":
-        return error("is missing", place)
-    if found["type"] == "value_error":
-        return error(str(found["ctx"]["error"]), place)
-    reason = found["msg"][0].lower() + found["msg"][1:]
-    return error(f"{reason}, got {found['input']!r}", place)
+        reason, keys = unknown("key", keys[-1], _fields(model, keys[:-1])), keys[:-1]
+    elif found["type"] == "missing":
+        reason = "is missing"
+    elif found["type"] == "value_error":
+        reason = str(found["ctx"]["error"])
+    elif found["type"] == "literal_error":
+        names = re.findall(r"'([^']*)'", found["ctx"]["expected"])
+        reason = unknown(keys[-1], found["input"], names)
+    elif found["type"] in {"model_type", "dict_type"}:
+        reason = f"expected a mapping, got {found['input']!r}"
+    else:
+        reasons = [
+            e["msg"].removeprefix("Input should be ") for e in errors if _keys(model, e) == keys
+        ]
+        reason = f"should be {' or '.join(dict.fromkeys(reasons))}, got {found['input']!r}"
+    return error(reason, ".".join(filter(None, (where, *keys))))
+
+
+def _keys(model: type[BaseModel], found: Any) -> list[str]:
+    """The keys that lead to an error, without the branches of a union and the items of a list."""
+    keys: list[str] = []
+    for part in found["loc"]:
+        keys.append(str(part))
+        if part not in _fields(model, keys[:-1]):
+            return keys if found["type"] == "extra_forbidden" else keys[:-1]
+    return keys
 
 
 def _fields(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Literal
 
 from autopeft.core import catalog
@@ -66,10 +65,8 @@ def load_objectives(
         StudyError: not found, an unknown or missing key, a value out of its kind, a name that
             stands twice, or no objective at all; with file and key.
     """
-    source: catalog.Reference = (
-        reference
-        if isinstance(reference, str | Path | Mapping)
-        else {"objectives": list(reference), "name": "inline"}
+    source: Any = (
+        {"objectives": list(reference)} if isinstance(reference, list | tuple) else reference
     )
     try:
         document, where = catalog.read("objectives", source)

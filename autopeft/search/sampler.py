@@ -139,24 +139,35 @@ class Problem:
     seed: int
 
 
-def _optuna(make: Callable[[int], BaseSampler]) -> Callable[[Problem], BaseSampler]:
-    return lambda p: Replayable(make, list(p.space.distributions()), p.seed)
+def _optuna(
+    description: str, make: Callable[[int], BaseSampler]
+) -> Callable[[Problem], BaseSampler]:
+    def sampler(problem: Problem) -> BaseSampler:
+        return Replayable(make, list(problem.space.distributions()), problem.seed)
+
+    sampler.__doc__ = description
+    return sampler
 
 
 def _qmc(problem: Problem) -> BaseSampler:
-    """The scrambling stays the same for all trials; the position is in the record."""
+    """Quasi-random Sobol sequence.
+
+    The scrambling stays the same for all trials; the position is in the record.
+    """
     make = _optuna(
+        "",
         lambda seed: QMCSampler(
             seed=problem.seed,
             scramble=True,
             independent_sampler=RandomSampler(seed=seed),
             warn_independent_sampling=False,
-        )
+        ),
     )
     return make(problem)
 
 
 def _bayes(problem: Problem) -> BaseSampler:
+    """Gaussian process over learned objectives; known ones enter the acquisition exactly."""
     from autopeft.search.bayes import BayesSampler
 
     return BayesSampler(
@@ -166,14 +177,24 @@ def _bayes(problem: Problem) -> BaseSampler:
 
 SAMPLERS: Mapping[str, Callable[[Problem], BaseSampler]] = {
     "bayes": _bayes,
-    "gp": _optuna(lambda seed: GPSampler(seed=seed, warn_independent_sampling=False)),
-    "nsga2": _optuna(lambda seed: NSGAIISampler(seed=seed, population_size=POPULATION)),
-    "nsga3": _optuna(lambda seed: NSGAIIISampler(seed=seed, population_size=POPULATION)),
+    "gp": _optuna(
+        "Gaussian process of Optuna over all objectives.",
+        lambda seed: GPSampler(seed=seed, warn_independent_sampling=False),
+    ),
+    "nsga2": _optuna(
+        "Genetic, by non-dominated sorting and crowding.",
+        lambda seed: NSGAIISampler(seed=seed, population_size=POPULATION),
+    ),
+    "nsga3": _optuna(
+        "Genetic, by non-dominated sorting and reference points.",
+        lambda seed: NSGAIIISampler(seed=seed, population_size=POPULATION),
+    ),
     "qmc": _qmc,
-    "random": _optuna(lambda seed: RandomSampler(seed=seed)),
-    "tpe": _optuna(lambda seed: TPESampler(seed=seed)),
+    "random": _optuna("Uniform.", lambda seed: RandomSampler(seed=seed)),
+    "tpe": _optuna("Tree-structured Parzen estimator.", lambda seed: TPESampler(seed=seed)),
 }
-"""All samplers by the name that a study gives in `search.sampler`."""
+"""All samplers by the name that a study gives in `search.sampler`; each begins its docstring with
+what `autopeft list samplers` says."""
 
 
 def make_sampler(

@@ -95,8 +95,8 @@ def _range(raw: Mapping[str, Any], kind: str, where: str, check: Check) -> Range
         raise SpaceError(f"a log range starts above 0, got {low}", f"{where}.{kind}")
     if step is not None and (isinstance(step, bool) or not isinstance(step, number) or step <= 0):
         raise SpaceError(f"must be a positive number, got {step!r}", f"{where}.step")
-    check(low, f"{where}.{kind}[0]")
-    check(high, f"{where}.{kind}[1]")
+    for i, bound in enumerate(bounds):
+        check(bound if integer else float(bound), f"{where}.{kind}[{i}]")
     return Range(low, high, log, step, integer, _scope(raw, where))
 
 
@@ -137,7 +137,7 @@ def _placement(raw: Mapping[str, Any], where: str) -> Tree:
         raise SpaceError(
             "must be a name; put the choice around the whole placement", f"{where}.method"
         )
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise SpaceError(unknown("method", method, METHODS), f"{where}.method")
     options = METHODS[method].options
     for key in raw:
@@ -156,6 +156,29 @@ def _placement(raw: Mapping[str, Any], where: str) -> Tree:
 
 def parse_where(raw: Any, where: str) -> Any:
     """In which groups or layers a placement stands."""
+    return once(_where(raw, where), where)
+
+
+def once(node: Any, where: str) -> Any:
+    """The node, if all of it is decided once for the space.
+
+    Raises:
+        SpaceError: a domain in it is to be decided per group or layer.
+    """
+    if isinstance(node, Choice | Range | Subset) and node.per not in (None, "space"):
+        raise SpaceError(
+            f"is decided once for the space; per: {node.per} fits options of placements", where
+        )
+    if isinstance(node, Choice):
+        for i, item in enumerate(node.items):
+            once(item, f"{where}.choice[{i}]")
+    if isinstance(node, Tree):
+        for key, child in node.entries:
+            once(child, f"{where}.{key}")
+    return node
+
+
+def _where(raw: Any, where: str) -> Any:
     if not isinstance(raw, Mapping):
         return _selection(raw, where)
     if dict(raw) == {"subset": "groups"}:
@@ -176,7 +199,7 @@ def _selection(raw: Any, where: str) -> Any:
     items = raw if isinstance(raw, list | tuple) else [raw]
     if not items or any(isinstance(i, bool) or not isinstance(i, int | str) for i in items):
         raise SpaceError(f"expected names of groups or layers, got {raw!r}", where)
-    return "all" if list(items) == ["all"] else tuple(items)
+    return "all" if list(items) == ["all"] else tuple(str(item) for item in items)
 
 
 def _count(value: Any, where: str) -> int:
@@ -245,4 +268,4 @@ def name_check(kind: str, known: Sequence[str]) -> Check:
 
 def parse_pattern(raw: Any, where: str) -> Any:
     """`layers.pattern`: a pattern or a choice of them."""
-    return parse_node(raw, where, name_check("pattern", PATTERNS))
+    return once(parse_node(raw, where, name_check("pattern", PATTERNS)), where)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from autopeft.core.catalog import Reference, read
-from autopeft.core.errors import AutoPeftError, StudyError
+from autopeft.core.errors import AutoPeftError, StudyError, inside
 from autopeft.core.validation import validated
 
 
@@ -103,7 +103,7 @@ class StudySpec(_Section):
         objectives: name, path, mapping or list.
         storage: URL of the Optuna storage.
         output: folder for trained tensors; by default `runs/NAME`.
-        device: `auto`, `cpu`, `cuda`, …
+        device: `auto`, `cpu` or `cuda`.
     """
 
     name: str
@@ -118,6 +118,12 @@ class StudySpec(_Section):
     storage: str = ""
     output: str = ""
     device: str = "auto"
+    _place: str = PrivateAttr(default="")
+
+    @property
+    def place(self) -> str:
+        """The file of the study, or its name, for errors."""
+        return self._place or self.name
 
     @property
     def storage_url(self) -> str:
@@ -141,15 +147,15 @@ def load_spec(reference: Reference, changes: Mapping[str, Any] | None = None) ->
         StudyError: file, key, what was expected, what came, the nearest right name.
     """
     try:
-        document, where = read("studies", reference)
+        document, place = read("studies", reference)
     except AutoPeftError as error:
         raise StudyError(error.reason, error.where) from None
-    for key, value in (changes or {}).items():
-        document = _changed(document, key.split("."), value, key)
-    try:
-        return validated(StudySpec, document)
-    except StudyError as error:
-        raise error.inside(where) from None
+    with inside(place):
+        for key, value in (changes or {}).items():
+            document = _changed(document, key.split("."), value, key)
+        spec = validated(StudySpec, document)
+    spec._place = place
+    return spec
 
 
 def _changed(document: Any, keys: list[str], value: Any, where: str) -> dict[str, Any]:

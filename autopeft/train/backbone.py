@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -209,9 +210,15 @@ def check_weights(reference: str) -> None:
 
 
 def target_device(name: str) -> torch.device:
-    """The device called `name`; `auto` is CUDA where there is one, else the CPU."""
+    """The device called `name`; `auto` is CUDA where there is one, else the CPU.
+
+    Raises:
+        StudyError: neither the CPU nor a CUDA device is called so.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise StudyError(unknown("device", name, ("auto", "cpu", "cuda")), "device")
     return torch.device(name)
 
 

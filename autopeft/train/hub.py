@@ -55,7 +55,8 @@ def _inside_package(name: str, where: str) -> Path:
 
 def unreachable(reference: str, error: Exception, where: str) -> StudyError:
     """The error for an id that is neither a local path nor obtainable from the hub."""
-    reason = " ".join(str(error).split()).split(". ")[0].split("https://")[0].strip(" '\"")
+    sentence = " ".join(str(error).split()).split(". ")[0]
+    reason = sentence.split("https://")[0].strip(" '\"").removesuffix(" to")
     return StudyError(
         f"{reference!r} is no local path, and the hub does not deliver it: "
         f"{reason or type(error).__name__}",

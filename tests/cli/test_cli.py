@@ -1,0 +1,200 @@
+"""Every command on one real, tiny study."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from importlib import metadata
+
+import pytest
+
+from autopeft.api.outcome import open_study
+from autopeft.core.errors import StudyError
+from tests import tiny
+from tests.cli.conftest import ENTRY
+
+
+def test_run_tells_all_on_stdout_as_json(ran):
+    assert ran.err == ""
+    assert ran.result["states"]["complete"] == 3
+    assert ran.result["n_trials"] == 3
+    assert ran.result["seconds_left"] == 0
+    assert set(ran.result["best"]) == {"accuracy", "trainable_params", "peak_memory"}
+    assert [o["name"] for o in ran.result["objectives"]] == list(ran.result["best"])
+
+
+def test_run_again_trains_nothing(ran, autopeft):
+    said = autopeft("run", ran.path)
+    assert said.code == 0
+    assert said.err == ""
+    for command in ("pareto", "report", "export"):
+        assert f"autopeft {command} {ran.path}" in said.out
+
+
+def test_run_shows_a_line_for_every_ended_trial(ran, autopeft):
+    said = autopeft("run", ran.path, "--set", "name=lines", "--n-trials", 1)
+    assert said.code == 0
+    (line,) = said.err.splitlines()
+    assert line.startswith("[1/1] trial 0 complete  accuracy ")
+    assert line.endswith("head-only: head only")
+
+
+def test_status(ran, autopeft):
+    shown = autopeft("status", ran.path)
+    assert "tiny: 3 of 3 trials (3 complete" in shown.out
+    assert "best peak memory ↓" in shown.out
+    status = json.loads(autopeft("status", ran.path, "--json").out)
+    assert status == {key: ran.result[key] for key in status}
+    assert isinstance(status["best"]["peak_memory"]["value"], int)
+
+
+def test_pareto_is_readable_at_80_columns(ran, autopeft):
+    said = autopeft("pareto", ran.path)
+    lines = said.out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[1].split() == ["trainable", "peak"]
+    assert lines[2].split() == [
+        "trial", "accuracy", "↑", "params", "↓", "memory", "↓", "configuration"
+    ]  # fmt: skip
+    (floor,) = (line for line in lines if "head-only" in line)
+    assert floor.endswith("head-only: head only") or floor.rstrip().endswith("head only")
+
+
+def test_pareto_json_holds_objectives_and_front(ran, autopeft, tmp_path):
+    found = json.loads(autopeft("pareto", ran.path, "--json").out)
+    assert list(found) == ["objectives", "front"]
+    for point in found["front"]:
+        assert list(point) == ["trial", "values", "config"]
+        assert list(point["values"]) == ["accuracy", "trainable_params", "peak_memory"]
+    assert found["front"] == ran.result["front"]
+    path = tmp_path / "front.png"
+    drawn = json.loads(autopeft("pareto", ran.path, "--plot", path, "--json").out)
+    assert drawn == {**found, "plot": str(path)}
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_plot_as_a_page(ran, autopeft, tmp_path):
+    path = tmp_path / "front.html"
+    assert f"drawn into {path}" in autopeft("pareto", ran.path, "--plot", path).out
+    assert "plotly" in path.read_text(encoding="utf-8")
+
+
+def test_report(ran, autopeft, tmp_path):
+    said = autopeft("report", ran.path, "--output", tmp_path / "report", "--json")
+    page = tmp_path / "report" / "report.html"
+    assert json.loads(said.out) == {"report": str(page)}
+    assert "head-only" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("format", ["native", "peft", "merged"])
+def test_export_of_a_trial(format, ran, autopeft, tmp_path):
+    trials = open_study(ran.path).trials
+    number = next(t.number for t in trials if t.state == "complete" and t.config.placements)
+    options = ["--trial", number, "--format", format, "--output", tmp_path / "out"]
+    said = autopeft("export", ran.path, *options, "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out) == {
+        "trial": number,
+        "format": format,
+        "output": str(tmp_path / "out"),
+    }
+    assert (tmp_path / "out" / "README.md").is_file()
+    again = autopeft("export", ran.path, *options)
+    assert again.code == 2
+    assert "the folder is not empty" in again.err
+
+
+def test_export_picks_from_the_front(ran, autopeft, tmp_path):
+    options = ["--pick", "cheapest", "--within", "100%", "--output", tmp_path / "out", "--json"]
+    picked = json.loads(autopeft("export", ran.path, *options).out)["trial"]
+    cheapest = min(ran.result["front"], key=lambda p: p["values"]["trainable_params"])
+    assert picked == cheapest["trial"]
+
+
+def test_plan_of_a_configuration(autopeft):
+    command = ["plan", "lora", "--model", tiny.MODEL, "--device", "cpu"]
+    plan = json.loads(autopeft(*command, "--json").out)
+    assert plan["kind"] == "configuration"
+    assert plan["trainable_params"] == 6 * 2 * 8 * (384 + 384)
+    assert plan["stored_params"] == plan["trainable_params"] + plan["head_params"]
+    assert plan["by_method"] == {"lora": plan["trainable_params"]}
+    assert plan["peak_memory"] == sum(plan["peak_memory_parts"].values())
+    shown = autopeft(*command).out
+    assert f"peak memory {plan['peak_memory'] / 1e9:.4g} GB".split() in map(
+        str.split, shown.splitlines()
+    )
+    assert "GFLOP" in shown
+
+
+def test_plan_of_a_space(autopeft):
+    command = ["plan", "layer-mix", "--model", tiny.MODEL]
+    plan = json.loads(autopeft(*command, "--json").out)
+    assert plan["kind"] == "space"
+    assert plan["configurations"] <= plan["assignments"]
+    low, high = plan["ranges"]["peak_memory"]
+    assert 1e8 < low < high < 1e9
+    assert " MB to " in autopeft(*command).out
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("spaces", "s4"),
+        ("objectives", "accuracy-params"),
+        ("studies", "quickstart"),
+        ("methods", "lora"),
+        ("samplers", "bayes"),
+    ],
+)
+def test_lists_say_what_there_is(kind, name, autopeft):
+    found = {e["name"]: e["description"] for e in json.loads(autopeft("list", kind, "--json").out)}
+    assert name in found
+    assert all(found.values())
+    assert any(line.split()[0] == name for line in autopeft("list", kind).out.splitlines())
+
+
+def test_version_and_help(autopeft):
+    assert autopeft("--version").out == f"autopeft {metadata.version('autopeft')}\n"
+    assert " export " in autopeft("--help").out
+    bare = autopeft()
+    assert (bare.code, "--help" in bare.out) == (2, True)
+
+
+def test_starting_is_quick():
+    heavy = "{'torch', 'transformers', 'optuna', 'ray'} & set(sys.modules)"
+    for code in ("import autopeft", "import autopeft.cli"):
+        test = f"import sys; {code}; sys.exit(str({heavy}) if {heavy} else 0)"
+        done = subprocess.run([sys.executable, "-c", test], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_an_interrupt_is_no_failure(tmp_path):
+    path = tiny.write_study(tmp_path)
+    changes = ["fidelity.epochs=60", "search.baselines=[]", "objectives=accuracy-params"]
+    options = [option for change in changes for option in ("--set", change)]
+    process = subprocess.Popen(
+        [*ENTRY, "run", str(path), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not _runs(path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert err == "autopeft: interrupted; `autopeft run` continues\n"
+    study = {**tiny.study(tmp_path), "name": "tiny", "objectives": "accuracy-params"}
+    states = Counter(t.state for t in open_study(study).trials if t.error != "interrupted")
+    assert (states["running"], states["failed"], states["waiting"]) == (0, 0, 1)
+
+
+def _runs(path):
+    try:
+        return any(trial.state == "running" for trial in open_study(path).trials)
+    except StudyError:
+        return False
