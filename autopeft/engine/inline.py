@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from autopeft.engine.engine import Engine, Evaluator, MakeEvaluator, Watch, described, judge
 from autopeft.search.stopping import Stopper
 from autopeft.study.study import Study, Ticket
@@ -24,15 +26,14 @@ class Inline(Engine):
 
 
 def _run_one(study: Study, evaluator: Evaluator, stopper: Stopper, ticket: Ticket) -> None:
-    reports = evaluator([ticket.config], ticket.budget)
     try:
-        for report in reports:
-            decision = judge(study, stopper, ticket, report)
-            if not decision.goes_on:
-                study.stop(ticket, decision.reason)
-                return
-        study.finish(ticket)
+        with closing(evaluator([ticket.config], ticket.budget)) as reports:
+            decisions = (judge(study, stopper, ticket, report) for report in reports)
+            stopped = next((decision for decision in decisions if not decision.goes_on), None)
     except Exception as error:
         study.fail(ticket, described(error))
-    finally:
-        reports.close()
+        return
+    if stopped is None:
+        study.finish(ticket)
+    else:
+        study.stop(ticket, stopped.reason)

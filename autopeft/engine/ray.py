@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Generator, Mapping
+import socket
+import sys
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,19 +19,20 @@ from ray.tune.search import Searcher
 
 from autopeft.core.budget import Budget
 from autopeft.core.config import PeftConfig
-from autopeft.core.errors import AutoPeftError, StudyError
+from autopeft.core.errors import StudyError
 from autopeft.core.report import Report
 from autopeft.engine.engine import Engine, Evaluator, MakeEvaluator, Watch, described, judge
 from autopeft.search.stopping import Stopper
 from autopeft.study.study import Study, Ticket
 
-_QUIET = {
+_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
@@ -60,7 +64,8 @@ class RayEngine(Engine):
         started = self._connect()
         try:
             driver = _Driver(study, stopper, watch)
-            self._tuner(driver, make, study.n_left).fit()
+            with redirect_stdout(sys.stderr):  # Ray writes there of workers that die
+                self._tuner(driver, make).fit()
             if driver.error is not None:
                 raise driver.error
         finally:
@@ -69,9 +74,10 @@ class RayEngine(Engine):
 
     def _connect(self) -> bool:
         """Joins the cluster; whether this call did."""
+        os.environ.update({key: os.environ.get(key, value) for key, value in _SETTINGS.items()})
         if ray.is_initialized():
             return False
-        os.environ.update({key: os.environ.get(key, value) for key, value in _QUIET.items()})
+        self._check_address()
         try:
             ray.init(
                 address=self.address,
@@ -84,6 +90,18 @@ class RayEngine(Engine):
                 f"no Ray cluster answers at {self.address!r}", "engine.address"
             ) from error
         return True
+
+    def _check_address(self) -> None:
+        """Asks before Ray does, which waits for minutes."""
+        if self.address is None or "://" in self.address or ":" not in self.address:
+            return
+        host, port = self.address.rsplit(":", 1)
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, ValueError, OverflowError) as error:
+            raise StudyError(
+                f"no Ray cluster answers at {self.address!r}", "engine.address"
+            ) from error
 
     def _slots(self) -> int:
         """How many trials run at a time."""
@@ -100,14 +118,14 @@ class RayEngine(Engine):
             )
         return int(min(room))
 
-    def _tuner(self, driver: _Driver, make: MakeEvaluator, n_trials: int) -> tune.Tuner:
+    def _tuner(self, driver: _Driver, make: MakeEvaluator) -> tune.Tuner:
         for name in ("ray.tune", "ray.train", "ray.air"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         return tune.Tuner(
             tune.with_resources(worker(make), {"cpu": self.cpu, "gpu": self.gpu}),
             tune_config=tune.TuneConfig(
                 search_alg=_Proposals(driver),
-                num_samples=10 * n_trials,
+                num_samples=-1,
                 max_concurrent_trials=self._slots(),
                 reuse_actors=True,
                 trial_name_creator=lambda trial: f"trial_{trial.trial_id}",
@@ -124,25 +142,26 @@ class RayEngine(Engine):
 
 
 class _Driver:
-    """The study on the driver's side, under the identities that Tune gives to trials."""
+    """The study on the driver's side, under the identities that Tune gives to trials.
+
+    What goes wrong here ends the run: Tune is told to stop, and the engine raises the error.
+    """
 
     def __init__(self, study: Study, stopper: Stopper, watch: Watch) -> None:
         self.study, self.stopper, self.watch = study, stopper, watch
         self.tickets: dict[str, Ticket] = {}
-        self.error: AutoPeftError | None = None
+        self.error: Exception | None = None
 
     def propose(self, identity: str) -> dict[str, str] | None:
         """The next trial as what the worker gets; None where there is none."""
-        try:
+        with self._kept():
             ticket = self.study.ask()
-        except AutoPeftError as error:
-            self.error = error
-            return None
-        if ticket is None:
-            return None
-        self.tickets[identity] = ticket
-        self.watch(self.study)
-        return {"ticket": _packed(ticket)}
+            if ticket is None:
+                return None
+            self.tickets[identity] = ticket
+            self.watch(self.study)
+            return {"ticket": _packed(ticket)}
+        return None
 
     def judge(self, identity: str, result: Mapping[str, Any]) -> bool:
         """Records what a worker reports; whether its trial is to be stopped."""
@@ -151,8 +170,16 @@ class _Driver:
             return True
         if "report" not in result:
             return False
-        report = Report(**json.loads(result["report"]))
-        decision = judge(self.study, self.stopper, ticket, report)
+        with self._kept():
+            return self._judge(identity, ticket, Report(**json.loads(result["report"])))
+        return True
+
+    def _judge(self, identity: str, ticket: Ticket, report: Report) -> bool:
+        try:
+            decision = judge(self.study, self.stopper, ticket, report)
+        except Exception as error:
+            self.study.fail(self.tickets.pop(identity), described(error))
+            return True
         if not decision.goes_on:
             self.study.stop(self.tickets.pop(identity), decision.reason)
             self.watch(self.study)
@@ -161,15 +188,23 @@ class _Driver:
     def complete(self, identity: str, result: Mapping[str, Any] | None, died: bool) -> None:
         """Records the end of a trial that was not stopped."""
         ticket = self.tickets.pop(identity, None)
-        if ticket is None:
+        if ticket is None or self.error is not None:
             return
-        if died or result is None:
-            self.study.fail(ticket, "the worker process died")
-        elif result.get("error"):
-            self.study.fail(ticket, str(result["error"]))
-        else:
-            self.study.finish(ticket)
-        self.watch(self.study)
+        with self._kept():
+            if died or result is None:
+                self.study.fail(ticket, "the worker process died")
+            elif result.get("error"):
+                self.study.fail(ticket, str(result["error"]))
+            else:
+                self.study.finish(ticket)
+            self.watch(self.study)
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.error = self.error or error
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: the study's record is what a run continues from, not Tune's files."""
@@ -215,7 +250,11 @@ class _Judgement(tune.Stopper):
 
 
 def worker(make: MakeEvaluator) -> type[tune.Trainable]:
-    """The actor that runs trials; its evaluator is built once."""
+    """The actor that runs trials; its evaluator is built once.
+
+    What builds it is unpacked there, so that what a node lacks is an error of the trial.
+    """
+    packed = ray.cloudpickle.dumps(make)
 
     class Worker(tune.Trainable):
         """Trains one configuration after another."""
@@ -246,7 +285,7 @@ def worker(make: MakeEvaluator) -> type[tune.Trainable]:
 
         def _train(self, order: PeftConfig) -> Generator[Report, None, None]:
             if self.evaluator is None:
-                self.evaluator = make()
+                self.evaluator = ray.cloudpickle.loads(packed)()
             yield from self.evaluator([order], self.budget)
 
     return Worker

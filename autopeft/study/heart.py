@@ -18,43 +18,67 @@ INTERVAL = 20.0
 PATIENCE = 5 * INTERVAL
 """Seconds without a sign of life after which a process on another machine counts as dead."""
 
+_SIGN = "process:"
+
 
 class Heart:
-    """Signs of life of one process, written into the study while the context is open."""
+    """Signs of life of one process, written into the study between start and stop."""
 
     def __init__(self, study: optuna.Study) -> None:
         self.study = study
         started = psutil.Process().create_time()
         self.owner = {"host": platform.node(), "pid": os.getpid(), "started": started}
-        self._key = f"beat:{platform.node()}:{os.getpid()}:{started:.2f}"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
-    def __enter__(self) -> Heart:
-        self.study.set_user_attr(self._key, time.time())
+    def start(self) -> None:
+        """Gives the first sign."""
+        self._sign(time.time())
         self._thread.start()
-        return self
 
-    def __exit__(self, *error: object) -> None:
+    def stop(self) -> None:
+        """Gives the last sign."""
         self._stop.set()
         self._thread.join()
+        self._try_to_sign(0.0)
+
+    def is_alone(self) -> bool:
+        """Whether no other living process has the study open."""
+        signs = {k: s for k, s in self.study.user_attrs.items() if k.startswith(_SIGN)}
+        others = [sign for key, sign in signs.items() if key != _key(self.owner)]
+        return not any(sign["seen"] and is_alive(self.study, sign) for sign in others)
 
     def _beat(self) -> None:
         while not self._stop.wait(INTERVAL):
-            self.study.set_user_attr(self._key, time.time())
+            self._try_to_sign(time.time())
+
+    def _try_to_sign(self, seen: float) -> None:
+        """A storage that is busy or away for a moment gets the next sign."""
+        try:
+            self._sign(seen)
+        except Exception:
+            return
+
+    def _sign(self, seen: float) -> None:
+        self.study.set_user_attr(_key(self.owner), {**self.owner, "seen": seen})
 
 
-def is_alive(study: optuna.Study, owner: Mapping[str, Any] | None) -> bool:
-    """Whether the owner of a running trial still works.
+def is_alive(study: optuna.Study, owner: Mapping[str, Any]) -> bool:
+    """Whether a process that took a trial still works.
 
-    On this machine the process itself tells; of other machines their signs of life do.
+    On this machine the process itself tells; of other machines their signs of life do, as far as
+    the clocks agree.
     """
-    if owner is None:
-        return False
     if owner["host"] == platform.node():
         return _runs_here(owner)
-    key = f"beat:{owner['host']}:{owner['pid']}:{owner['started']:.2f}"
-    return bool(time.time() - float(study.user_attrs.get(key, 0.0)) < PATIENCE)
+    sign = study.user_attrs.get(_key(owner))
+    if sign is None or sign["started"] != owner["started"]:
+        return False
+    return bool(time.time() - sign["seen"] < PATIENCE)
+
+
+def _key(owner: Mapping[str, Any]) -> str:
+    return f"{_SIGN}{owner['host']}:{owner['pid']}"
 
 
 def _runs_here(owner: Mapping[str, Any]) -> bool:

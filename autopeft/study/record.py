@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,14 +29,32 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
         StudyError: it cannot be reached.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if url.startswith("sqlite:///"):
-        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    arguments: dict[str, Any] = {"connect_args": {"timeout": 60}} if "sqlite" in url else {}
     try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
+        if url.startswith("sqlite:///"):
+            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        return _made(url)
+    except (
+        sqlalchemy.exc.SQLAlchemyError,
+        ImportError,
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         reason = str(error).strip().splitlines()[0]
         raise StudyError(f"cannot open {url!r}: {reason}", "storage") from error
+
+
+def _made(url: str) -> optuna.storages.BaseStorage:
+    """The storage; another process may be making its tables at the same moment."""
+    waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    for pause in (0.1, 0.3, 1.0, 3.0):
+        try:
+            return optuna.storages.RDBStorage(url, engine_kwargs={**waiting, "pool_pre_ping": True})
+        except (sqlalchemy.exc.SQLAlchemyError, AssertionError, RuntimeError) as error:
+            if isinstance(error, sqlalchemy.exc.OperationalError) and "exist" not in str(error):
+                raise
+            time.sleep(pause)
+    return optuna.storages.RDBStorage(url, engine_kwargs={**waiting, "pool_pre_ping": True})
 
 
 def find_record(url: str, name: str) -> optuna.Study:
@@ -88,9 +107,11 @@ def open_record(
         _name_values(study, objectives)
     for key, value in identity.items():
         if known is not None and known.get(key) != value:
+            there, here = _short(known.get(key)), _short(value)
+            what = f"{there} there, {here} here" if there != here else "they differ in content"
             raise StudyError(
-                f"{url} holds study {name!r} with another {key}: {_short(known.get(key))} there, "
-                f"{_short(value)} here; choose another name or storage",
+                f"{url} holds study {name!r} with another {key}: {what}; "
+                "choose another name or storage",
                 key,
             )
     return study
@@ -130,10 +151,26 @@ def read_trial(trial: FrozenTrial, names: Sequence[str]) -> TrialRecord:
         known=attrs.get("known", {}),
         reports=tuple(Report(**report) for report in attrs.get("reports", ())),
         baseline=attrs.get("baseline"),
-        error=attrs.get("error") or attrs.get("rejected"),
+        error="interrupted" if is_interrupted(trial) else attrs.get("error", attrs.get("rejected")),
         seconds=attrs.get("seconds"),
         folder=attrs.get("folder") if trial.state == TrialState.COMPLETE else None,
     )
+
+
+def is_interrupted(trial: FrozenTrial) -> bool:
+    """Whether the process of a trial died or was stopped before the trial ended."""
+    return trial.state == TrialState.FAIL and "error" not in trial.user_attrs
+
+
+def lost(error: BaseException | None) -> StudyError | None:
+    """The sentence for an error that says that the storage does not answer; None for others."""
+    failures = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, KeyError)
+    if not isinstance(error, failures):
+        return None
+    if isinstance(error, KeyError) and "Record does not exist" not in str(error):
+        return None
+    reason = str(error.__cause__ or error).strip().splitlines()[0]
+    return StudyError(f"the record of the study is out of reach: {reason}", "storage")
 
 
 def _state(trial: FrozenTrial) -> State:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from autopeft.core.budget import Budget
 from autopeft.core.config import PeftConfig
@@ -22,9 +22,9 @@ from autopeft.objective.objective import Objective
 from autopeft.search.known import Known
 from autopeft.search.stopping import Curve
 from autopeft.space.bound import BoundSpace
-from autopeft.space.dimension import Dimension
 from autopeft.study.heart import Heart, is_alive
-from autopeft.study.record import read_trial, read_trials
+from autopeft.study.record import is_interrupted, lost, read_trial
+from autopeft.study.suggest import suggest
 from autopeft.study.trial import TrialRecord
 
 N_DUPLICATES = 30
@@ -32,6 +32,13 @@ N_DUPLICATES = 30
 
 N_REJECTED = 300
 """Proposals in a row that a limit rejects, after which the search gives up."""
+
+
+N_ALIKE = 5
+"""First trials of a run that all fail with one error, after which the run gives up."""
+
+_QUEUED = ("config", "key", "baseline", "retry")
+"""What a trial that waits tells."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,8 @@ class Ticket:
 class Study:
     """A study that is being run; every change is in the storage before a method returns.
 
-    Several processes may run the same study. Used as a context, it shows signs of life.
+    Several processes may run the same study. Used as a context, it shows signs of life, takes
+    over what dead processes were running, and at the end queues again what it has not finished.
     """
 
     def __init__(
@@ -89,71 +97,153 @@ class Study:
         self.objectives = tuple(objectives)
         self.names = [objective.name for objective in objectives]
         self._heart = Heart(record)
-        self._lock = threading.RLock()
-        self._started: dict[int, float] = {}
-        self._ids: dict[int, int] = {}
+        self._running: dict[int, tuple[optuna.Trial, float]] = {}
+        self._ended: dict[int, TrialRecord] = {}
+        self._failures: list[str] | None = []
 
     def __enter__(self) -> Study:
-        self._heart.__enter__()
+        self._heart.start()
         self._recover()
-        self._enqueue_baselines()
+        self._queue_baselines()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        for number in list(self._started):
-            self._interrupt(number)
-        self._heart.__exit__(*error)
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Ends the signs of life.
+
+        Raises:
+            StudyError: the storage cannot be reached any more.
+        """
+        failure = lost(error)
+        try:
+            for trial, _ in list(self._running.values()) if failure is None else ():
+                self._interrupt(trial.number, trial.params, trial.user_attrs)
+        except Exception as late:
+            failure = lost(late)
+            if failure is None:
+                raise
+        finally:
+            self._heart.stop()
+        if failure is not None:
+            raise failure from error
 
     def trials(self) -> tuple[TrialRecord, ...]:
-        """Every trial so far."""
-        return read_trials(self.record, self.names)
+        """Every trial so far, in order of number."""
+        return tuple(map(self._read, self._all()))
 
     @property
     def n_left(self) -> int:
         """Trials that are still to be started."""
-        return max(0, self.terms.n_trials - sum(map(_counts, self.trials())))
+        return max(0, self.terms.n_trials - sum(map(_counts, self._all())))
 
     def ask(self) -> Ticket | None:
         """The next trial; None where the study has as many as it may have.
 
         Raises:
-            StudyError: the limits reject whatever is proposed.
+            StudyError: the limits reject whatever is proposed, or all trials fail alike.
         """
-        with self._lock:
-            duplicates = rejected = 0
-            while self.n_left:
-                if duplicates >= N_DUPLICATES and not self._enqueue_unseen():
-                    return None
-                trial = self.record.ask()
-                reason = self._draw(trial)
-                if reason is None:
-                    return self._ticket(trial)
-                self._reject(trial, reason)
-                duplicates += reason.startswith("the same")
-                rejected += not reason.startswith("the same")
-                if rejected >= N_REJECTED:
-                    raise StudyError(
-                        f"{rejected} configurations in a row were rejected, the last because "
-                        f"{reason}",
-                        "limits",
-                    )
-            return None
+        self._check_failures()
+        duplicates = rejected = 0
+        while self._wants_more():
+            if duplicates >= N_DUPLICATES and not self._queue_unseen():
+                return None
+            trial = self._take()
+            if trial is None:
+                return None
+            config = self._draw(trial)
+            reason = self._refusal(trial, config)
+            if reason is None:
+                return self._ticket(trial, config)
+            self._reject(trial, reason)
+            duplicates += reason.startswith("the same")
+            rejected += not reason.startswith("the same")
+            if rejected >= N_REJECTED:
+                raise StudyError(
+                    f"{rejected} configurations in a row were rejected, the last because {reason}",
+                    "limits",
+                )
+        return None
 
-    def _draw(self, trial: optuna.Trial) -> str | None:
-        """Fills in the configuration of a trial; the reason if it is not to be trained."""
-        given = trial.user_attrs.get("config")
-        if given is not None and not self._frozen(trial.number).system_attrs.get("fixed_params"):
-            config = PeftConfig.from_dict(given)
-        else:
-            dimensions = self.space.dimensions.values()
-            config = self.space.resolve({d.name: suggest(trial, d) for d in dimensions})
+    def report(self, ticket: Ticket, report: Report) -> Curve:
+        """Records what a trial reports and gives its learning curve."""
+        trial, _ = self._running[ticket.number]
+        attrs = trial.user_attrs
+        attrs["reports"] = [*attrs.get("reports", ()), _document(report)]
+        trial.set_user_attr("reports", attrs["reports"])
+        reports = tuple(Report(**document) for document in attrs["reports"])
+        return self._curve(ticket.number, attrs["known"], reports, attrs.get("baseline"))
+
+    def curves(self) -> list[Curve]:
+        """The learning curves of all trials that have reported."""
+        return [
+            self._curve(trial.number, trial.known, trial.reports, trial.baseline)
+            for trial in self.trials()
+            if trial.reports
+        ]
+
+    def finish(self, ticket: Ticket) -> None:
+        """Records a trial that was trained to the end, by its last report."""
+        trial, _ = self._running[ticket.number]
+        attrs = trial.user_attrs
+        reports = attrs.get("reports", ())
+        measured = {**(reports[-1]["metrics"] if reports else {}), **attrs["known"]}
+        missing = [name for name in self.names if name not in measured]
+        if missing:
+            self.fail(ticket, unknown("metric", missing[0], measured))
+            return
+        values = {name: float(measured[name]) for name in self.names}
+        if not all(map(math.isfinite, values.values())):
+            self.fail(ticket, f"a value is not finite: {values}")
+            return
+        self._failures = None
+        self._end(
+            ticket, TrialState.COMPLETE, {"folder": ticket.budget.folder}, list(values.values())
+        )
+
+    def stop(self, ticket: Ticket, reason: str) -> None:
+        """Records a trial that was stopped early."""
+        self._failures = None
+        self._end(ticket, TrialState.PRUNED, {"stopped": reason})
+
+    def fail(self, ticket: Ticket, error: str) -> None:
+        """Records a trial that failed, with the text of its error."""
+        if self._failures is not None:
+            self._failures.append(error)
+        self._end(ticket, TrialState.FAIL, {"error": error})
+
+    def _wants_more(self) -> bool:
+        """Whether a trial is to be started, now or for a process that has died."""
+        return self.n_left > 0 or (self._recover() > 0 and self.n_left > 0)
+
+    def _take(self) -> optuna.Trial | None:
+        """A trial of this process's own; None where another process has taken the last one."""
+        trial = self.record.ask()
         trial.set_user_attr("owner", self._heart.owner)
+        self._running[trial.number] = trial, time.monotonic()
+        before = sum(_counts(other) for other in self._all()[: trial.number])
+        if before < self.terms.n_trials:
+            return trial
+        attrs = trial.user_attrs
+        self._reject(trial, "the study has as many trials as it may have")
+        if "config" in attrs:
+            self._queue(self._point(PeftConfig.from_dict(attrs["config"])), attrs)
+        return None
+
+    def _draw(self, trial: optuna.Trial) -> PeftConfig:
+        """The configuration of a trial, now in the record."""
+        given = trial.user_attrs.get("config")
+        if given is not None and not self._point(PeftConfig.from_dict(given)):
+            return PeftConfig.from_dict(given)
+        dimensions = self.space.dimensions.values()
+        config = self.space.resolve({d.name: suggest(trial, d) for d in dimensions})
         trial.set_user_attr("config", config.to_dict())
         trial.set_user_attr("key", config.key)
-        if trial.user_attrs.get("baseline") is None and "retry" not in trial.user_attrs:
-            twin = self._twin(config, trial.number)
-            if twin is not None:
-                return f"the same configuration is trial {twin}"
+        return config
+
+    def _refusal(self, trial: optuna.Trial, config: PeftConfig) -> str | None:
+        """Why a trial is not to be trained; None where it is."""
+        twin = self._twin(trial.number, trial.user_attrs)
+        if twin is not None:
+            return f"the same configuration is trial {twin}"
         known = {name: known.value(config) for name, known in self.terms.known.items()}
         trial.set_user_attr("known", known)
         for name, limit in self.terms.limits.items():
@@ -161,122 +251,90 @@ class Study:
                 return f"{name} is {known[name]:,.0f}, the limit is {limit:,.0f}"
         return None
 
-    def _twin(self, config: PeftConfig, number: int) -> int | None:
-        """An earlier trial of the same configuration that was or is being trained."""
-        for trial in self.record.get_trials(deepcopy=False):
-            attrs = trial.user_attrs
-            same = trial.number < number and attrs.get("key") == config.key
-            if same and "rejected" not in attrs and "interrupted" not in attrs:
-                return trial.number
-        return None
+    def _twin(self, number: int, attrs: Mapping[str, Any]) -> int | None:
+        """Another trial that stands for the same thing.
 
-    def _ticket(self, trial: optuna.Trial) -> Ticket:
-        self._started[trial.number] = time.monotonic()
-        self._ids[trial.number] = trial._trial_id
+        Of trials that two processes have queued for one reason, the first counts; of trials that
+        were proposed, whichever has its configuration already.
+        """
+        for reason in ("retry", "baseline"):
+            if reason in attrs:
+                earlier = self._all()[:number]
+                return _first(t for t in earlier if t.user_attrs.get(reason) == attrs[reason])
+        others = (t for t in self._all() if t.number != number and not is_interrupted(t))
+        return _first(t for t in others if t.user_attrs.get("key") == attrs["key"])
+
+    def _ticket(self, trial: optuna.Trial, config: PeftConfig) -> Ticket:
         folder = str(Path(self.terms.folder) / "trials" / str(trial.number))
-        config = PeftConfig.from_dict(trial.user_attrs["config"])
         return Ticket(trial.number, config, Budget(self.terms.rungs, self.terms.seed, folder))
 
     def _reject(self, trial: optuna.Trial, reason: str) -> None:
         trial.set_user_attr("rejected", reason)
-        self.record.tell(trial.number, state=TrialState.PRUNED)
+        self._tell(trial.number, TrialState.PRUNED)
 
-    def _enqueue_unseen(self) -> bool:
-        """Queues a configuration that no trial has; False where none was found."""
-        rng = np.random.default_rng((self.terms.seed, len(self.record.get_trials(deepcopy=False))))
-        for _ in range(N_REJECTED):
-            config = self.space.sample(rng)
-            if self._twin(config, 1 << 62) is None:
-                self.record.enqueue_trial(self._point(config))
-                return True
-        return False
+    def _end(
+        self,
+        ticket: Ticket,
+        state: TrialState,
+        attrs: Mapping[str, Any],
+        values: Sequence[float] | None = None,
+    ) -> None:
+        """Ends a trial, unless another process took this one for dead and has ended it."""
+        trial, started = self._running[ticket.number]
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            for key, value in {**attrs, "seconds": time.monotonic() - started}.items():
+                trial.set_user_attr(key, value)
+        self._tell(ticket.number, state, values)
 
-    def report(self, ticket: Ticket, report: Report) -> Curve:
-        """Records what a trial reports and gives its learning curve."""
-        with self._lock:
-            trial = self._frozen(ticket.number)
-            reports = [*trial.user_attrs.get("reports", ()), _document(report)]
-            self._set(ticket.number, "reports", reports)
-            return self.curve(read_trial(self._frozen(ticket.number), self.names))
+    def _tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            self.record.tell(number, values, state, skip_if_finished=True)
+        self._running.pop(number, None)
 
-    def curves(self) -> list[Curve]:
-        """The learning curves of all trials that have reported."""
-        return [self.curve(trial) for trial in self.trials() if trial.reports]
+    def _check_failures(self) -> None:
+        failures = self._failures or []
+        if len(failures) >= N_ALIKE and len(set(failures)) == 1:
+            raise StudyError(f"the first {len(failures)} trials failed alike: {failures[0]}", "run")
 
-    def curve(self, trial: TrialRecord) -> Curve:
-        """A trial as a stopper sees it."""
-        known = tuple(o.loss(trial.known.get(o.name, math.nan)) for o in self.objectives if o.known)
-        return Curve(trial.number, known, trial.reports, trial.baseline is not None)
+    def _recover(self) -> int:
+        """Queues again what dead processes were running; how many trials that were."""
+        running = self.record.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        dead = [t for t in running if t.number not in self._running and not self._is_alive(t)]
+        for trial in dead:
+            self._interrupt(trial.number, trial.params, trial.user_attrs)
+        return len(dead)
 
-    def finish(self, ticket: Ticket) -> None:
-        """Records a trial that was trained to the end, by its last report."""
-        trial = read_trial(self._frozen(ticket.number), self.names)
-        measured = {**(trial.reports[-1].metrics if trial.reports else {}), **trial.known}
-        missing = [name for name in self.names if name not in measured]
-        if missing:
-            self.fail(ticket, unknown("metric", missing[0], measured))
-            return
-        values = [float(measured[name]) for name in self.names]
-        if not all(math.isfinite(value) for value in values):
-            self.fail(
-                ticket, f"a value is not finite: {dict(zip(self.names, values, strict=True))}"
-            )
-            return
-        self._set(ticket.number, "folder", ticket.budget.folder)
-        self._end(ticket.number, TrialState.COMPLETE, values)
+    def _is_alive(self, trial: FrozenTrial) -> bool:
+        """Whether its process works on a trial; one without owner is just being taken."""
+        owner = trial.user_attrs.get("owner")
+        return not self._heart.is_alone() if owner is None else is_alive(self.record, owner)
 
-    def stop(self, ticket: Ticket, reason: str) -> None:
-        """Records a trial that was stopped early."""
-        self._set(ticket.number, "stopped", reason)
-        self._end(ticket.number, TrialState.PRUNED)
+    def _interrupt(self, number: int, params: dict[str, Any], attrs: Mapping[str, Any]) -> None:
+        """Queues a trial again, then ends it; a failed trial without error was interrupted."""
+        if "config" in attrs:
+            self._queue(params, {**attrs, "retry": number})
+        self._tell(number, TrialState.FAIL)
 
-    def fail(self, ticket: Ticket, error: str) -> None:
-        """Records a trial that failed, with the text of its error."""
-        self._set(ticket.number, "error", error)
-        self._end(ticket.number, TrialState.FAIL)
+    def _queue(self, params: dict[str, Any], attrs: Mapping[str, Any]) -> None:
+        told = {key: attrs[key] for key in _QUEUED if key in attrs}
+        self.record.enqueue_trial(params, user_attrs=told)
 
-    def _end(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
-        seconds = time.monotonic() - self._started.pop(number, time.monotonic())
-        self._set(number, "seconds", seconds)
-        self.record.tell(number, values, state)
-
-    def _set(self, number: int, key: str, value: Any) -> None:
-        self.record._storage.set_trial_user_attr(self._id(number), key, value)
-
-    def _id(self, number: int) -> int:
-        if number not in self._ids:
-            self._ids[number] = self._frozen(number)._trial_id
-        return self._ids[number]
-
-    def _frozen(self, number: int) -> optuna.trial.FrozenTrial:
-        return self.record.get_trials(deepcopy=False)[number]
-
-    def _recover(self) -> None:
-        """Queues again what dead processes were running."""
-        for trial in self.record.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if not is_alive(self.record, trial.user_attrs.get("owner")):
-                self._interrupt(trial.number)
-
-    def _interrupt(self, number: int) -> None:
-        trial = self._frozen(number)
-        self._started.pop(number, None)
-        self._set(number, "interrupted", True)
-        self._set(number, "error", "interrupted")
-        self.record.tell(number, state=TrialState.FAIL)
-        if "config" in trial.user_attrs:
-            kept: dict[str, Any] = {
-                key: trial.user_attrs[key]
-                for key in ("config", "key", "baseline")
-                if key in trial.user_attrs
-            }
-            self.record.enqueue_trial(dict(trial.params), user_attrs={**kept, "retry": number})
-
-    def _enqueue_baselines(self) -> None:
-        known = {t.user_attrs.get("baseline") for t in self.record.get_trials(deepcopy=False)}
+    def _queue_baselines(self) -> None:
+        known = {t.user_attrs.get("baseline") for t in self._all()}
         for name, config in self.terms.baselines.items():
             if name not in known:
                 attrs = {"config": config.to_dict(), "key": config.key, "baseline": name}
-                self.record.enqueue_trial(self._point(config), user_attrs=attrs)
+                self._queue(self._point(config), attrs)
+
+    def _queue_unseen(self) -> bool:
+        """Queues a configuration that no trial has; False where none was found."""
+        rng = np.random.default_rng((self.terms.seed, len(self._all())))
+        for _ in range(N_REJECTED):
+            config = self.space.sample(rng)
+            if self._twin(-1, {"key": config.key}) is None:
+                self._queue(self._point(config), {})
+                return True
+        return False
 
     def _point(self, config: PeftConfig) -> dict[str, Any]:
         """A value for every decision, those that `config` leaves open included; none outside."""
@@ -287,36 +345,41 @@ class Study:
             d.name: params.get(d.name, d.from_unit(0.0)) for d in self.space.dimensions.values()
         }
 
+    def _all(self) -> list[FrozenTrial]:
+        return self.record.get_trials(deepcopy=False)
 
-def _counts(trial: TrialRecord) -> bool:
+    def _read(self, trial: FrozenTrial) -> TrialRecord:
+        """A trial as a value; one that has ended does not change any more."""
+        if trial.number in self._ended:
+            return self._ended[trial.number]
+        value = read_trial(trial, self.names)
+        if trial.state.is_finished():
+            self._ended[trial.number] = value
+        return value
+
+    def _curve(
+        self,
+        number: int,
+        known: Mapping[str, float],
+        reports: tuple[Report, ...],
+        baseline: str | None,
+    ) -> Curve:
+        """A trial as a stopper sees it."""
+        losses = tuple(o.loss(known.get(o.name, math.nan)) for o in self.objectives if o.known)
+        return Curve(number, losses, reports, baseline is not None)
+
+
+def _counts(trial: FrozenTrial) -> bool:
     """Whether a trial is one of `n_trials`: it is or was trained."""
-    return trial.state in {"complete", "stopped", "running"} or (
-        trial.state == "failed" and trial.error != "interrupted"
-    )
+    if trial.state == TrialState.PRUNED:
+        return "rejected" not in trial.user_attrs
+    return trial.state != TrialState.WAITING and not is_interrupted(trial)
+
+
+def _first(trials: Iterable[FrozenTrial]) -> int | None:
+    """The number of the first trial that was not rejected."""
+    return next((t.number for t in trials if "rejected" not in t.user_attrs), None)
 
 
 def _document(report: Report) -> dict[str, Any]:
     return {**asdict(report), "metrics": dict(report.metrics)}
-
-
-def suggest(trial: optuna.Trial, dimension: Dimension) -> Any:
-    """The value that Optuna's sampler gives a decision."""
-    distribution = dimension.distribution()
-    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
-        return trial.suggest_categorical(dimension.name, distribution.choices)
-    if isinstance(distribution, optuna.distributions.IntDistribution):
-        return trial.suggest_int(
-            dimension.name,
-            distribution.low,
-            distribution.high,
-            step=distribution.step,
-            log=distribution.log,
-        )
-    assert isinstance(distribution, optuna.distributions.FloatDistribution)
-    return trial.suggest_float(
-        dimension.name,
-        distribution.low,
-        distribution.high,
-        step=distribution.step,
-        log=distribution.log,
-    )

@@ -5,8 +5,15 @@ a study of dozens of trials takes seconds and is the same everywhere.
 """
 
 import math
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
+import pytest
+
+from autopeft.core.errors import StudyError
 from autopeft.core.report import Report
 from autopeft.engine.inline import Inline
 from autopeft.engine.ray import RayEngine
@@ -18,7 +25,10 @@ from autopeft.space import SearchSpace
 from autopeft.study.record import open_record
 from autopeft.study.study import Study, Terms
 
-ENGINES = {"inline": lambda: Inline(), "ray": lambda: RayEngine(concurrency=1)}
+ENGINES = {
+    "inline": lambda: Inline(),
+    "ray": lambda: RayEngine(concurrency=1, folder=tempfile.mkdtemp()),
+}
 
 OBJECTIVES = (
     Objective("accuracy", "maximize"),
@@ -57,13 +67,13 @@ class Curves:
                 yield Report(int(10 * rung), rung, metrics, member)
 
 
-def make_study(folder: Path, n_trials=10, sampler="tpe", limits=None, name="toy", seed=0):
+def make_study(folder: Path, n_trials=10, sampler="tpe", limits=None, name="toy", seed=0, url=None):
     space = SPACE.on(4)
     known = {"trainable_params": Known(params)}
     made = make_sampler(
         sampler, seed=seed, space=space, objectives=OBJECTIVES, known=known, limits=limits
     )
-    url = f"sqlite:///{folder}/study.db"
+    url = url or f"sqlite:///{folder}/study.db"
     record = open_record(url, name, OBJECTIVES, {"space": SPACE.to_dict()}, made)
     empty = SearchSpace(place=[], train={"learning_rate": 1e-3}).on(4).resolve({})
     terms = Terms(known, limits or {}, n_trials, seed, RUNGS, str(folder), {"head-only": empty})
@@ -126,4 +136,50 @@ class BrokenCurves(Curves):
         super().__init__(broken=True)
 
 
-CHECKS = (check_runs_to_the_end, check_failures_are_recorded, check_continues)
+class Hopeless(Curves):
+    """Its data lie elsewhere."""
+
+    def __call__(self, configs, budget):
+        raise FileNotFoundError("data/train.csv")
+        yield
+
+
+def check_gives_up_where_everything_fails_alike(engine, folder):
+    with make_study(folder, n_trials=50) as study:
+        with pytest.raises(StudyError, match=r"failed alike: FileNotFoundError: data/train\.csv"):
+            engine.run(study, Hopeless, make_halving())
+        assert [t.error for t in study.trials()] == ["FileNotFoundError: data/train.csv"] * 5
+
+
+CHECKS = (
+    check_runs_to_the_end,
+    check_failures_are_recorded,
+    check_continues,
+    check_gives_up_where_everything_fails_alike,
+)
+
+
+class Slow(Curves):
+    """Takes its time, so that something can happen meanwhile."""
+
+    def __call__(self, configs, budget):
+        for report in super().__call__(configs, budget):
+            time.sleep(0.15)
+            yield report
+
+
+def start(folder, engine="inline", url="", n_trials=12):
+    """A process that runs the study of a folder."""
+    arguments = [engine, str(folder), url, str(n_trials)]
+    return subprocess.Popen(
+        [sys.executable, "-m", __spec__.name, *arguments], stderr=subprocess.DEVNULL
+    )
+
+
+def main(engine, folder, url, n_trials):
+    with make_study(Path(folder), int(n_trials), url=url) as study:
+        ENGINES[engine]().run(study, Slow, make_halving())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,11 +1,5 @@
 """The record keeps everything; nothing is repeated and nothing is lost."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import optuna
 import pytest
 
@@ -14,67 +8,19 @@ from autopeft.core.report import Report
 from autopeft.study.record import find_record, open_record, read_trials
 from tests.contracts import engine as kit
 
-SLOW = """
-import sys, time
-from pathlib import Path
-from tests.contracts import engine as kit
-from autopeft.engine.inline import Inline
-
-class Slow(kit.Curves):
-    def __call__(self, configs, budget):
-        for report in super().__call__(configs, budget):
-            time.sleep(0.15)
-            yield report
-
-with kit.make_study(Path(sys.argv[1]), n_trials=12) as study:
-    Inline().run(study, Slow, kit.make_halving())
-"""
-
-
-def start(folder):
-    return subprocess.Popen([sys.executable, "-c", SLOW, str(folder)])
-
 
 def trials_of(folder):
     record = find_record(f"sqlite:///{folder}/study.db", "toy")
     return read_trials(record, [o.name for o in kit.OBJECTIVES])
 
 
-def test_a_killed_run_is_continued(tmp_path):
-    process = start(tmp_path)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        time.sleep(0.2)
-        if (tmp_path / "study.db").exists():
-            try:
-                if sum(t.state == "complete" for t in trials_of(tmp_path)) >= 2:
-                    break
-            except (StudyError, KeyError):
-                continue
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    before = [t for t in trials_of(tmp_path) if t.state in {"complete", "stopped"}]
-    with kit.make_study(tmp_path, n_trials=12) as study:
-        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
-        after = study.trials()
-    assert kit.outcome(after)[: before[-1].number + 1][: len(before)] == kit.outcome(before)
-    assert sum(t.state in {"complete", "stopped"} for t in after) == 12
-    trained = [t.config.key for t in after if t.state in {"complete", "stopped"}]
-    assert len(trained) == len(set(trained))
-    interrupted = [t for t in after if t.error == "interrupted"]
-    assert len(interrupted) <= 1
-    for trial in interrupted:
-        assert trial.config.key in trained
-
-
 def test_two_runs_at_once_share_a_study(tmp_path):
-    with kit.make_study(tmp_path, n_trials=12):
-        pass
-    processes = [start(tmp_path), start(tmp_path)]
+    processes = [kit.start(tmp_path), kit.start(tmp_path)]
     assert [process.wait(120) for process in processes] == [0, 0]
     trials = trials_of(tmp_path)
     trained = [t.config.key for t in trials if t.state in {"complete", "stopped"}]
-    assert len(trained) == 12
+    assert len(trained) == len(set(trained)) == 12
+    assert sum(t.baseline is not None and t.state == "complete" for t in trials) == 1
     assert not any(t.state in {"running", "waiting", "failed"} for t in trials)
 
 
@@ -95,7 +41,8 @@ def test_limits_reject_before_training(tmp_path):
     assert all(not t.reports for t in rejected)
 
 
-def test_a_limit_that_rejects_everything_ends_the_search(tmp_path):
+def test_a_limit_that_rejects_everything_ends_the_search(tmp_path, monkeypatch):
+    monkeypatch.setattr("autopeft.study.study.N_REJECTED", 20)
     with (
         kit.make_study(tmp_path, sampler="random", limits={"trainable_params": -1}) as study,
         pytest.raises(StudyError, match="were rejected"),

@@ -1,0 +1,76 @@
+"""A run that is killed or interrupted is continued: nothing is repeated, nothing is lost."""
+
+import signal
+import time
+
+import psutil
+import pytest
+
+from autopeft.core.errors import StudyError
+from autopeft.study.record import find_record, read_trials
+from tests.contracts import engine as kit
+
+
+def trials_of(folder):
+    record = find_record(f"sqlite:///{folder}/study.db", "toy")
+    return read_trials(record, [o.name for o in kit.OBJECTIVES])
+
+
+def ended(trials):
+    return [t for t in trials if t.state in {"complete", "stopped"}]
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"not within {seconds} s")
+
+
+def has_ended(folder, count):
+    try:
+        return len(ended(trials_of(folder))) >= count
+    except (StudyError, KeyError):
+        return False
+
+
+def works(process):
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def workers_of(process):
+    """All that it has started but Ray's agents, which notice within minutes that Ray is gone."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in family if "Agent" not in " ".join(child.cmdline())]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("engine", kit.ENGINES)
+def test_an_interrupted_run_is_continued(engine, how, tmp_path):
+    process = kit.start(tmp_path, engine)
+    wait_for(lambda: has_ended(tmp_path, 3))
+    family = workers_of(process)
+    process.send_signal(how)
+    assert process.wait(60) != 0
+    wait_for(lambda: not any(map(works, family)), 30)
+    before = trials_of(tmp_path)
+    assert len(ended(before)) < 12
+    if how == signal.SIGINT:
+        assert not any(t.state == "running" for t in before)
+    with kit.make_study(tmp_path, n_trials=12) as study:
+        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+        after = study.trials()
+    assert [kit.outcome([after[t.number]]) for t in ended(before)] == [
+        kit.outcome([t]) for t in ended(before)
+    ]
+    trained = [t.config.key for t in ended(after)]
+    assert len(trained) == len(set(trained)) == 12
+    interrupted = [t for t in after if t.error == "interrupted"]
+    assert len(interrupted) == 1 or (how == signal.SIGKILL and not interrupted)
+    assert all(t.config.key in trained for t in interrupted if t.config.placements)
+    assert not any(t.state in {"running", "waiting"} for t in after)

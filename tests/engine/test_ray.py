@@ -1,0 +1,74 @@
+"""What only Ray can do: lose a worker, span nodes, fail to build an evaluator."""
+
+import os
+import signal
+from functools import partial
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from autopeft.core.errors import StudyError
+from autopeft.engine.ray import RayEngine
+from tests.contracts import engine as kit
+
+
+class Mortal(kit.Slow):
+    """Its process is killed in the third trial."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def __call__(self, configs, budget):
+        for report in super().__call__(configs, budget):
+            (self.folder / ray.get_runtime_context().get_node_id()).touch()
+            if budget.folder.endswith("trials/3"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield report
+
+
+def nowhere():
+    raise FileNotFoundError("the backbone is not on this node")
+
+
+def test_two_nodes_and_a_worker_that_dies(tmp_path, capfd):
+    places = tmp_path / "nodes"
+    places.mkdir()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        capfd.readouterr()
+        engine = RayEngine(address=cluster.address, folder=str(tmp_path))
+        with kit.make_study(tmp_path, n_trials=12) as study:
+            engine.run(study, partial(Mortal, places), kit.make_halving())
+            trials = study.trials()
+        assert not ray.is_initialized()
+        with (
+            kit.make_study(tmp_path, n_trials=20, name="other") as study,
+            pytest.raises(StudyError, match="failed alike: FileNotFoundError: the backbone"),
+        ):
+            engine.run(study, nowhere, kit.make_halving())
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert len(list(places.iterdir())) == 2
+    assert [t.error for t in trials if t.state == "failed"] == ["the worker process died"]
+    assert trials[3].state == "failed"
+    assert sum(t.state in {"complete", "stopped", "failed"} for t in trials) == 12
+    assert not any(t.state in {"running", "waiting"} for t in trials)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert all("A worker died" in line for line in err.splitlines())
+    files = [path for path in (tmp_path / "ray").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 5e6
+
+
+def test_what_the_cluster_has_not(tmp_path):
+    with kit.make_study(tmp_path) as study:
+        engine = RayEngine(address="127.0.0.1:1", folder=str(tmp_path))
+        with pytest.raises(StudyError, match="no Ray cluster answers"):
+            engine.run(study, kit.Curves, kit.make_halving())
+        with pytest.raises(StudyError, match="no room"):
+            RayEngine(gpu=1000).run(study, kit.Curves, kit.make_halving())

@@ -1,0 +1,179 @@
+"""One record in every storage, open to every tool of Optuna."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+import optuna
+import pytest
+
+from autopeft.core.errors import StudyError
+from autopeft.study.record import find_record, read_trials
+from tests.contracts import engine as kit
+
+SYSTEM = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class PostgreSQL:
+    """A server of its own on loopback; it refuses to run as root and so runs as nobody."""
+
+    def __init__(self, folder):
+        self.folder, self.port = folder, free_port()
+        self.user = "nobody" if os.geteuid() == 0 else None
+        self.url = f"postgresql+psycopg2://autopeft@127.0.0.1:{self.port}/postgres"
+        if self.user:
+            shutil.chown(folder, self.user)
+        self.run("initdb", "--auth=trust", "--username=autopeft", "--no-sync")
+
+    def run(self, tool, *arguments):
+        path = os.pathsep.join([*map(str, reversed(SYSTEM)), os.environ["PATH"]])
+        subprocess.run(
+            [shutil.which(tool, path=path), "-D", str(self.folder / "data"), *arguments],
+            user=self.user,
+            cwd=self.folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def start(self):
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self.folder} -F"
+        self.run("pg_ctl", "start", "-w", "-l", str(self.folder / "log"), "-o", options)
+
+    def stop(self):
+        self.run("pg_ctl", "stop", "-w", "-m", "fast")
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    path = os.pathsep.join([*map(str, SYSTEM), os.environ["PATH"]])
+    if shutil.which("initdb", path=path) is None:
+        pytest.skip("PostgreSQL is not installed")
+    pytest.importorskip("psycopg2")
+    with tempfile.TemporaryDirectory() as folder:
+        server = PostgreSQL(Path(folder))
+        server.start()
+        yield server
+        server.stop()
+
+
+def check_kept(url, name, trials):
+    """What any Optuna tool reads is what the study has recorded."""
+    study = optuna.load_study(study_name=name, storage=url)
+    assert study.metric_names == [o.name for o in kit.OBJECTIVES]
+    complete = {t.number: t for t in trials if t.state == "complete"}
+    assert complete
+    for trial in study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)):
+        assert trial.values == list(complete.pop(trial.number).values.values())
+        assert trial.params or trial.user_attrs["baseline"]
+    assert not complete
+    assert study.best_trials
+    assert kit.outcome(read_trials(study, study.metric_names)) == kit.outcome(trials)
+
+
+def test_postgresql_keeps_the_same_record(postgres, tmp_path):
+    outcomes = []
+    for url in (postgres.url, f"sqlite:///{tmp_path}/new/study.db"):
+        with kit.make_study(tmp_path, name="same", url=url) as study:
+            kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+            trials = study.trials()
+        check_kept(url, "same", trials)
+        outcomes.append(kit.outcome(trials))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_runs_at_once_share_postgresql(postgres, tmp_path):
+    processes = [kit.start(tmp_path, url=postgres.url) for _ in range(3)]
+    assert [process.wait(120) for process in processes] == [0, 0, 0]
+    trials = read_trials(find_record(postgres.url, "toy"), [o.name for o in kit.OBJECTIVES])
+    trained = [t.config.key for t in trials if t.state in {"complete", "stopped"}]
+    assert len(trained) == len(set(trained)) == 12
+    assert not any(t.state in {"running", "waiting", "failed"} for t in trials)
+    check_kept(postgres.url, "toy", trials)
+
+
+def test_a_server_that_starts_again_during_a_trial(postgres, tmp_path):
+    class Restarting(kit.Curves):
+        def __call__(self, configs, budget):
+            if budget.folder.endswith("trials/1"):
+                postgres.stop()
+                postgres.start()
+            return super().__call__(configs, budget)
+
+    with kit.make_study(tmp_path, n_trials=3, name="again", url=postgres.url) as study:
+        kit.ENGINES["inline"]().run(study, Restarting, kit.make_halving())
+        assert [t.error for t in study.trials()] == [None] * 3
+
+
+def test_a_storage_that_is_lost_during_a_trial(tmp_path):
+    class Losing(kit.Curves):
+        def __call__(self, configs, budget):
+            if budget.folder.endswith("trials/1"):
+                (tmp_path / "study.db").unlink()
+            return super().__call__(configs, budget)
+
+    with (
+        pytest.raises(StudyError, match="storage: the record of the study is out of reach"),
+        kit.make_study(tmp_path) as study,
+    ):
+        kit.ENGINES["inline"]().run(study, Losing, kit.make_halving())
+
+
+def test_a_study_that_is_deleted_during_a_trial(tmp_path):
+    class Deleting(kit.Curves):
+        def __call__(self, configs, budget):
+            if budget.folder.endswith("trials/1"):
+                optuna.delete_study(study_name="toy", storage=f"sqlite:///{tmp_path}/study.db")
+            return super().__call__(configs, budget)
+
+    with (
+        pytest.raises(StudyError, match="storage: the record of the study is out of reach"),
+        kit.make_study(tmp_path) as study,
+    ):
+        kit.ENGINES["inline"]().run(study, Deleting, kit.make_halving())
+
+
+def test_the_dashboard_shows_the_study(tmp_path):
+    pytest.importorskip("optuna_dashboard")
+    with kit.make_study(tmp_path, n_trials=4) as study:
+        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+    port = free_port()
+    command = [Path(sys.executable).parent / "optuna-dashboard", f"sqlite:///{tmp_path}/study.db"]
+    dashboard = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        shown = answer(f"http://127.0.0.1:{port}/api/studies")["study_summaries"]
+        assert [study["study_name"] for study in shown] == ["toy"]
+        detail = answer(f"http://127.0.0.1:{port}/api/studies/{shown[0]['study_id']}")
+        assert detail["objective_names"] == [o.name for o in kit.OBJECTIVES]
+        assert sum(trial["state"] == "Complete" for trial in detail["trials"]) >= 1
+    finally:
+        dashboard.terminate()
+        dashboard.wait(20)
+
+
+def answer(url, seconds=40):
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url) as response:
+                return json.load(response)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
