@@ -17,7 +17,7 @@ from autopeft.core.errors import AutoPeftError, StudyError
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
-"""Every wrong use of the command line; typer names the class differently from version to version"""
+"""Every wrong use of the command line; where typer keeps the class depends on its version."""
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name or path of a study file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON; bytes and seconds.")]
@@ -215,7 +215,7 @@ def main() -> None:
         _end(error.format_message(), 2)
     except AutoPeftError as error:
         _end(str(error), 2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except OSError as error:
         _end(str(error), 1)
