@@ -219,14 +219,19 @@ class BayesSampler(BaseSampler):
         history = read_history(trials, self.space, self.objectives)
         rng = np.random.default_rng([self.seed, trial.number])
         try:
-            config = self.choose(history, rng, trial.number)
+            point = self._point(self.choose(history, rng, trial.number))
         except Exception as error:  # whatever a model stumbles over, the study goes on
-            config = self._anything(history, rng)
+            point = self._point(self._anything(history, rng))
             reason = f"{type(error).__name__}: {error}"[:500]
             warnings.warn(f"trial {trial.number} is random, for {reason}", stacklevel=2)
             study._storage.set_trial_user_attr(trial._trial_id, "fallback", reason)
-        point = self.space.assign(config) or {}
         return {name: point[name] for name in search_space if name in point}
+
+    def _point(self, config: PeftConfig) -> dict[str, Any]:
+        point = self.space.assign(config)
+        if point is None:
+            raise RuntimeError("the space does not contain the chosen configuration")
+        return point
 
     def sample_independent(
         self,
@@ -313,7 +318,7 @@ class BayesSampler(BaseSampler):
 
         Where nothing observed is better than a reference, a little beyond all that is observed.
         """
-        low, high = losses.min(axis=0), losses.max(axis=0)
+        low, high = np.nanmin(losses, axis=0), np.nanmax(losses, axis=0)
         order = [*self._known.learned, *self._known.exact]
         wanted = np.array([self.objectives[i].loss(self.objectives[i].reference) for i in order])
         return np.where(wanted > low, wanted, high + 0.1 * np.where(high > low, high - low, 1.0))

@@ -46,9 +46,10 @@ class BoundSpace:
             self.partition(pattern)
         if isinstance(space.layers.tuned, tuple):
             for name in space.layers.tuned:
-                known_group(str(name), self.names, "layers.tuned")
+                known_group(name, self.names, "layers.tuned")
+        heres = [here for p in self.patterns for here in group_layers(self.partition(p))]
         for i, entry in enumerate(space.place):
-            check_where(entry, self.names, shape, f"place[{i}]")
+            check_where(entry, heres, self.walk(lambda d: None), f"place[{i}]")
         if self.has_fill and cost is not None and not shape.parameters:
             raise SpaceError("sizes of fill need a backbone with its parameters", "budget")
         if space.is_configuration:

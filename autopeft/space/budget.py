@@ -18,12 +18,12 @@ Cost = Callable[[str, Mapping[str, Any], LayerShape], int]
 def fill(
     raws: Sequence[Raw], tuned: Sequence[int], budget: Mapping[str, Any], shape: Shape, cost: Cost
 ) -> list[Raw]:
-    """Gives every size of `fill` its number; the whole stays within the budget.
+    """Gives every size of `fill` its number; what is filled stays within the budget.
 
     A layer's share follows the allocation of Chen et al. (2023), section 3: the same for every
     tuned layer, or growing or falling linearly with its rank. Placements of a given size are paid
-    first; those to be filled share the rest of the layer equally. A size that comes out as 0 is
-    absent.
+    first, even beyond the share; those to be filled share the rest of the layer equally. A size
+    that comes out as 0 is absent.
 
     Args:
         raws: all placements; those without `fill` are returned as they are.

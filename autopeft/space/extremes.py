@@ -67,7 +67,7 @@ def _track_extremes(space: BoundSpace, track: Track, cost: Cost) -> Iterator[Ext
         yield whole
 
 
-def _group(  # noqa: PLR0913
+def _group(
     space: BoundSpace,
     track: Track,
     world: World,

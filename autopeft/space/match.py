@@ -219,8 +219,9 @@ class _Matcher:
         for one in self.stands(where, f"{path}.where", here, True, bound):
             for two in self.absent(entry, path, here, one):
                 yield left, two
-            if self.space.cost is not None:  # it may stand there and find nothing to train
-                yield left, one
+            if self.space.cost is not None:
+                for two in self.idle(entry, path, here, one):
+                    yield left, two
 
     def options(
         self,
@@ -243,6 +244,14 @@ class _Matcher:
                 yield from self.value(node, (), f"{path}.{key}", here, bound)
             elif key == METHODS[entry["method"]].size:
                 yield from self.value(node, 0, f"{path}.{key}", here, bound)
+
+    def idle(self, entry: Tree, path: str, here: Here, bound: Bindings) -> Iterator[Bindings]:
+        """A placement that stands there and gets nothing, from the backbone or from a budget.
+
+        What gets nothing with some sites gets nothing with all of them.
+        """
+        lists = [(key, node) for key, node in option_nodes(entry) if can_be_empty(node)]
+        yield from self.options(lists, {key: _all(node) for key, node in lists}, path, here, bound)
 
     def stands(
         self, node: Any, path: str, here: Here, want: bool, bound: Bindings
@@ -305,6 +314,13 @@ def _values(node: Any) -> tuple[Any, ...]:
     if isinstance(node, Choice):
         return tuple(dict.fromkeys(value for item in node.items for value in _values(item)))
     return node.grid or () if isinstance(node, Range) else (node,)
+
+
+def _all(node: Any) -> tuple[Any, ...]:
+    """The longest list that an option can come out as."""
+    if isinstance(node, Choice):
+        return max((_all(item) for item in node.items), key=len)
+    return node.items or () if isinstance(node, Subset) else node
 
 
 def _occupied_first(groups: Groups, found: Mapping[int, Found]) -> Groups:

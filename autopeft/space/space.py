@@ -14,6 +14,7 @@ from autopeft.space.domain import Tree, dump, is_open
 from autopeft.space.layers import ALLOCATIONS
 from autopeft.space.parse import (
     name_check,
+    once,
     parse_groups,
     parse_node,
     parse_pattern,
@@ -52,6 +53,8 @@ class Layers:
         self.groups = parse_groups(groups, "layers.groups")
         self.pattern = parse_pattern(pattern, "layers.pattern")
         self.tuned = parse_tuned(tuned, "layers.tuned")
+        if self.pattern != "uniform" and not isinstance(self.groups, int):
+            raise SpaceError("a pattern needs a number of groups", "layers.pattern")
 
     @classmethod
     def of(cls, raw: Any) -> Layers:
@@ -63,8 +66,6 @@ class Layers:
         if isinstance(raw, Layers):
             return raw
         _known_keys(raw, ("groups", "pattern", "tuned"), "layers")
-        if "pattern" in raw and not isinstance(raw.get("groups"), int):
-            raise SpaceError("a pattern needs a number of groups", "layers.pattern")
         return cls(**raw)
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,13 +110,18 @@ class SearchSpace:
         parsed = {
             "layers": Layers.of(self.layers),
             "place": _parse_place(self.place),
-            "train": parse_settings(self.train, "train", TrainSettings),
-            "backbone": parse_settings(self.backbone, "backbone", BackboneSettings),
+            "train": once(parse_settings(self.train, "train", TrainSettings), "train"),
+            "backbone": once(
+                parse_settings(self.backbone, "backbone", BackboneSettings), "backbone"
+            ),
             "limits": _parse_limits(self.limits),
             "budget": _parse_budget(self.budget),
         }
         for key, value in parsed.items():
             object.__setattr__(self, key, value)
+        for key in ("name", "description", "reference"):
+            if not isinstance(getattr(self, key), str):
+                raise SpaceError(f"must be text, got {getattr(self, key)!r}", key)
 
     @classmethod
     def load(cls, reference: Reference) -> SearchSpace:
@@ -196,7 +202,7 @@ def _parse_budget(raw: Any) -> Tree:
     entries: list[tuple[str, Any]] = []
     for key, value in raw.items():
         check = _amount if key == "trainable_params" else name_check("allocation", ALLOCATIONS)
-        entries.append((key, parse_node(value, f"budget.{key}", check)))
+        entries.append((key, once(parse_node(value, f"budget.{key}", check), f"budget.{key}")))
     return Tree(tuple(entries))
 
 

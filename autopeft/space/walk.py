@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from autopeft.core.errors import SpaceError
 from autopeft.core.shape import Shape
 from autopeft.space.dimension import Dimension
 from autopeft.space.domain import Choice, Range, Scope, Subset, Tree
@@ -124,10 +125,10 @@ class Walk:
 
     def options(self, entry: Tree, path: str, here: Here) -> dict[str, Any] | None:
         """All options of a placement with defaults filled in; None where it is absent."""
-        size = METHODS[entry["method"]].size
-        options: dict[str, Any] = {}
+        spec = METHODS[entry["method"]]
+        size, options = spec.size, dict[str, Any]()
         for key, node in option_nodes(entry):
-            options[key] = self.value(node, f"{path}.{key}", here)
+            options[key] = spec.options[key].canonical(self.value(node, f"{path}.{key}", here))
             if (key == size and options[key] == 0) or options[key] == ():
                 return None
         return options
@@ -177,19 +178,21 @@ def covers(node: Any, here: Here, names: tuple[str, ...], shape: Shape, path: st
     return here.layer in select_all(node, shape, path)
 
 
-def check_where(node: Any, names: tuple[str, ...], shape: Shape, path: str) -> None:
+def check_where(node: Any, heres: Sequence[Here], walk: Walk, path: str) -> None:
     """Checks every plain `where` of an entry of `place` against a backbone.
 
     Raises:
-        SpaceError: it names no group and no layer.
+        SpaceError: it names no group and no layer, or none that stands in a group.
     """
     if isinstance(node, Choice):
         for item in node.items:
-            for part in item if isinstance(item, tuple) else (item,):
-                check_where(part, names, shape, path)
-    elif isinstance(node, Tree):
-        for plain in plain_wheres(node.get("where", "all")):
-            covers(plain, Here(names[0] if names else ""), names, shape, f"{path}.where")
+            for part in item:
+                check_where(part, heres, walk, path)
+        return
+    for plain in plain_wheres(node.get("where", "all")):
+        at = f"{path}.where"
+        if not any(covers(plain, here, walk.names, walk.shape, at) for here in heres):
+            raise SpaceError(f"covers no layer of any group, got {list(plain)}", at)
 
 
 def plain_wheres(node: Any) -> Iterator[Any]:

@@ -49,6 +49,22 @@ CASES = [
     (document(backbone={"quantization": "nf3"}), "backbone.quantization: input should be", ""),
     (document(limits={"trainable_params": "lots"}), "limits.trainable_params", ""),
     (document(place={"method": "lora"}), "place: expected a list of placements", ""),
+    (
+        document(train={"batch_size": {"choice": [8, 16], "per": "group"}}),
+        "train.batch_size: is decided once for the space",
+        "",
+    ),
+    (
+        document(place=[{**LORA, "where": {"first": {"int": [1, 2], "per": "layer"}}}]),
+        "place[0].where.first: is decided once for the space",
+        "",
+    ),
+    (
+        document(layers={"groups": "each", "pattern": "spindle"}),
+        "layers.pattern: a pattern needs a number of groups",
+        "",
+    ),
+    (document(description=["x"]), "description: must be text", ""),
 ]
 
 
@@ -74,6 +90,14 @@ BOUND = [
         "place[0].where: unknown group 'g3'; known: g1, g2",
     ),
     (document(place=[{**LORA, "where": "decoder"}]), "no separate decoder"),
+    (
+        document(layers={"groups": {"low": "0-1"}}, place=[{**LORA, "where": 3}]),
+        "place[0].where: covers no layer of any group",
+    ),
+    (
+        document(place=[{**LORA, "where": {"choice": [{"choice": ["0-1", "7"]}, "all"]}}]),
+        "place[0].where: layer 7 of '7' is not among the 6 layers",
+    ),
     (document(place=[{**LORA, "r": "fill"}]), "budget.trainable_params"),
     (document(budget={"trainable_params": "1%"}), "no size is fill"),
 ]

@@ -279,3 +279,33 @@ def test_equal_architectures_are_equal_values():
     assert config(lora, lora) != config(lora)
     assert config(lora).key == config({**lora, "targets": ["v", "q"]}).key
     assert config({**lora, "r": 4}).key != config(lora).key
+
+
+def test_numbers_name_groups_where_groups_are_called_so():
+    each = SearchSpace(layers=Layers("each", tuned=[0, 2]), place=[Lora()]).on(4)
+    assert each.resolve({}).layers == (0, 2)
+    named = SearchSpace(layers=Layers({1: "0-1", 2: "2-3"}), place=[Lora(where=[1])]).on(4)
+    assert named.resolve({}).layers == (0, 1)
+
+
+def test_large_domains_count_quickly():
+    bound = SearchSpace(
+        layers=Layers(4, pattern=choice("uniform", "spindle")),
+        place=[
+            {"method": "lora", "r": {"int": [0, 64]}},
+            {"method": "adapter", "size": {"int": [0, 128]}},
+        ],
+        train={"batch_size": {"int": [1, 500]}, "warmup_ratio": {"float": [0, 0.9], "step": 0.001}},
+    ).on(12)
+    blocks = [(65 * 129) ** n for n in (4, 4)]
+    assert len({group for p in bound.patterns for group in bound.partition(p)}) > 4
+    joined = 65 * 129  # uniform 3 3 3 3 and spindle 2 4 4 2 share the boundary in the middle only
+    words = sum(blocks) - joined**2
+    assert bound.configurations == (words - 1) * 500 * 901
+
+
+def test_a_group_may_be_called_like_a_layer():
+    bound = SearchSpace(
+        layers=Layers({"layer0": "0-1", "b": "2-3"}), place=[Lora(r=choice(0, 4))]
+    ).on(4)
+    assert bound.configurations == 3
