@@ -60,7 +60,7 @@ class Descent:
         self._random = _RandomState(budget.seed)
 
     def until(self, epochs: float) -> dict[str, float]:
-        """Trains up to `epochs` in all; the means of the part done now and its seconds.
+        """Trains up to `epochs` in all, at least one step; the means of that and its seconds.
 
         Raises:
             RuntimeError: the loss is no longer finite.
@@ -69,7 +69,7 @@ class Descent:
         losses: list[Tensor] = []
         self._model.train()
         with self._random.own():
-            while self.step < self._steps(epochs):
+            while not losses or self.step < self._steps(epochs):
                 batch = self._split.batch(next(self._batches), self._device)
                 losses.append(self._descend(batch))
                 if self.step % _CHECK_EVERY == 0:
@@ -106,7 +106,7 @@ class Descent:
         warmup = math.ceil(self._settings.warmup_ratio * self._total)
         if self.step < warmup:
             return (self.step + 1) / (warmup + 1)
-        done = (self.step - warmup) / max(1, self._total - warmup)
+        done = min(1.0, (self.step - warmup) / max(1, self._total - warmup))
         if self._settings.lr_scheduler_type == "linear":
             return 1 - done
         if self._settings.lr_scheduler_type == "cosine":
