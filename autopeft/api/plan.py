@@ -10,11 +10,11 @@ import numpy as np
 from autopeft.api.run import configuration, on_backbone, positions
 from autopeft.core.catalog import Reference
 from autopeft.core.config import PeftConfig
-from autopeft.core.errors import StudyError
+from autopeft.core.errors import SpaceError, StudyError
 from autopeft.method.count import count, size_of
 from autopeft.space.bound import BoundSpace
 from autopeft.space.extremes import extremes
-from autopeft.space.settings import BackboneSettings
+from autopeft.space.settings import BackboneSettings, TrainSettings
 from autopeft.space.space import SearchSpace
 from autopeft.train.backbone import Backbone, meta_backbone
 from autopeft.train.flops import count_flops
@@ -27,14 +27,14 @@ N_SAMPLES = 24
 
 @dataclass(frozen=True)
 class Batch:
-    """What one training step sees: sequences, and tokens of each."""
+    """What one training step sees: sequences (None as the configuration says), and their tokens."""
 
-    size: int = 32
-    sequence_length: int = 128
+    size: int | None
+    sequence_length: int
 
     def __post_init__(self) -> None:
         for name, value in (("batch_size", self.size), ("sequence_length", self.sequence_length)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise StudyError(f"must be a positive integer, got {value}", name)
 
 
@@ -42,7 +42,7 @@ def plan(
     file: Reference,
     model: str,
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     sequence_length: int = 128,
     device: str = "cuda",
     task: str | None = None,
@@ -52,7 +52,7 @@ def plan(
     Args:
         file: a configuration or a space: name of the catalog, path or mapping.
         model: hub id, `package:NAME/FOLDER` or folder; `config.json` is enough.
-        batch_size: sequences of one training step.
+        batch_size: sequences of one training step; None means what the configuration says.
         sequence_length: tokens of a sequence.
         device: `cuda` or `cpu`, for which memory is predicted.
         task: such as `text-classification`; None means what the checkpoint was made for.
@@ -76,14 +76,15 @@ def plan(
 
 def _costs(config: PeftConfig, backbone: Backbone, batch: Batch, device: str) -> dict[str, Any]:
     counts = count(config, backbone.shape)
+    batch_size = batch.size or TrainSettings(**dict(config.train)).batch_size
     memory = predict_memory(
         backbone,
         config,
-        batch_size=batch.size,
+        batch_size=batch_size,
         sequence_length=batch.sequence_length,
         device=device,
     )
-    flops = count_flops(backbone, config, batch.size, batch.sequence_length)
+    flops = count_flops(backbone, config, batch_size, batch.sequence_length)
     head = head_params(backbone)
     return {
         "trainable_params": counts.trainable,
@@ -92,14 +93,19 @@ def _costs(config: PeftConfig, backbone: Backbone, batch: Batch, device: str) ->
         "changed_params": counts.changed,
         "backbone_params": backbone.shape.parameters,
         "by_method": dict(counts.by_method),
-        "batch_size": batch.size,
+        "batch_size": batch_size,
         "sequence_length": batch.sequence_length,
-        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "dtype": _dtype(config, backbone),
         "peak_memory": memory.peak,
         "peak_memory_parts": dict(memory.parts),
         "flops": {"forward": flops.forward, "training_step": flops.training_step},
         "config": config.to_dict(),
     }
+
+
+def _dtype(config: PeftConfig, backbone: Backbone) -> str:
+    wanted = BackboneSettings(**dict(config.backbone)).dtype
+    return str(backbone.dtype).removeprefix("torch.") if wanted == "auto" else wanted
 
 
 def _extent(space: BoundSpace, backbone: Backbone, batch: Batch, device: str) -> dict[str, Any]:
@@ -110,7 +116,7 @@ def _extent(space: BoundSpace, backbone: Backbone, batch: Batch, device: str) ->
     ends = extremes(space, size_of)
     rng = np.random.default_rng(0)
     samples = [space.sample(rng) for _ in range(N_SAMPLES)]
-    known = known_quantities(Setting(backbone, batch.sequence_length, device))
+    known = known_quantities(Setting(backbone, batch.sequence_length, device, batch.size))
     ranges = {}
     for name, quantity in known.items():
         values = [quantity.value(config) for config in (*ends, *(samples if quantity.slow else ()))]
@@ -120,7 +126,15 @@ def _extent(space: BoundSpace, backbone: Backbone, batch: Batch, device: str) ->
         "dimensions": len(space.dimensions),
         "continuous": space.continuous,
         "assignments": space.assignments,
-        "configurations": space.configurations,
+        "configurations": _configurations(space),
         "ranges": ranges,
         "sequence_length": batch.sequence_length,
     }
+
+
+def _configurations(space: BoundSpace) -> int | None:
+    """How many distinct configurations the space makes; None where they are too many to tell."""
+    try:
+        return space.configurations
+    except SpaceError:
+        return None

@@ -76,12 +76,13 @@ class Prepared:
 
     def _identity(self) -> dict[str, Any]:
         """What a continued study must agree with, as JSON keeps it."""
+        space = self.space.space.to_dict()
         return {
-            "space": self.space.space.to_dict(),
+            "space": {k: v for k, v in space.items() if k not in ("description", "reference")},
             "model": self.spec.model,
             "task": self.task.model_dump(),
-            "objectives": [o.name for o in self.objectives],
-            "epochs": list(self.rungs),
+            "objectives": [f"{o.goal} {o.name}" for o in self.objectives],
+            "fidelity.epochs": list(self.rungs),
         }
 
     def _terms(self) -> Terms:
@@ -202,6 +203,10 @@ def _objectives(spec: StudySpec) -> tuple[Objective, ...]:
         for objective in objectives:
             if not objective.known and objective.name not in METRICS:
                 raise StudyError(unknown("metric", objective.name, METRICS))
+    names = [objective.name for objective in objectives]
+    if spec.task.get("metric", names[0]) not in names:
+        reason = f"{spec.task['metric']!r} is none of the objectives {', '.join(names)}"
+        raise StudyError(reason, "task.metric")
     return objectives
 
 

@@ -91,7 +91,7 @@ def run(
 def plan(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A configuration or a space.")],
     model: Annotated[str, typer.Option("--model", help="Hub id, folder or package.")],
-    batch_size: Annotated[int, typer.Option(help="Sequences of one step.")] = 32,
+    batch_size: Annotated[int | None, typer.Option(help="Sequences of one step.")] = None,
     sequence_length: Annotated[int, typer.Option(help="Tokens of a sequence.")] = 128,
     device: Annotated[
         str, typer.Option(help="cuda or cpu: for which memory is predicted.")

@@ -31,6 +31,8 @@ def count_flops(
 ) -> Flops:
     """The operations of one batch of `batch_size` sequences of `sequence_length` tokens.
 
+    Those that gradient checkpointing repeats are not among them.
+
     Args:
         backbone: on the meta device.
         config: what is attached and trained.

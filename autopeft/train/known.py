@@ -20,13 +20,15 @@ class Setting:
 
     Attributes:
         backbone: on the meta device, in the precision of the training.
-        sequence_length: tokens of the longest example.
+        sequence_length: tokens after which an example is cut, a bound of the longest.
         device: `cpu` or `cuda`.
+        batch_size: sequences of a step; None leaves it to each configuration.
     """
 
     backbone: Backbone
     sequence_length: int
     device: str
+    batch_size: int | None = None
 
 
 def head_params(backbone: Backbone) -> int:
@@ -56,7 +58,8 @@ def known_quantities(setting: Setting) -> Mapping[str, Known]:
         ).peak
 
     def peak(config: PeftConfig) -> int:
-        return memory(replace(config, train=()), TrainSettings(**dict(config.train)).batch_size)
+        own = TrainSettings(**dict(config.train)).batch_size
+        return memory(replace(config, train=()), setting.batch_size or own)
 
     return {
         "trainable_params": Known(trainable),
