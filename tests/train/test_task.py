@@ -50,7 +50,7 @@ def test_a_task_knows_its_defaults() -> None:
         ({"max_length": "64"}, "task.max_length: .*valid integer, got '64'"),
         ({"max_train_samples": 0}, "task.max_train_samples: .*greater than or equal to 2, got 0"),
         ({"validation_fraction": 0.5}, "task.validation_fraction: .*less than 0.5, got 0.5"),
-        ({"type": "regression"}, "task.type: unknown type 'regression'; known: text-classification"),
+        ({"type": "regression"}, "task.type: unknown type 'regression'; known: text-class"),
         ({"data": None}, "task.data: .*valid string, got None"),
     ],
 )
