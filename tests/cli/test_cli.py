@@ -183,6 +183,7 @@ def test_an_interrupt_is_no_failure(tmp_path):
     deadline = time.monotonic() + 120
     while not _runs(path) and time.monotonic() < deadline:
         time.sleep(0.1)
+    time.sleep(1)  # the training has begun
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -195,6 +196,6 @@ def test_an_interrupt_is_no_failure(tmp_path):
 
 def _runs(path):
     try:
-        return any(trial.state == "running" for trial in open_study(path).trials)
+        return any(t.state == "running" and t.known for t in open_study(path).trials)
     except StudyError:
         return False
