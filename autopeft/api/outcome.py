@@ -8,15 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.engine import make_url
-
 from autopeft.core.catalog import Reference
 from autopeft.core.errors import ExportError, StudyError, inside
 from autopeft.objective.objective import Objective, load_objectives
 from autopeft.report.front import Front, pick
 from autopeft.report.page import hypervolumes, write_report
 from autopeft.report.plot import plot
-from autopeft.study.record import find_record, read_trials
+from autopeft.study.record import find_record, read_trials, without_password
 from autopeft.study.spec import StudySpec, load_spec
 from autopeft.study.trial import TrialRecord
 
@@ -69,7 +67,7 @@ class Outcome:
             "search space": spec.space if isinstance(spec.space, str) else "inline",
             "sampler": spec.search.sampler,
             "seed": spec.search.seed,
-            "storage": make_url(spec.storage_url).render_as_string(hide_password=True),
+            "storage": without_password(spec.storage_url),
         }
         return write_report(spec.name, facts, self.trials, self.objectives, folder)
 

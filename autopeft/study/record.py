@@ -12,6 +12,7 @@ import optuna
 import sqlalchemy.exc
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, unknown
@@ -41,7 +42,15 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
         ValueError,
     ) as error:
         reason = str(error).strip().splitlines()[0]
-        raise StudyError(f"cannot open {url!r}: {reason}", "storage") from error
+        raise StudyError(f"cannot open {without_password(url)!r}: {reason}", "storage") from error
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        return url
 
 
 def _made(url: str) -> optuna.storages.BaseStorage:
@@ -110,7 +119,7 @@ def open_record(
             there, here = _short(known.get(key)), _short(value)
             what = f"{there} there, {here} here" if there != here else "they differ in content"
             raise StudyError(
-                f"{url} holds study {name!r} with another {key}: {what}; "
+                f"{without_password(url)} holds study {name!r} with another {key}: {what}; "
                 "choose another name or storage",
                 key,
             )

@@ -98,3 +98,9 @@ def test_what_is_not_there(tmp_path):
         find_record(f"sqlite:///{tmp_path}/study.db", "toi")
     with pytest.raises(StudyError, match="cannot open"):
         find_record("postgresql+psycopg2://nobody@127.0.0.1:1/none", "toy")
+
+
+def test_passwords_are_not_shown():
+    with pytest.raises(StudyError) as caught:
+        find_record("postgresql+psycopg2://nobody:geheim@127.0.0.1:1/none", "toy")
+    assert "geheim" not in str(caught.value)
