@@ -203,6 +203,8 @@ def _objectives(spec: StudySpec) -> tuple[Objective, ...]:
         for objective in objectives:
             if not objective.known and objective.name not in METRICS:
                 raise StudyError(unknown("metric", objective.name, METRICS))
+            if not objective.known and objective.goal != METRICS[objective.name].goal:
+                raise StudyError(f"{objective.name} is not to {objective.goal}")
     names = [objective.name for objective in objectives]
     if spec.task.get("metric", names[0]) not in names:
         reason = f"{spec.task['metric']!r} is none of the objectives {', '.join(names)}"

@@ -47,11 +47,6 @@ class Objective:
             value = math.log10(1.0 + value) if value >= 0 else math.nan
         return -value if self.goal == "maximize" else value
 
-    def unloss(self, loss: float) -> float:
-        """The inverse of `loss`: the value in the user's unit and direction."""
-        value = -loss if self.goal == "maximize" else loss
-        return 10.0**value - 1.0 if self.scale == "log" else value
-
 
 def load_objectives(
     reference: catalog.Reference | Sequence[Mapping[str, Any]],

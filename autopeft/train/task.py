@@ -96,11 +96,6 @@ class Task(BaseModel):
         """
         return validated(cls, mapping, "task")
 
-    @property
-    def goal(self) -> Metric:
-        """What the task is judged by."""
-        return METRICS[self.metric]
-
     def load(self) -> Data:
         """The examples.
 

@@ -4,8 +4,6 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from autopeft.core import catalog
 from autopeft.core.errors import StudyError
@@ -19,14 +17,6 @@ PARAMS = {
     "scale": "log",
     "reference": 1e8,
 }
-
-
-@pytest.mark.parametrize("goal", ["minimize", "maximize"])
-@pytest.mark.parametrize("scale", ["linear", "log"])
-@given(value=st.floats(0, 1e12))
-def test_unloss_inverts_loss(goal: str, scale: str, value: float) -> None:
-    objective = Objective("x", goal, scale=scale)
-    assert objective.unloss(objective.loss(value)) == pytest.approx(value, rel=1e-9, abs=1e-9)
 
 
 def test_a_better_value_has_a_smaller_loss() -> None:

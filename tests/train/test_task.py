@@ -33,7 +33,7 @@ def test_a_class_that_never_occurs_is_no_reason_to_warn() -> None:
 
 def test_a_task_knows_its_defaults() -> None:
     task = Task.from_mapping({"data": "nyu-mll/glue:sst2"})
-    assert task.goal is METRICS["accuracy"]
+    assert task.metric == "accuracy"
     assert (task.type, task.max_length, task.validation_fraction) == (
         "text-classification",
         128,
