@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
@@ -64,7 +66,7 @@ class RayEngine(Engine):
         started = self._connect()
         try:
             driver = _Driver(study, stopper, watch)
-            with redirect_stdout(sys.stderr):  # Ray writes there of workers that die
+            with redirect_stdout(sys.stderr), _interrupts(driver):  # Ray writes of dead workers
                 self._tuner(driver, make).fit()
             if driver.error is not None:
                 raise driver.error
@@ -150,10 +152,12 @@ class _Driver:
     def __init__(self, study: Study, stopper: Stopper, watch: Watch) -> None:
         self.study, self.stopper, self.watch = study, stopper, watch
         self.tickets: dict[str, Ticket] = {}
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def propose(self, identity: str) -> dict[str, str] | None:
         """The next trial as what the worker gets; None where there is none."""
+        if self.error is not None:
+            return None
         with self._kept():
             ticket = self.study.ask()
             if ticket is None:
@@ -166,7 +170,7 @@ class _Driver:
     def judge(self, identity: str, result: Mapping[str, Any]) -> bool:
         """Records what a worker reports; whether its trial is to be stopped."""
         ticket = self.tickets.get(identity)
-        if ticket is None:
+        if ticket is None or self.error is not None:
             return True
         if "report" not in result:
             return False
@@ -212,6 +216,27 @@ class _Driver:
 
     def __deepcopy__(self, memo: Any) -> _Driver:
         return self
+
+
+@contextmanager
+def _interrupts(driver: _Driver) -> Iterator[None]:
+    """Lets the first Ctrl-C end the run between two events, not in the middle of Ray.
+
+    A second one is what it always is. Only the main thread can listen.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        driver.error = driver.error or KeyboardInterrupt()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Proposals(Searcher):
