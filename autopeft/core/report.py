@@ -1,4 +1,4 @@
-"""One line of a trial's learning curve."""
+"""What an evaluator tells of the configurations that it trains."""
 
 from __future__ import annotations
 
@@ -8,16 +8,29 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Report:
-    """What is known of a configuration after some training.
+    """One line of a learning curve: what is known of a configuration after some training.
 
     Attributes:
         step: optimizer steps taken.
         fidelity: epochs trained, the unit of rungs.
         metrics: by name, such as `accuracy`, `validation_loss`, `train_loss`; times in seconds.
-        member: index of the configuration within the list that is trained together.
+        member: which of the configurations that are trained together; in a study, its trial number.
     """
 
     step: int
     fidelity: float
     metrics: Mapping[str, float]
     member: int = 0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The end of the training of one configuration that cannot go on.
+
+    Attributes:
+        member: as in `Report`.
+        error: kind and text.
+    """
+
+    member: int
+    error: str
