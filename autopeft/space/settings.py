@@ -12,10 +12,15 @@ class _Settings(BaseModel):
 
 
 class TrainSettings(_Settings):
-    """How a configuration is trained."""
+    """How a configuration is trained.
+
+    The gradients of `gradient_accumulation_steps` micro-batches of `batch_size` examples make one
+    step of the optimizer.
+    """
 
     learning_rate: float = Field(default=1e-3, gt=0)
     batch_size: int = Field(default=32, ge=1)
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup_ratio: float = Field(default=0.06, ge=0, lt=1)
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
@@ -27,9 +32,12 @@ class BackboneSettings(_Settings):
     """In which form the frozen backbone is held.
 
     `dtype: auto` is the fastest that the device multiplies natively: bfloat16 where it has
-    instructions for it, else float32.
+    instructions for it, else float32. `gradient_checkpointing` computes the inside of each layer
+    again in the backward pass; `activation_offloading` keeps what the backward pass needs in the
+    memory of the host. Both change the cost of a training, not its result.
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["none", "nf4", "int8"] = "none"
     gradient_checkpointing: bool = False
+    activation_offloading: bool = False
