@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from autopeft.core.config import PeftConfig
 from autopeft.method.attach import attach
 from autopeft.train.backbone import Backbone
+from autopeft.train.dry import batch_of, loss_of, outputs_of, padded_model
 from autopeft.train.kernels import Kernels
-from autopeft.train.memory import batch_of, loss_of, padded_model
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def count_flops(
         with padded_model(backbone.model) as model, Kernels("cuda", padded=True):
             batch = batch_of(model, batch_size, sequence_length)
             with FlopCounterMode(display=False) as forward:
-                loss = loss_of(model, batch, 0.0)
+                loss = loss_of(outputs_of(model, batch), batch)
             with FlopCounterMode(display=False) as backward:
                 loss.backward()
     finally:

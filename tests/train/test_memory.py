@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def both(auto: Any, config: Any) -> tuple[Backbone, Backbone]:
     return made[0], made[1]
 
 
-def measured_generation(backbone: Backbone, config: PeftConfig) -> int:
+def measured_generation(backbone: Backbone, config: PeftConfig, n_batches: int = 1) -> int:
     """The peak of a step of a language model, on ids, a mask with one gap, and labels."""
     model = backbone.model
     ids = torch.ones(SIZE["batch_size"], SIZE["sequence_length"], dtype=torch.long)
@@ -134,8 +135,10 @@ def measured_generation(backbone: Backbone, config: PeftConfig) -> int:
         model.train()
 
         def step() -> None:
-            outputs = model(**batch)
-            outputs.loss.backward()
+            for _ in range(n_batches):
+                outputs = None
+                outputs = model(**batch)
+                outputs.loss.backward()
             nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -154,6 +157,20 @@ def test_equals_the_allocator_for_generation(name: str, method: str) -> None:
     config = mix(method, range(len(meta.shape.layers)))
     predicted = predict_memory(meta, config, **SIZE, device="cpu")
     assert predicted.peak == pytest.approx(measured_generation(real, config), rel=1e-2)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_equals_the_allocator_with_accumulation(name: str) -> None:
+    """What is trained is big beside a micro-batch, so that its gradients matter."""
+    meta, real = both(*GENERATORS[name])
+    options = {**ADAPTERS[0][1], "size": 512}
+    config = PeftConfig.of([Placement.of("adapter", range(len(meta.shape.layers)), options)])
+    usual = predict_memory(meta, config, **SIZE, device="cpu").peak
+    assert usual == pytest.approx(measured_generation(real, config), rel=1e-2)
+    config = replace(config, train=(("gradient_accumulation_steps", 3),))
+    accumulated = predict_memory(meta, config, **SIZE, device="cpu").peak
+    assert accumulated == pytest.approx(measured_generation(real, config, 3), rel=1e-2)
+    assert accumulated > 1.05 * usual
 
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
@@ -189,6 +206,23 @@ def test_checkpointing_lowers_the_peak(minilm: Backbone, device: str) -> None:
     usual = predict_memory(minilm, mix("lora"), **size).peak
     checkpointed = predict_memory(minilm, mix("lora", gradient_checkpointing=True), **size).peak
     assert checkpointed < usual / 2
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("name", ["lora", "all"])
+def test_offloading_leaves_one_layer(minilm: Backbone, name: str, checkpointing: bool) -> None:
+    """Activations on the device are those of the layer at work; a CPU is its own host."""
+    size = {"batch_size": 32, "sequence_length": 128}
+    form = {"gradient_checkpointing": checkpointing}
+    usual, moved = mix(name, **form), mix(name, **form, activation_offloading=True)
+    there, kept = (predict_memory(minilm, c, **size, device="cuda").parts for c in (usual, moved))
+    assert kept["activations"] < there["activations"] / (1.2 if checkpointing else 3)
+    moving = {"activations": 0, "gradients": 0}
+    assert {**kept, **moving} == {**there, **moving}
+    on_cpu = [
+        predict_memory(minilm, config, **size, device="cpu").peak for config in (usual, moved)
+    ]
+    assert on_cpu[0] == on_cpu[1]
 
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
@@ -247,6 +281,7 @@ def _picture(backbone: Backbone) -> dict[str, Any]:
 FORMS: tuple[dict[str, Any], ...] = (
     {},
     {"gradient_checkpointing": True},
+    {"activation_offloading": True},
     {"dtype": "bfloat16", "quantization": "nf4"},
 )
 
