@@ -2,7 +2,21 @@
 
 from autopeft.method.attach import Attached, attach
 from autopeft.method.count import Counts, count, size_of
-from autopeft.method.registry import METHODS
+from autopeft.method.member import Member, draw
+from autopeft.method.pack import Pack
+from autopeft.method.registry import METHODS, lowest_layer
 from autopeft.method.sites import shape_of
 
-__all__ = ["METHODS", "Attached", "Counts", "attach", "count", "shape_of", "size_of"]
+__all__ = [
+    "METHODS",
+    "Attached",
+    "Counts",
+    "Member",
+    "Pack",
+    "attach",
+    "count",
+    "draw",
+    "lowest_layer",
+    "shape_of",
+    "size_of",
+]

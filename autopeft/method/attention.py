@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,9 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from autopeft.core.errors import AttachError
+from autopeft.method.hook import Spot
 from autopeft.method.method import Context
+from autopeft.method.rows import Rows
 
 FUSED, PLAIN = "autopeft_fused", "autopeft_plain"
 _CONTEXT = "autopeft_context"
@@ -24,11 +27,60 @@ _CONTEXT = "autopeft_context"
 Attention = Callable[..., tuple[Tensor, Tensor | None]]
 
 
-def check_routes(model: PreTrainedModel) -> None:
-    """Raises AttachError unless attention runs through transformers' `AttentionInterface`."""
+class _Front(NamedTuple):
+    """What stands in front of keys and values.
+
+    Shapes: key and value (batch, key heads, positions, head_dim); visible, of bool, (batch, 1, 1,
+    positions), None where all rows see all positions.
+    """
+
+    key: Tensor
+    value: Tensor
+    visible: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Contexts:
+    """The contexts of each member that one attention sees."""
+
+    members: Mapping[int, Sequence[Context]]
+    rows: Rows
+
+    def front(self, key: Tensor, value: Tensor) -> _Front | None:
+        """What stands in front of `key` and `value`; None where no row sees anything there.
+
+        Rows of a member with fewer positions than another are filled up with invisible zeros.
+        """
+        sole, batch = self.rows.sole, key.shape[0]
+        cut = self.rows.slices(batch) if sole is None else {sole: slice(0, batch)}
+        lengths = {member: self._length(member) for member in cut}
+        longest = max(lengths.values())
+        if not longest:
+            return None
+        keys, values = [], []
+        for member, rows in cut.items():
+            own, n_rows = self.members.get(member, ()), rows.stop - rows.start
+            heads = [_heads(context.key, context.scale, key) for context in own]
+            keys.append(_filled(heads, key, longest).expand(n_rows, -1, -1, -1))
+            heads = [_heads(context.value, context.scale, value) for context in own]
+            values.append(_filled(heads, value, longest).expand(n_rows, -1, -1, -1))
+        visible = None if set(lengths.values()) == {longest} else _visible(lengths, cut, key.device)
+        return _Front(_joined(keys, 0), _joined(values, 0), visible)
+
+    def _length(self, member: int) -> int:
+        return sum(context.key.shape[0] for context in self.members.get(member, ()))
+
+
+def check_routes(model: PreTrainedModel, need: str) -> None:
+    """Raises AttachError unless attention runs through transformers' `AttentionInterface`.
+
+    Args:
+        model: the backbone.
+        need: what wants it, as the end of a sentence.
+    """
     if not model._can_set_attn_implementation():
         reason = "does not run its attention through transformers' AttentionInterface"
-        raise AttachError(f"{type(model).__name__} {reason}, which prefixes need")
+        raise AttachError(f"{type(model).__name__} {reason}, {need}")
 
 
 def route(model: PreTrainedModel, undo: ExitStack) -> None:
@@ -47,10 +99,17 @@ def route(model: PreTrainedModel, undo: ExitStack) -> None:
     model.set_attn_implementation(PLAIN if eager else FUSED)
 
 
-def put(module: nn.Module, context: Context, undo: ExitStack) -> None:
-    """Gives the attention `module` a context, behind those it has, until `undo` closes."""
-    setattr(module, _CONTEXT, (*getattr(module, _CONTEXT, ()), context))
-    undo.callback(module.__dict__.pop, _CONTEXT, None)
+def put(members: Sequence[Iterable[Spot]], rows: Rows, undo: ExitStack) -> None:
+    """Gives attentions the contexts of every member, in their order, until `undo` closes."""
+    found: dict[nn.Module, dict[int, list[Context]]] = {}
+    for member, spots in enumerate(members):
+        for spot in spots:
+            if isinstance(spot.part, Context):
+                module = spot.layer.attentions[spot.part.attention]
+                found.setdefault(module, {}).setdefault(member, []).append(spot.part)
+    for module, contexts in found.items():
+        setattr(module, _CONTEXT, _Contexts(contexts, rows))
+        undo.callback(delattr, module, _CONTEXT)
 
 
 def _with_context(base: Attention) -> Attention:
@@ -72,15 +131,16 @@ def _with_context(base: Attention) -> Attention:
     ) -> tuple[Tensor, Tensor | None]:
         if is_causal is not None:
             options["is_causal"] = is_causal
-        contexts = getattr(module, _CONTEXT, ())
-        if contexts:
+        contexts = getattr(module, _CONTEXT, None)
+        front = None if contexts is None else contexts.front(key, value)
+        if front is not None:
             causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
             options["is_causal"] = False
-            length = sum(context.key.shape[0] for context in contexts)
-            attention_mask = _extend(attention_mask, length, query, key, causal, base)
-            position_bias = None if position_bias is None else F.pad(position_bias, (length, 0))
-            key = torch.cat([*(_heads(c.key, c.scale, key) for c in contexts), key], dim=2)
-            value = torch.cat([*(_heads(c.value, c.scale, value) for c in contexts), value], dim=2)
+            attention_mask = _extend(attention_mask, front, query, key, causal, base)
+            if position_bias is not None:
+                position_bias = F.pad(position_bias, (front.key.shape[2], 0))
+            key = torch.cat([front.key, key], dim=2)
+            value = torch.cat([front.value, value], dim=2)
         if position_bias is not None:
             options["position_bias"] = position_bias
         return base(module, query, key, value, attention_mask, **options)
@@ -89,28 +149,58 @@ def _with_context(base: Attention) -> Attention:
 
 
 def _extend(
-    mask: Tensor | None, length: int, query: Tensor, key: Tensor, causal: bool, base: Attention
+    mask: Tensor | None, front: _Front, query: Tensor, key: Tensor, causal: bool, base: Attention
 ) -> Tensor | None:
-    """The mask with `length` visible columns in front.
+    """The mask with columns for the positions in front.
 
     A causal attention without a mask needs one now: kernels would take the longer keys as later
-    positions.
+    positions. So does one in which not all rows see all positions.
     """
     queries, keys = query.shape[2], key.shape[2]
-    if mask is None and causal and queries > 1:
-        mask = torch.ones(queries, keys, dtype=torch.bool, device=key.device).tril()[None, None]
-        if base is _eager:
-            zeros = torch.zeros(mask.shape, dtype=query.dtype, device=key.device)
-            mask = zeros.masked_fill(~mask, torch.finfo(query.dtype).min)
+    causal = causal and queries > 1
+    if mask is None and (causal or front.visible is not None):
+        mask = torch.ones(queries, keys, dtype=torch.bool, device=key.device)[None, None]
+        mask = mask.tril() if causal else mask
+        mask = _additive(mask, query.dtype) if base is _eager else mask
     if mask is None:
         return None
-    return F.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
+    if front.visible is None:
+        return F.pad(mask, (front.key.shape[2], 0), value=True if mask.dtype == torch.bool else 0.0)
+    visible = front.visible
+    visible = visible if mask.dtype == torch.bool else _additive(visible, mask.dtype)
+    visible = visible.expand(-1, *mask.shape[1:3], -1)
+    return torch.cat([visible, mask.expand(visible.shape[0], -1, -1, -1)], dim=-1)
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    zeros = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return zeros.masked_fill(~mask, torch.finfo(dtype).min)
 
 
 def _heads(context: Tensor, scale: float, like: Tensor) -> Tensor:
-    """`scale` times (positions, width) as (batch, key heads, positions, head_dim) of `like`."""
+    """`scale` times (positions, width) as (key heads, positions, head_dim) of `like`."""
     heads = (context * scale).to(like.dtype).view(context.shape[0], like.shape[1], like.shape[3])
-    return heads.transpose(0, 1).expand(like.shape[0], -1, -1, -1)
+    return heads.transpose(0, 1)
+
+
+def _filled(parts: Sequence[Tensor], like: Tensor, length: int) -> Tensor:
+    """Contexts (key heads, positions, head_dim) in a row, filled up with zeros to `length`."""
+    missing = length - sum(part.shape[1] for part in parts)
+    zeros = [like.new_zeros(like.shape[1], missing, like.shape[3])] if missing else []
+    return _joined([*parts, *zeros], 1)
+
+
+def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
+
+
+def _visible(lengths: Mapping[int, int], cut: Mapping[int, slice], device: torch.device) -> Tensor:
+    """Which positions each row sees, (batch, 1, 1, positions)."""
+    positions = torch.arange(max(lengths.values()), device=device)
+    seen = [
+        (positions < n).expand(cut[m].stop - cut[m].start, 1, 1, -1) for m, n in lengths.items()
+    ]
+    return torch.cat(seen)
 
 
 def _eager(module: nn.Module, *args: Any, **options: Any) -> tuple[Tensor, Tensor | None]:

@@ -1,8 +1,9 @@
-"""Forward hooks that apply parts to the outputs of linears and norms."""
+"""Forward hooks that apply the parts of members to the outputs of linears and norms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -11,87 +12,202 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autopeft.method.method import Branch, Offset
+from autopeft.method.method import Branch, Context, Offset, Part, Weights
+from autopeft.method.registry import Placed
+from autopeft.method.rows import Rows, by_size, stacked
 from autopeft.method.sites import Columns, Layer
 
 Inputs = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class _Edit:
-    """A part at its module: `columns` of the output belong to it; `recall` gets a tapped input."""
+class Spot:
+    """A placement at one site with its tensors and what they do there."""
 
-    part: Branch | Offset
-    columns: Columns | None
+    placed: Placed
+    layer: Layer
+    weights: Mapping[str, nn.Parameter]
+    part: Part
+
+    @property
+    def module(self) -> nn.Module:
+        """The linear or norm at which the site is."""
+        return self.layer.module(self.placed.site.at)
+
+    @property
+    def kind(self) -> Hashable:
+        """Equal for spots of two members that differ in nothing but the values of tensors."""
+        shapes = tuple(weight.shape for weight in self.weights.values())
+        return self.placed.key, self.placed.method, shapes
+
+
+@dataclass(frozen=True)
+class _Edit:
+    """Spots of one kind, of one or more members.
+
+    Attributes:
+        spots: by member.
+        stage: 0 for a part that reads the input of its module or an earlier one; one that reads
+            the output sees what all stages before have made of it, like in a merged model.
+        recall: gives a tapped input.
+    """
+
+    spots: dict[int, Spot]
+    stage: int
     recall: Callable[[], Tensor] | None
 
     @property
-    def last(self) -> bool:
-        """Whether it reads the output that the other edits have made."""
-        return isinstance(self.part, Branch) and self.part.source == "output"
+    def first(self) -> Spot:
+        """Any of the spots."""
+        return next(iter(self.spots.values()))
 
-    def __call__(self, module: nn.Module, x: Tensor, output: Tensor) -> Tensor:
-        """The change of `output`, in its shape and dtype."""
-        if isinstance(self.part, Offset):
-            delta = self.part.vector
+    def source(self, x: Tensor, output: Tensor) -> Tensor:
+        """What the part reads, given the input and the output of its module."""
+        return output if self.stage else self.recall() if self.recall else x
+
+    def alone(self, member: int, module: nn.Module, source: Tensor, output: Tensor) -> Tensor:
+        """The change of `output`, all rows of which belong to one member, in its dtype."""
+        part = self.spots[member].part
+        if isinstance(part, Offset):
+            return self._fit(part.vector, output)
+        assert isinstance(part, Branch)
+        return self._fit(part.change(widened(source), module.training), output)
+
+    def together(
+        self, members: Sequence[int], module: nn.Module, source: Tensor, output: Tensor
+    ) -> Tensor:
+        """The changes (members, rows or 1, ..., width) of `output`, (all rows, ..., width).
+
+        `source` is what the parts read, (members, rows, ..., width).
+        """
+        if len(members) == 1:
+            change = self.alone(members[0], module, source[0], output)[None]
         else:
-            source = output if self.last else self.recall() if self.recall else x
-            delta = self.part.change(_widened(source), module.training)
-        delta = delta.to(output.dtype)
-        return delta if self.columns is None else _spread(delta, self.columns, output)
+            names = self.first.weights
+            spots = [self.spots[member] for member in members]
+            weights = {name: torch.stack([spot.weights[name] for spot in spots]) for name in names}
+            change = self._fit(self._vectorized(weights, source, module.training), output)
+        missing = output.dim() + 1 - change.dim()
+        return change.view(len(members), *[1] * missing, *change.shape[1:])
+
+    def _vectorized(self, weights: Weights, source: Tensor, training: bool) -> Tensor:
+        method, site = self.first.placed.method, self.first.placed.site
+
+        def vector(weights: Weights) -> Tensor:
+            part = method.part(site, weights)
+            assert isinstance(part, Offset)
+            return part.vector
+
+        def change(weights: Weights, x: Tensor) -> Tensor:
+            part = method.part(site, weights)
+            assert isinstance(part, Branch)
+            return part.change(x, training)
+
+        if isinstance(self.first.part, Offset):
+            return torch.vmap(vector)(weights)
+        return torch.vmap(change, randomness="different")(weights, widened(source))
+
+    def _fit(self, change: Tensor, output: Tensor) -> Tensor:
+        columns = self.first.layer.columns(self.first.placed.site.at)
+        change = change.to(output.dtype)
+        return change if columns is None else _spread(change, columns, output)
 
 
-def edit_outputs(parts: Sequence[tuple[Layer, Branch | Offset]], undo: ExitStack) -> None:
-    """Hooks the parts onto their modules until `undo` closes.
+def edit_outputs(members: Sequence[Iterable[Spot]], rows: Rows, undo: ExitStack) -> None:
+    """Hooks the parts of every member onto their modules until `undo` closes.
 
     On one module, parts that read its output come after all others: they see what a merged model
     would give.
     """
     stash: dict[int, Tensor] = {}
     undo.callback(stash.clear)
-    edits: dict[nn.Module, list[_Edit]] = {}
-    for index, (layer, part) in enumerate(parts):
-        recall = None
-        if isinstance(part, Branch) and part.source not in ("input", "output"):
-            tapped = layer.module(part.source)
-            undo.callback(tapped.register_forward_pre_hook(_tap(stash, index)).remove)
-            recall = _recall(stash, index)
-        edit = _Edit(part, layer.columns(part.at), recall)
-        edits.setdefault(layer.module(part.at), []).append(edit)
-    for module, own in edits.items():
-        ordered = sorted(own, key=lambda edit: edit.last)
-        undo.callback(module.register_forward_hook(_apply(ordered)).remove)
+    edits: dict[nn.Module, dict[Hashable, _Edit]] = {}
+    for member, spots in enumerate(members):
+        last: dict[nn.Module, int] = {}
+        for spot in spots:
+            if isinstance(spot.part, Context):
+                continue
+            module, stage = spot.module, 0
+            if isinstance(spot.part, Branch) and spot.part.source == "output":
+                stage = last[module] = last.get(module, 0) + 1
+            own = edits.setdefault(module, {})
+            kind = stage, spot.kind
+            if kind not in own:
+                own[kind] = _edit(spot, stage, rows, stash, undo)
+            own[kind].spots[member] = spot
+    for module, found in edits.items():
+        ordered = sorted(found.values(), key=lambda edit: edit.stage)
+        undo.callback(module.register_forward_hook(_apply(ordered, rows)).remove)
 
 
-def in_float32(module: nn.Module, undo: ExitStack) -> None:
-    """Lets `module`, whose parameters are float32, take inputs of any floating dtype."""
-
-    def widen(module: nn.Module, inputs: Inputs) -> Inputs:
-        return tuple(
-            _widened(x) if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs
-        )
-
-    undo.callback(module.register_forward_pre_hook(widen).remove)
+def widened(x: Tensor) -> Tensor:
+    """`x` in the dtype of the trained tensors; as it is under autocast, which decides itself."""
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return x
+    return x.float()
 
 
-def _apply(edits: Sequence[_Edit]) -> Callable[[nn.Module, Inputs, Tensor], Tensor]:
+def _edit(spot: Spot, stage: int, rows: Rows, stash: dict[int, Tensor], undo: ExitStack) -> _Edit:
+    """An edit without members; a part that reads another module's input has that tapped."""
+    spots: dict[int, Spot] = {}
+    if not isinstance(spot.part, Branch) or spot.part.source in ("input", "output"):
+        return _Edit(spots, stage, None)
+
+    def tap(module: nn.Module, inputs: Inputs) -> None:
+        if any(map(rows.have, spots)):
+            stash[id(spots)] = inputs[0]
+
+    tapped = spot.layer.module(spot.part.source)
+    undo.callback(tapped.register_forward_pre_hook(tap).remove)
+    return _Edit(spots, stage, lambda: stash.pop(id(spots)))
+
+
+def _apply(edits: Sequence[_Edit], rows: Rows) -> Callable[[nn.Module, Inputs, Tensor], Tensor]:
+    stages = [list(stage) for _, stage in itertools.groupby(edits, lambda edit: edit.stage)]
+
     def apply(module: nn.Module, inputs: Inputs, output: Tensor) -> Tensor:
+        if rows.sole is None:
+            for stage in stages:
+                output = _staged(stage, module, inputs[0], output, rows)
+            return output
         for edit in edits:
-            output = output + edit(module, inputs[0], output)
+            if rows.sole in edit.spots:
+                source = edit.source(inputs[0], output)
+                output = output + edit.alone(rows.sole, module, source, output)
         return output
 
     return apply
 
 
-def _tap(stash: dict[int, Tensor], index: int) -> Callable[[nn.Module, Inputs], None]:
-    def tap(module: nn.Module, inputs: Inputs) -> None:
-        stash[index] = inputs[0]
+def _staged(
+    edits: Sequence[_Edit], module: nn.Module, x: Tensor, output: Tensor, rows: Rows
+) -> Tensor:
+    """The output of several members with the changes of edits that do not read each other's."""
+    cut = rows.slices(len(output))
+    changes: list[tuple[tuple[int, ...], Tensor]] = []
+    for edit in edits:
+        groups = by_size(edit.spots, cut)
+        source = edit.source(x, output) if groups else x
+        for members in groups:
+            own = stacked(source, members, cut)
+            changes.append((members, edit.together(members, module, own, output)))
+    return _changed(output, changes, cut) if changes else output
 
-    return tap
 
-
-def _recall(stash: dict[int, Tensor], index: int) -> Callable[[], Tensor]:
-    return lambda: stash.pop(index)
+def _changed(
+    output: Tensor, changes: Sequence[tuple[tuple[int, ...], Tensor]], cut: Mapping[int, slice]
+) -> Tensor:
+    """`output` plus changes, (members, rows or 1, ..., width) for the members that stand first."""
+    everyone = tuple(cut)
+    if all(members == everyone for members, _ in changes):
+        by_member = output.unflatten(0, (len(everyone), -1))
+        return sum((change for _, change in changes), by_member).flatten(0, 1)
+    own = {member: output[piece] for member, piece in cut.items()}
+    for members, change in changes:
+        for member, delta in zip(members, change, strict=True):
+            own[member] = own[member] + delta
+    return torch.cat(list(own.values()))
 
 
 def _spread(delta: Tensor, columns: Columns, output: Tensor) -> Tensor:
@@ -100,11 +216,3 @@ def _spread(delta: Tensor, columns: Columns, output: Tensor) -> Tensor:
         return F.pad(delta, (columns.start, output.shape[-1] - columns.stop))
     zeros = delta.new_zeros(*delta.shape[:-1], output.shape[-1])
     return zeros.index_copy(-1, columns.to(delta.device), delta)
-
-
-def _widened(x: Tensor) -> Tensor:
-    """`x` in the dtype of the trained tensors; as it is under autocast, which decides itself."""
-    kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return x
-    return x.float()

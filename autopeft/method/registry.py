@@ -79,6 +79,17 @@ def place(config: PeftConfig, shape: Shape) -> tuple[Placed, ...]:
     return tuple(placed)
 
 
+def lowest_layer(config: PeftConfig, shape: Shape) -> int:
+    """The lowest layer on which a placement finds a site; the number of layers if none does.
+
+    Norms before the first layer of a stack, such as that of the embeddings, count as its part.
+
+    Raises:
+        AttachError: see `place`.
+    """
+    return min((placed.layer for placed in place(config, shape)), default=len(shape.layers))
+
+
 def describe(placement: Placement) -> str:
     """The placement as an error names it."""
     return f"{placement.method} on layers {', '.join(map(str, placement.layers)) or 'none'}"

@@ -1,0 +1,129 @@
+"""The tensors of one configuration for one backbone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from autopeft.core.config import PeftConfig
+from autopeft.core.errors import AttachError
+from autopeft.method import attention, head
+from autopeft.method.head import Saved
+from autopeft.method.hook import Spot
+from autopeft.method.method import Context, Weight
+from autopeft.method.registry import Placed, place
+from autopeft.method.sites import Layer, layers_of, shape_of
+
+
+class Member:
+    """The trained tensors of one configuration; nothing of it is on the backbone yet.
+
+    Attributes:
+        config: the configuration.
+        modules_to_save: paths of the modules that are trained as a whole.
+        spots: the placements, site by site.
+        saved: the parameters of `modules_to_save` by name.
+    """
+
+    def __init__(
+        self,
+        config: PeftConfig,
+        modules_to_save: Sequence[str],
+        spots: Sequence[Spot],
+        saved: Mapping[str, Saved],
+    ) -> None:
+        self.config = config
+        self.modules_to_save = tuple(modules_to_save)
+        self.spots = tuple(spots)
+        self.saved = saved
+        self._weights = {
+            f"{spot.placed.key}.{name}": weight
+            for spot in spots
+            for name, weight in spot.weights.items()
+        }
+        self._weights |= {name: each.copy for name, each in saved.items()}
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Every trained tensor by name: `layers.3.lora.self.q.A`, `head.classifier.weight`."""
+        return dict(self._weights)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The trained tensors under the names of `trainable`; they share its memory."""
+        return {name: weight.detach() for name, weight in self._weights.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copies the values of `state`, which holds exactly the tensors of `state_dict`.
+
+        Raises:
+            AttachError: missing or unexpected names, or another shape; nothing is copied then.
+        """
+        wrong = [f"missing {name}" for name in self._weights if name not in state]
+        wrong += [f"unexpected {name}" for name in state if name not in self._weights]
+        for name, weight in self._weights.items():
+            if name in state and state[name].shape != weight.shape:
+                was, now = tuple(weight.shape), tuple(state[name].shape)
+                wrong.append(f"{name} must have shape {was}, got {now}")
+        if wrong:
+            raise AttachError("; ".join(wrong), "state")
+        with torch.no_grad():
+            for name, weight in self._weights.items():
+                weight.copy_(state[name])
+
+
+def draw(
+    model: PreTrainedModel,
+    config: PeftConfig,
+    *,
+    modules_to_save: Sequence[str] = (),
+    seed: int = 0,
+) -> Member:
+    """The fresh tensors of `config` for `model`, which is left as it is.
+
+    They are float32 on the device of their site and drawn by name from `seed`, so that equal
+    placements start equally and no global random state is touched.
+
+    Args:
+        model: the backbone, on any device, also `meta`, also with a pack on it.
+        config: the placements; `train` and `backbone` are not read.
+        modules_to_save: paths of modules, such as the task head, that are trained as a whole, on
+            float32 copies of what the backbone came with.
+        seed: of the new tensors.
+
+    Raises:
+        AttachError: a bad option; a layer, site or module that the model does not have; attention
+            that cannot take a prefix.
+    """
+    layers = layers_of(model)
+    placed = place(config, shape_of(model))
+    saved = head.copies(model, modules_to_save)
+    spots = [_spot(each, layers[each.layer], seed) for each in placed]
+    if any(isinstance(spot.part, Context) for spot in spots):
+        attention.check_routes(model, "which prefixes need")
+    return Member(config, modules_to_save, spots, saved)
+
+
+def _spot(placed: Placed, layer: Layer, seed: int) -> Spot:
+    device = layer.module(placed.site.at).get_parameter("weight").device
+    weights = {
+        weight.name: nn.Parameter(_draw(weight, f"{seed}:{placed.key}.{weight.name}", device))
+        for weight in placed.site.weights
+    }
+    return Spot(placed, layer, weights, placed.method.part(placed.site, weights))
+
+
+def _draw(weight: Weight, name: str, device: torch.device) -> Tensor:
+    """A float32 tensor, drawn on the CPU; the same name gives the same numbers everywhere."""
+    if device.type == "meta":
+        return torch.empty(weight.shape, device=device)
+    digest = hashlib.sha256(name.encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    tensor = torch.zeros(weight.shape)
+    if weight.draw == "uniform":
+        tensor.uniform_(-weight.scale, weight.scale, generator=generator)
+    elif weight.draw == "normal":
+        tensor.normal_(0.0, weight.scale, generator=generator)
+    return tensor.to(device)
