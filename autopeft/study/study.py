@@ -265,6 +265,7 @@ class Study:
         return _first(t for t in others if t.user_attrs.get("key") == attrs["key"])
 
     def _ticket(self, trial: optuna.Trial, config: PeftConfig) -> Ticket:
+        self._running[trial.number] = trial, time.monotonic()  # proposing it is no training
         folder = str(Path(self.terms.folder) / "trials" / str(trial.number))
         return Ticket(trial.number, config, Budget(self.terms.rungs, self.terms.seed, folder))
 
