@@ -58,8 +58,10 @@ def known_quantities(setting: Setting) -> Mapping[str, Known]:
         ).peak
 
     def peak(config: PeftConfig) -> int:
-        own = TrainSettings(**dict(config.train)).batch_size
-        return memory(replace(config, train=()), setting.batch_size or own)
+        own = TrainSettings(**dict(config.train))
+        repeats = min(own.gradient_accumulation_steps, 2)  # more micro-batches need no more
+        alike = replace(config, train=(("gradient_accumulation_steps", repeats),))
+        return memory(alike, setting.batch_size or own.batch_size)
 
     return {
         "trainable_params": Known(trainable),
