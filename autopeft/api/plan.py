@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from autopeft.api.run import configuration, on_backbone, positions
 from autopeft.core.catalog import Reference
-from autopeft.core.config import PeftConfig
+from autopeft.core.config import PeftConfig, freeze, thaw
 from autopeft.core.errors import SpaceError, StudyError
+from autopeft.core.quantity import parse_quantity
 from autopeft.method.count import count, size_of
 from autopeft.space.bound import BoundSpace
 from autopeft.space.extremes import extremes
 from autopeft.space.settings import BackboneSettings, TrainSettings
 from autopeft.space.space import SearchSpace
 from autopeft.train.backbone import Backbone, meta_backbone
+from autopeft.train.fit import fit as fitted
 from autopeft.train.flops import count_flops
 from autopeft.train.known import Setting, head_params, known_quantities
 from autopeft.train.memory import predict_memory
@@ -46,8 +48,13 @@ def plan(
     sequence_length: int = 128,
     device: str = "cuda",
     task: str | None = None,
+    fit: str | int | None = None,
 ) -> dict[str, Any]:
     """What a configuration costs, or what a space holds; counts in elements, memory in bytes.
+
+    The plan of a configuration that is to fit has the key `fit`: the cheapest settings with which
+    its predicted peak keeps the limit (`fits`), or those that need least; `changes` holds, by
+    dotted key, what they change of the file, `train` and `backbone` the whole sections.
 
     Args:
         file: a configuration or a space: name of the catalog, path or mapping.
@@ -56,6 +63,7 @@ def plan(
         sequence_length: tokens of a sequence.
         device: `cuda` or `cpu`, for which memory is predicted.
         task: such as `text-classification`; None means what the checkpoint was made for.
+        fit: memory of the device, such as `16GB`, into which a configuration is to fit.
 
     Raises:
         AutoPeftError: bad input.
@@ -67,9 +75,14 @@ def plan(
         reason = f"the model takes {positions(backbone)} tokens, got {sequence_length}"
         raise StudyError(reason, "sequence_length")
     about = {"name": space.name, "model": model, "device": device}
+    limit = None if fit is None else parse_quantity(fit, "fit")
     if space.is_configuration:
         config = configuration(file, backbone)
-        return {"kind": "configuration", **about, **_costs(config, backbone, batch, device)}
+        costs = _costs(config, backbone, batch, device)
+        fitted = {} if limit is None else {"fit": _fit(config, backbone, batch, device, limit)}
+        return {"kind": "configuration", **about, **costs, **fitted}
+    if limit is not None:
+        raise StudyError("goes with a configuration; a space has `limits`", "fit")
     bound = on_backbone(file, backbone)
     return {"kind": "space", **about, **_extent(bound, backbone, batch, device)}
 
@@ -100,6 +113,30 @@ def _costs(config: PeftConfig, backbone: Backbone, batch: Batch, device: str) ->
         "peak_memory_parts": dict(memory.parts),
         "flops": {"forward": flops.forward, "training_step": flops.training_step},
         "config": config.to_dict(),
+    }
+
+
+def _fit(
+    config: PeftConfig, backbone: Backbone, batch: Batch, device: str, limit: float
+) -> dict[str, Any]:
+    """How the training of a configuration fits into `limit` bytes."""
+    size = {} if batch.size is None else {"batch_size": batch.size}
+    wanted = replace(config, train=freeze({**thaw(config.train), **size}))
+    found = fitted(backbone, wanted, limit, sequence_length=batch.sequence_length, device=device)
+    before, after = config.to_dict(), found.config.to_dict()
+    sections = {name: after.get(name, {}) for name in ("train", "backbone")}
+    changes = {
+        f"{name}.{key}": value
+        for name, section in sections.items()
+        for key, value in section.items()
+        if before.get(name, {}).get(key) != value
+    }
+    return {
+        "limit": int(limit),
+        "fits": found.fits,
+        "peak_memory": found.memory.peak,
+        "changes": changes,
+        **sections,
     }
 
 

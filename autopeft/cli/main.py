@@ -88,7 +88,7 @@ def run(
 
 
 @app.command()
-def plan(
+def plan(  # noqa: PLR0913
     file: Annotated[str, typer.Argument(metavar="FILE", help="A configuration or a space.")],
     model: Annotated[str, typer.Option("--model", help="Hub id, folder or package.")],
     batch_size: Annotated[int | None, typer.Option(help="Sequences of one step.")] = None,
@@ -98,6 +98,9 @@ def plan(
     ] = "cuda",
     task: Annotated[
         str | None, typer.Option(help="By default what the model was made for.")
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option(metavar="MEMORY", help="Find settings that fit, such as in 16GB.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -112,6 +115,7 @@ def plan(
         sequence_length=sequence_length,
         device=device,
         task=task,
+        fit=fit,
     )
     print_json(result) if json else show_plan(result)
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -140,9 +141,24 @@ def show_plan(plan: Mapping[str, Any]) -> None:
     table.add_column()
     table.add_column(justify="right", overflow="fold")
     for key, value in plan.items():
-        if key not in {"name", "model", "config", "kind"}:
+        if key not in {"name", "model", "config", "kind", "fit"}:
             _plan_rows(table, key, value)
     _console.print(table)
+    if "fit" in plan:
+        _show_fit(plan["fit"])
+
+
+def _show_fit(fit: Mapping[str, Any]) -> None:
+    """Prints with which settings a configuration fits, as sections of its file."""
+    limit, peak = (f"{_scaled(fit[key])}B" for key in ("limit", "peak_memory"))
+    changed = {key.partition(".")[0] for key in fit["changes"]}
+    if fit["fits"]:
+        how = "with these sections" if changed else "as it is"
+        say(f"fits into {limit} {how}: {peak} at the peak")
+    else:
+        say(f"does not fit into {limit}; the least is {peak}" + (", with" if changed else ""))
+    for name in sorted(changed, reverse=True):
+        say(yaml.safe_dump({name: fit[name]}, sort_keys=False).rstrip())
 
 
 def _plan_rows(table: Table, key: str, value: Any, unit: str = "", indent: str = "") -> None:
