@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from autopeft.core.budget import Budget
 from autopeft.core.config import PeftConfig
-from autopeft.core.report import Report
-from autopeft.search.stopping import Decision, Stopper
-from autopeft.study.study import Study, Ticket
+from autopeft.core.report import Failure, Report
+from autopeft.search.stopping import Stopper
+from autopeft.study.study import Study
 
 
 class Evaluator(Protocol):
-    """Trains configurations and reports at every rung; closing the generator ends the training."""
+    """Trains configurations side by side, its members, and reports at every rung of each.
 
-    def __call__(
-        self, configs: Sequence[PeftConfig], budget: Budget
-    ) -> Generator[Report, None, None]: ...
+    A member ends by itself after the report of its last rung, or with its failure. What
+    `advance` raises concerns all members.
+    """
+
+    def join(self, member: int, config: PeftConfig, budget: Budget) -> None:
+        """Takes in a configuration, which starts at the coming `advance`."""
+
+    def leave(self, member: int) -> None:
+        """Ends a member; one that is unknown or has ended is none."""
+
+    def advance(self) -> Sequence[Report | Failure]:
+        """Trains until some member reports or fails; never empty while there are members."""
 
 
 MakeEvaluator = Callable[[], Evaluator]
@@ -40,12 +49,6 @@ class Engine(ABC):
             stopper: decides after every report but the last.
             watch: called after every change.
         """
-
-
-def judge(study: Study, stopper: Stopper, ticket: Ticket, report: Report) -> Decision:
-    """Records a report and decides whether the trial goes on."""
-    curve = study.report(ticket, report)
-    return stopper.decide(study.curves(), curve)
 
 
 def described(error: BaseException) -> str:

@@ -1,39 +1,48 @@
-"""The reference engine: one trial after another in this process."""
+"""The reference engine: one worker, in this process."""
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections import deque
+from dataclasses import dataclass, field
 
-from autopeft.engine.engine import Engine, Evaluator, MakeEvaluator, Watch, described, judge
+from autopeft.engine.crew import Crew
+from autopeft.engine.engine import Engine, MakeEvaluator, Watch
+from autopeft.engine.room import Room
+from autopeft.engine.roster import Roster
 from autopeft.search.stopping import Stopper
-from autopeft.study.study import Study, Ticket
+from autopeft.study.study import Study
 
 
+@dataclass(frozen=True)
 class Inline(Engine):
-    """Runs trials in this process."""
+    """Runs trials in this process.
+
+    Attributes:
+        room: how many at a time.
+    """
+
+    room: Room = field(default_factory=Room)
 
     def run(
         self, study: Study, make: MakeEvaluator, stopper: Stopper, watch: Watch = lambda _: None
     ) -> None:
-        """Runs the study to its end."""
+        """Runs the study to its end.
+
+        Raises:
+            StudyError: see `Study.ask`; also what building the evaluator raises.
+        """
         if not study.n_left:
             return
         evaluator = make()
-        while (ticket := study.ask()) is not None:
-            watch(study)
-            _run_one(study, evaluator, stopper, ticket)
-            watch(study)
-
-
-def _run_one(study: Study, evaluator: Evaluator, stopper: Stopper, ticket: Ticket) -> None:
-    try:
-        with closing(evaluator([ticket.config], ticket.budget)) as reports:
-            decisions = (judge(study, stopper, ticket, report) for report in reports)
-            stopped = next((decision for decision in decisions if not decision.goes_on), None)
-    except Exception as error:
-        study.fail(ticket, described(error))
-        return
-    if stopped is None:
-        study.finish(ticket)
-    else:
-        study.stop(ticket, stopped.reason)
+        crew = Crew(lambda: evaluator)
+        roster = Roster(study, stopper, self.room, watch, deque())
+        try:
+            while True:
+                for ticket in roster.refill():
+                    crew.join(ticket)
+                if not roster.members:
+                    return
+                for member in roster.record(crew.advance()):
+                    crew.leave(member)
+        finally:
+            crew.disband()

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import pickle
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import ray
 from ray import tune
 from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from autopeft.core.budget import Budget
-from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError
-from autopeft.core.report import Report
-from autopeft.engine.engine import Engine, Evaluator, MakeEvaluator, Watch, described, judge
+from autopeft.engine.crew import Crew
+from autopeft.engine.engine import Engine, MakeEvaluator, Watch
+from autopeft.engine.packs import Change, Packs
+from autopeft.engine.room import SHARES, Room
 from autopeft.search.stopping import Stopper
 from autopeft.study.study import Study, Ticket
 
@@ -43,19 +45,24 @@ _SETTINGS = {
 class RayEngine(Engine):
     """Runs trials as actors that keep their evaluator from one trial to the next.
 
+    A trial of Tune is a pack of the study's trials: one, or as many as a worker has room for.
+
     Attributes:
-        cpu: cores of one trial.
-        gpu: devices of one trial; fractions share a device.
-        concurrency: trials at a time; `auto` is as many as the cluster has room for.
+        cpu: cores of a worker.
+        gpu: devices of a worker; fractions share a device. `auto` is the whole device for packs
+            of several, else the share that a trial needs.
+        concurrency: workers at a time; `auto` is as many as the cluster has room for.
         address: of a running cluster; None starts one on this machine.
         folder: for the files of Ray Tune.
+        room: of a worker.
     """
 
     cpu: float = 1
-    gpu: float = 0
+    gpu: float | Literal["auto"] = 0
     concurrency: int | Literal["auto"] = "auto"
     address: str | None = None
     folder: str = "runs"
+    room: Room = field(default_factory=Room)
 
     def run(
         self, study: Study, make: MakeEvaluator, stopper: Stopper, watch: Watch = lambda _: None
@@ -65,11 +72,14 @@ class RayEngine(Engine):
             return
         started = self._connect()
         try:
-            driver = _Driver(study, stopper, watch)
-            with redirect_stdout(sys.stderr), _interrupts(driver):  # Ray writes of dead workers
-                self._tuner(driver, make).fit()
-            if driver.error is not None:
-                raise driver.error
+            workers = self._workers()
+            room = self._divided(study.n_left, workers)
+            board = _board() if room.members > 1 else None
+            packs = Packs(study, stopper, room, watch, partial(_tell, board))
+            with redirect_stdout(sys.stderr), _interrupts(packs):  # Ray writes of dead workers
+                self._tuner(packs, worker(make, board), workers).fit()
+            if packs.error is not None:
+                raise packs.error
         finally:
             if started:
                 ray.shutdown()
@@ -95,6 +105,9 @@ class RayEngine(Engine):
 
     def _check_address(self) -> None:
         """Asks before Ray does, which waits for minutes."""
+        if self.address and self.address.startswith("ray://"):
+            reason = "is an address for clients; run on a machine of the cluster and give host:port"
+            raise StudyError(f"{self.address!r} {reason}", "engine.address")
         if self.address is None or "://" in self.address or ":" not in self.address:
             return
         host, port = self.address.rsplit(":", 1)
@@ -105,30 +118,60 @@ class RayEngine(Engine):
                 f"no Ray cluster answers at {self.address!r}", "engine.address"
             ) from error
 
-    def _slots(self) -> int:
-        """How many trials run at a time."""
-        if self.concurrency != "auto":
-            return self.concurrency
-        total = ray.cluster_resources()
-        room = [total.get("CPU", 0) / self.cpu]
-        if self.gpu:
-            room.append(total.get("GPU", 0) / self.gpu)
-        if min(room) < 1:
+    def _workers(self) -> int:
+        """How many workers there are at a time.
+
+        Raises:
+            StudyError: no node has room for one.
+        """
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        most = sum(map(self._workers_on, nodes))
+        if most < 1:
             raise StudyError(
-                f"the cluster has no room for a trial with {self.cpu:g} CPU and {self.gpu:g} GPU",
+                f"no node has room for a trial with {self.cpu:g} CPU and {self._least_gpu:g} GPU",
                 "engine.resources",
             )
-        return int(min(room))
+        return most if self.concurrency == "auto" else self.concurrency
 
-    def _tuner(self, driver: _Driver, make: MakeEvaluator) -> tune.Tuner:
+    def _workers_on(self, resources: Mapping[str, float]) -> int:
+        """How many workers a node takes; a share of a device lies on one device."""
+        most, least = resources.get("CPU", 0.0) / self.cpu, self._least_gpu
+        if least:
+            devices = resources.get("GPU", 0.0)
+            shares = int(1 / least + 1e-9) if least < 1 else 1 / least
+            most = min(most, devices * shares)
+        return int(most + 1e-9)
+
+    @property
+    def _least_gpu(self) -> float:
+        """The smallest part of a device that a worker asks for."""
+        if self.gpu != "auto":
+            return self.gpu
+        return 1.0 if self.room.members > 1 else 1 / SHARES
+
+    def _gpu_for(self, tickets: Sequence[Ticket]) -> float:
+        """Devices of the worker that starts with these trials."""
+        if self.gpu != "auto":
+            return self.gpu
+        return 1.0 if self.room.members > 1 else self.room.share_for(tickets[0].config)
+
+    def _divided(self, n_trials: int, workers: int) -> Room:
+        """The room of a worker where several divide the trials that are left."""
+        return replace(self.room, members=min(self.room.members, -(-n_trials // workers)))
+
+    def _request(self, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+        """What Tune reserves for a pack."""
+        return tune.PlacementGroupFactory([{"CPU": self.cpu, "GPU": config["gpu"]}])
+
+    def _tuner(self, packs: Packs, trainable: type[tune.Trainable], workers: int) -> tune.Tuner:
         for name in ("ray.tune", "ray.train", "ray.air"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         return tune.Tuner(
-            tune.with_resources(worker(make), {"cpu": self.cpu, "gpu": self.gpu}),
+            tune.with_resources(trainable, self._request),
             tune_config=tune.TuneConfig(
-                search_alg=_Proposals(driver),
+                search_alg=_Proposals(packs, self._gpu_for),
                 num_samples=-1,
-                max_concurrent_trials=self._slots(),
+                max_concurrent_trials=workers,
                 reuse_actors=True,
                 trial_name_creator=lambda trial: f"trial_{trial.trial_id}",
                 trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
@@ -136,90 +179,15 @@ class RayEngine(Engine):
             run_config=tune.RunConfig(
                 name="ray",
                 storage_path=str(Path(self.folder).resolve()),
-                stop=_Judgement(driver),
+                stop=_Judgement(packs),
                 verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
 
 
-class _Driver:
-    """The study on the driver's side, under the identities that Tune gives to trials.
-
-    What goes wrong here ends the run: Tune is told to stop, and the engine raises the error.
-    """
-
-    def __init__(self, study: Study, stopper: Stopper, watch: Watch) -> None:
-        self.study, self.stopper, self.watch = study, stopper, watch
-        self.tickets: dict[str, Ticket] = {}
-        self.error: BaseException | None = None
-
-    def propose(self, identity: str) -> dict[str, str] | None:
-        """The next trial as what the worker gets; None where there is none."""
-        if self.error is not None:
-            return None
-        with self._kept():
-            ticket = self.study.ask()
-            if ticket is None:
-                return None
-            self.tickets[identity] = ticket
-            self.watch(self.study)
-            return {"ticket": _packed(ticket)}
-        return None
-
-    def judge(self, identity: str, result: Mapping[str, Any]) -> bool:
-        """Records what a worker reports; whether its trial is to be stopped."""
-        ticket = self.tickets.get(identity)
-        if ticket is None or self.error is not None:
-            return True
-        if "report" not in result:
-            return False
-        with self._kept():
-            return self._judge(identity, ticket, Report(**json.loads(result["report"])))
-        return True
-
-    def _judge(self, identity: str, ticket: Ticket, report: Report) -> bool:
-        try:
-            decision = judge(self.study, self.stopper, ticket, report)
-        except Exception as error:
-            self.study.fail(self.tickets.pop(identity), described(error))
-            return True
-        if not decision.goes_on:
-            self.study.stop(self.tickets.pop(identity), decision.reason)
-            self.watch(self.study)
-        return not decision.goes_on
-
-    def complete(self, identity: str, result: Mapping[str, Any] | None, died: bool) -> None:
-        """Records the end of a trial that was not stopped."""
-        ticket = self.tickets.pop(identity, None)
-        if ticket is None or self.error is not None:
-            return
-        with self._kept():
-            if died or result is None:
-                self.study.fail(ticket, "the worker process died")
-            elif result.get("error"):
-                self.study.fail(ticket, str(result["error"]))
-            else:
-                self.study.finish(ticket)
-            self.watch(self.study)
-
-    @contextmanager
-    def _kept(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            self.error = self.error or error
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: the study's record is what a run continues from, not Tune's files."""
-        return {}
-
-    def __deepcopy__(self, memo: Any) -> _Driver:
-        return self
-
-
 @contextmanager
-def _interrupts(driver: _Driver) -> Iterator[None]:
+def _interrupts(packs: Packs) -> Iterator[None]:
     """Lets the first Ctrl-C end the run between two events, not in the middle of Ray.
 
     A second one is what it always is. Only the main thread can listen.
@@ -229,7 +197,7 @@ def _interrupts(driver: _Driver) -> Iterator[None]:
         return
 
     def handle(number: int, frame: Any) -> None:
-        driver.error = driver.error or KeyboardInterrupt()
+        packs.error = packs.error or KeyboardInterrupt()
         signal.signal(signal.SIGINT, before)
 
     before = signal.signal(signal.SIGINT, handle)
@@ -240,92 +208,120 @@ def _interrupts(driver: _Driver) -> Iterator[None]:
 
 
 class _Proposals(Searcher):
-    """The study as a searcher of Tune."""
+    """The study as a searcher of Tune, which is asked for packs."""
 
-    def __init__(self, driver: _Driver) -> None:
+    def __init__(self, packs: Packs, gpu_for: Callable[[Sequence[Ticket]], float]) -> None:
         super().__init__()
-        self.driver = driver
+        self.packs, self.gpu_for = packs, gpu_for
 
     def suggest(self, trial_id: str) -> Any:
-        return self.driver.propose(trial_id) or Searcher.FINISHED
+        tickets = self.packs.found(trial_id)
+        if not tickets:
+            return Searcher.FINISHED
+        founding = pickle.dumps(Change(joining=tuple(tickets)))
+        return {"pack": trial_id, "founding": founding, "gpu": self.gpu_for(tickets)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        self.driver.complete(trial_id, result, error)
+        self.packs.end(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
-        """Keeps nothing; see `_Driver.__getstate__`."""
+        """Keeps nothing; see `Packs.__getstate__`."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Restores nothing; see `_Driver.__getstate__`."""
+        """Restores nothing; see `Packs.__getstate__`."""
 
 
 class _Judgement(tune.Stopper):
     """The study's stopper as a stopper of Tune, which sees every result first."""
 
-    def __init__(self, driver: _Driver) -> None:
-        self.driver = driver
+    def __init__(self, packs: Packs) -> None:
+        self.packs = packs
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return self.driver.judge(trial_id, result)
+        return not self.packs.record(trial_id, pickle.loads(result["events"]))
 
     def stop_all(self) -> bool:
-        return self.driver.error is not None
+        return self.packs.error is not None
 
 
-def worker(make: MakeEvaluator) -> type[tune.Trainable]:
-    """The actor that runs trials; its evaluator is built once.
+class _Board:
+    """Where the driver leaves notes for packs; Tune itself tells a running trial nothing."""
 
-    What builds it is unpacked there, so that what a node lacks is an error of the trial.
+    def __init__(self) -> None:
+        self._changes: dict[str, list[Change]] = {}
+
+    def put(self, pack: str, change: Change) -> None:
+        self._changes.setdefault(pack, []).append(change)
+
+    def take(self, pack: str) -> list[Change]:
+        return self._changes.pop(pack, [])
+
+
+def _board() -> Any:
+    """An actor on the driver's node, which lives as long as the driver."""
+    here = NodeAffinitySchedulingStrategy(_node(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
+
+
+def _tell(board: Any, pack: str, change: Change) -> None:
+    """Returns once the note is there, so that a worker that goes on finds it."""
+    ray.get(board.put.remote(pack, change))
+
+
+def _node() -> str:
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def worker(make: MakeEvaluator, board: Any) -> type[tune.Trainable]:
+    """The actor that trains packs; its evaluator is built once.
+
+    What builds it comes to each node once and is unpacked there, so that what a node lacks is an
+    error of the trial. Relative paths mean what they mean to the driver, where its folder exists.
     """
-    packed = ray.cloudpickle.dumps(make)
 
     class Worker(tune.Trainable):
-        """Trains one configuration after another."""
+        """Trains one pack after another."""
 
-        def setup(self, config: dict[str, Any]) -> None:
-            self.evaluator: Evaluator | None = None
-            self.reports = self._start(config)
+        def setup(self, config: dict[str, Any], home: str, folder: str, packed: bytes) -> None:
+            place = "" if _node() == home else _elsewhere(folder)
+            self.crew = Crew(lambda: ray.cloudpickle.loads(packed)(), place)
+            self._found(config)
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             self.cleanup()
-            self.reports = self._start(new_config)
+            self._found(new_config)
             return True
 
         def step(self) -> dict[str, Any]:
-            try:
-                report = next(self.reports)
-            except Exception as error:
-                return {"error": described(error), "done": True}
-            done = report.fidelity >= self.budget.rungs[-1]
-            return {"report": json.dumps(_document(report)), "done": done}
+            for change in ray.get(board.take.remote(self.pack)) if board else ():
+                self._apply(change)
+            return {"events": pickle.dumps(self.crew.advance())}
 
         def cleanup(self) -> None:
-            self.reports.close()
+            self.crew.disband()
 
-        def _start(self, config: dict[str, Any]) -> Generator[Report, None, None]:
-            order, self.budget = _unpacked(config["ticket"])
-            return self._train(order)
+        def _found(self, config: dict[str, Any]) -> None:
+            self.pack = config["pack"]
+            self._apply(pickle.loads(config["founding"]))
 
-        def _train(self, order: PeftConfig) -> Generator[Report, None, None]:
-            if self.evaluator is None:
-                self.evaluator = ray.cloudpickle.loads(packed)()
-            yield from self.evaluator([order], self.budget)
+        def _apply(self, change: Change) -> None:
+            for member in change.leaving:
+                self.crew.leave(member)
+            for ticket in change.joining:
+                self.crew.join(ticket)
 
-    return Worker
-
-
-def _packed(ticket: Ticket) -> str:
-    return json.dumps({"config": ticket.config.to_dict(), "budget": asdict(ticket.budget)})
-
-
-def _unpacked(text: str) -> tuple[PeftConfig, Budget]:
-    document = json.loads(text)
-    budget = document["budget"]
-    rungs = tuple(budget.pop("rungs"))
-    return PeftConfig.from_dict(document["config"]), Budget(rungs=rungs, **budget)
+    return tune.with_parameters(
+        Worker, home=_node(), folder=str(Path.cwd()), packed=ray.cloudpickle.dumps(make)
+    )
 
 
-def _document(report: Report) -> dict[str, Any]:
-    return {**asdict(report), "metrics": dict(report.metrics)}
+def _elsewhere(folder: str) -> str:
+    """Goes where the driver works, if this node has it; what errors say of the node."""
+    where = f" (on node {ray.util.get_node_ip_address()}"
+    try:
+        os.chdir(folder)
+    except OSError:
+        return f"{where}, which lacks the folder {folder} that relative paths start from)"
+    return f"{where})"

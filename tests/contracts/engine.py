@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from autopeft.core.errors import StudyError
-from autopeft.core.report import Report
+from autopeft.core.report import Failure, Report
 from autopeft.engine.inline import Inline
 from autopeft.engine.ray import RayEngine
+from autopeft.engine.room import Room
 from autopeft.objective.objective import Objective
 from autopeft.search.known import Known
 from autopeft.search.sampler import make_sampler
@@ -25,9 +26,14 @@ from autopeft.space import SearchSpace
 from autopeft.study.record import open_record
 from autopeft.study.study import Study, Terms
 
+PACK = 4
 ENGINES = {
     "inline": lambda: Inline(),
     "ray": lambda: RayEngine(concurrency=1, folder=tempfile.mkdtemp()),
+    "inline-packed": lambda: Inline(Room(members=PACK)),
+    "ray-packed": lambda: RayEngine(
+        concurrency=1, folder=tempfile.mkdtemp(), room=Room(members=PACK)
+    ),
 }
 
 OBJECTIVES = (
@@ -51,20 +57,39 @@ def params(config):
 
 
 class Curves:
-    """An evaluator whose curves are a formula; `broken` raises for the largest adapters."""
+    """Trains whoever is furthest behind to the next rung; accuracy is a formula.
+
+    `broken` fails every member with one of the largest adapters.
+    """
 
     def __init__(self, broken=False):
         self.broken = broken
+        self.members = {}
 
-    def __call__(self, configs, budget):
-        for member, config in enumerate(configs):
-            for rung in budget.rungs:
-                if self.broken and any(p.method == "adapter" for p in config.placements):
-                    raise ValueError("adapters are out of stock")
-                rate = dict(config.train)["learning_rate"]
-                accuracy = 1 - math.exp(-rung) / (1 + params(config)) - (math.log10(rate) + 3) ** 2
-                metrics = {"accuracy": accuracy, "validation_loss": 1 - accuracy}
-                yield Report(int(10 * rung), rung, metrics, member)
+    def join(self, member, config, budget):
+        assert member not in self.members
+        self.members[member] = config, [*budget.rungs]
+
+    def leave(self, member):
+        self.members.pop(member, None)
+
+    def advance(self):
+        rung = min(rungs[0] for _, rungs in self.members.values())
+        behind = [m for m, (_, rungs) in self.members.items() if rungs[0] == rung]
+        return [self.reach(member, rung) for member in behind]
+
+    def reach(self, member, rung):
+        config, rungs = self.members[member]
+        if self.broken and any(dict(p.options).get("size") == 16 for p in config.placements):
+            self.leave(member)
+            return Failure(member, "ValueError: adapters are out of stock")
+        rungs.remove(rung)
+        if not rungs:
+            self.leave(member)
+        rate = dict(config.train)["learning_rate"]
+        accuracy = 1 - math.exp(-rung) / (1 + params(config)) - (math.log10(rate) + 3) ** 2
+        metrics = {"accuracy": accuracy, "validation_loss": 1 - accuracy}
+        return Report(int(10 * rung), rung, metrics, member)
 
 
 def make_study(folder: Path, n_trials=10, sampler="tpe", limits=None, name="toy", seed=0, url=None):
@@ -139,16 +164,44 @@ class BrokenCurves(Curves):
 class Hopeless(Curves):
     """Its data lie elsewhere."""
 
-    def __call__(self, configs, budget):
+    def join(self, member, config, budget):
         raise FileNotFoundError("data/train.csv")
-        yield
 
 
 def check_gives_up_where_everything_fails_alike(engine, folder):
     with make_study(folder, n_trials=50) as study:
         with pytest.raises(StudyError, match=r"failed alike: FileNotFoundError: data/train\.csv"):
             engine.run(study, Hopeless, make_halving())
-        assert [t.error for t in study.trials()] == ["FileNotFoundError: data/train.csv"] * 5
+        errors = [t.error for t in study.trials()]
+    assert set(errors) == {"FileNotFoundError: data/train.csv"}
+    assert 5 <= len(errors) < 5 + PACK
+
+
+class Stumbling(Curves):
+    """Its third step takes everyone down; what is left of them may leave."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = 0
+
+    def advance(self):
+        self.steps += 1
+        if self.steps == 3:
+            raise MemoryError("out of memory")
+        return super().advance()
+
+
+def check_what_is_raised_is_the_failure_of_all_members(engine, folder):
+    with make_study(folder) as study:
+        engine.run(study, Stumbling, make_halving())
+        trials = study.trials()
+    failed = [t for t in trials if t.state == "failed"]
+    assert 1 <= len(failed) <= PACK
+    for trial in failed:
+        others = [str(t.number) for t in failed if t is not trial]
+        beside = f" (beside {', '.join(others)})" if others else ""
+        assert trial.error == f"MemoryError: out of memory{beside}"
+    assert sum(t.state in {"complete", "stopped", "failed"} for t in trials) == 10
 
 
 CHECKS = (
@@ -156,16 +209,16 @@ CHECKS = (
     check_failures_are_recorded,
     check_continues,
     check_gives_up_where_everything_fails_alike,
+    check_what_is_raised_is_the_failure_of_all_members,
 )
 
 
 class Slow(Curves):
     """Takes its time, so that something can happen meanwhile."""
 
-    def __call__(self, configs, budget):
-        for report in super().__call__(configs, budget):
-            time.sleep(0.15)
-            yield report
+    def advance(self):
+        time.sleep(0.15)
+        return super().advance()
 
 
 def start(folder, engine="inline", url="", n_trials=12):

@@ -3,6 +3,7 @@
 import pytest
 import ray
 
+from autopeft.core.report import Failure
 from autopeft.engine.engine import Engine
 from tests.contracts import engine as kit
 
@@ -20,13 +21,14 @@ def test_contract(name, check, tmp_path):
     check(kit.ENGINES[name](), tmp_path)
 
 
+@pytest.mark.parametrize("pack", ["", "-packed"])
 @pytest.mark.parametrize("sampler", ["tpe", "bayes"])
-def test_one_worker_takes_the_same_decisions_everywhere(sampler, tmp_path):
+def test_one_worker_takes_the_same_decisions_everywhere(sampler, pack, tmp_path):
     outcomes = []
-    for name, make in kit.ENGINES.items():
+    for name in (f"inline{pack}", f"ray{pack}"):
         (tmp_path / name).mkdir()
         with kit.make_study(tmp_path / name, sampler=sampler) as study:
-            make().run(study, kit.Curves, kit.make_halving())
+            kit.ENGINES[name]().run(study, kit.Curves, kit.make_halving())
             outcomes.append(kit.outcome(study.trials()))
     assert outcomes[0] == outcomes[1]
 
@@ -42,11 +44,15 @@ class Forgetful(Engine):
     """Drops every third report."""
 
     def run(self, study, make, stopper, watch=lambda _: None):
-        evaluate = make()
+        evaluator = make()
         while (ticket := study.ask()) is not None:
-            for i, report in enumerate(evaluate([ticket.config], ticket.budget)):
+            evaluator.join(ticket.number, ticket.config, ticket.budget)
+            for i in range(len(ticket.budget.rungs)):
+                (event,) = evaluator.advance()
+                if isinstance(event, Failure):
+                    raise ValueError(event.error)
                 if (ticket.number + i) % 3:
-                    study.report(ticket, report)
+                    study.report(ticket, event)
             study.finish(ticket)
 
 
@@ -57,5 +63,5 @@ def test_the_kit_notices_a_broken_engine(check, tmp_path):
         (tmp_path / "other").mkdir()
         assert check(Forgetful(), tmp_path / "other") != whole
         return
-    with pytest.raises((AssertionError, ValueError, FileNotFoundError)):
+    with pytest.raises((AssertionError, ValueError, FileNotFoundError, MemoryError)):
         check(Forgetful(), tmp_path)

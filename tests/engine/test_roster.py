@@ -1,0 +1,136 @@
+"""Who trains and who waits, and what is recorded of them."""
+
+from collections import deque
+
+import pytest
+
+from autopeft.core.config import PeftConfig
+from autopeft.core.errors import StudyError
+from autopeft.core.report import Failure, Report
+from autopeft.engine.crew import Crew
+from autopeft.engine.inline import Inline
+from autopeft.engine.room import CONTEXT, MARGIN, Need, Room
+from autopeft.engine.roster import Roster
+from tests.contracts import engine as kit
+
+BACKBONE = 1000
+
+
+def need(config):
+    """The largest configurations of the kit's space take 97 bytes."""
+    return Need(BACKBONE, 1 + kit.params(config) // 10)
+
+
+def room(own, members=16):
+    """Room for a backbone and so many bytes of members."""
+    return Room(members, (BACKBONE + own + 0.5 + CONTEXT) / MARGIN, need=need)
+
+
+class Bounded(kit.Curves):
+    """Runs out of memory where members exceed what there is."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit = limit
+        self.sizes = []
+
+    def advance(self):
+        used = [need(config).own for config, _ in self.members.values()]
+        self.sizes.append(len(used))
+        if len(used) > 1 and sum(used) > self.limit:
+            raise MemoryError(f"{sum(used)} of {self.limit}")
+        return super().advance()
+
+
+@pytest.fixture
+def study(tmp_path):
+    with kit.make_study(tmp_path, n_trials=12) as study:
+        yield study
+
+
+def roster_of(study, room):
+    return Roster(study, kit.make_halving(), room, lambda _: None, deque())
+
+
+@pytest.mark.parametrize("own", [1, 50, 150, 300])
+def test_members_never_exceed_the_memory(own, study):
+    evaluator = Bounded(own)
+    Inline(room(own)).run(study, lambda: evaluator, kit.make_halving())
+    trials = study.trials()
+    assert not [t.error for t in trials if t.state == "failed"]
+    assert sum(t.state in {"complete", "stopped"} for t in trials) == 12
+    assert (max(evaluator.sizes) > 2) == (own >= 150)
+
+
+def test_the_kit_notices_members_without_room(study):
+    Inline(Room(members=16)).run(study, lambda: Bounded(20), kit.make_halving())
+    assert any("MemoryError" in (t.error or "") for t in study.trials())
+
+
+def test_one_that_does_not_fit_waits_and_is_next(study):
+    roster = roster_of(study, room(own=2, members=3))
+    first = roster.refill()
+    (waiting,) = roster.waiting
+    assert [t.number for t in first] == [0]
+    assert waiting.number > 0
+    assert roster.refill() == []
+    assert roster.record([Failure(0, "gone")]) == [0]
+    assert roster.refill()[0] is waiting
+
+
+def test_no_more_members_than_allowed(study):
+    roster = roster_of(study, Room(members=3))
+    assert len(roster.refill()) == 3
+    assert roster.refill() == []
+    first, *_ = roster.members
+    roster.record([Failure(first, "gone")])
+    assert len(roster.refill()) == 1
+
+
+def test_each_member_is_judged_by_itself(study):
+    roster = roster_of(study, Room(members=4))
+    tickets = roster.refill()
+    metrics = {"accuracy": 0.5, "validation_loss": 0.5}
+    rungs = [Report(10, 1.0, metrics, t.number) for t in tickets[:3]]
+    last = Report(30, 3.0, metrics, tickets[0].number)
+    unknown = Report(30, 3.0, metrics, 999)
+    assert tickets[0].number in roster.record([*rungs, unknown, last, last])
+    states = {t.number: t.state for t in study.trials()}
+    assert states[tickets[0].number] == "complete"
+    assert states[tickets[3].number] == "running"
+    roster.fail("the worker process died")
+    assert not roster.members
+    assert not any(t.state == "running" for t in study.trials())
+
+
+def test_a_member_that_is_refused_fails_alone(study):
+    class Choosy(kit.Curves):
+        def join(self, member, config, budget):
+            if member == 1:
+                raise ValueError("not this one")
+            super().join(member, config, budget)
+
+    roster, crew = roster_of(study, Room(members=3)), Crew(Choosy, " (on node a)")
+    for ticket in roster.refill():
+        crew.join(ticket)
+    assert crew.advance() == [Failure(1, "ValueError: not this one (on node a)")]
+    crew.leave(1)
+    assert {report.member for report in crew.advance()} == set(roster.members) - {1}
+
+
+def test_an_evaluator_that_reports_nothing_does_not_hang_a_run(study):
+    class Silent(kit.Curves):
+        def advance(self):
+            return []
+
+    with pytest.raises(StudyError, match="failed alike: the evaluator reports nothing"):
+        Inline().run(study, Silent, kit.make_halving())
+
+
+def test_a_share_is_what_a_configuration_takes():
+    sized = Room(memory=80e9, need=lambda config: Need(0, dict(config.train)["bytes"]))
+    expected = {10**9: 0.05, 5 * 10**9: 0.1, 36 * 10**9: 0.5, 45 * 10**9: 1.0, 10**12: 1.0}
+    assert {
+        size: sized.share_for(PeftConfig.of(train={"bytes": size})) for size in expected
+    } == expected
+    assert Room().share_for(PeftConfig()) == 1.0
