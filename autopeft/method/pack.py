@@ -48,6 +48,15 @@ class Pack:
             self._frozen.callback(parameter.requires_grad_, parameter.requires_grad)
             parameter.requires_grad_(False)
 
+    @property
+    def takes_several(self) -> bool:
+        """Whether the architecture and the modules to save allow a second member."""
+        try:
+            self._check_shared()
+        except AttachError:
+            return False
+        return True
+
     def join(self, member: Member) -> None:
         """Puts `member` on the backbone, behind the others; rows have to be split again.
 
