@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-_JITTER = 0.1
+_JITTER = 1.0
 
 
 @dataclass(frozen=True)
@@ -33,29 +33,33 @@ class Encoded:
     """A split as token ids.
 
     Attributes:
+        name: of the split.
         columns: for each argument of the model one tensor (tokens,) an example.
         padding: what fills up each argument.
         lengths: (examples,) in tokens.
         labels: (examples,).
     """
 
+    name: str
     columns: Mapping[str, list[Tensor]]
     padding: Mapping[str, int]
     lengths: Tensor
     labels: Tensor
 
     @classmethod
-    def of(cls, table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+    def of(
+        cls, name: str, table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> Encoded:
         """The texts of `table`, cut after `max_length` tokens or at the limit of the model."""
-        texts = [list(table[n]) for n in ("text", "text_pair") if n in table.column_names]
+        texts = [list(table[c]) for c in ("text", "text_pair") if c in table.column_names]
         limit = min(max_length, tokenizer.model_max_length)
         encoding = tokenizer(*texts, truncation=True, max_length=limit)
-        columns = {name: [torch.tensor(row) for row in rows] for name, rows in encoding.items()}
+        columns = {key: [torch.tensor(row) for row in rows] for key, rows in encoding.items()}
         padding = dict.fromkeys(columns, 0)
         padding["input_ids"] = tokenizer.pad_token_id
         padding["token_type_ids"] = tokenizer.pad_token_type_id
         lengths = torch.tensor([len(row) for row in columns["input_ids"]])
-        return cls(columns, padding, lengths, torch.tensor(table["label"][:]))
+        return cls(name, columns, padding, lengths, torch.tensor(table["label"][:]))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,11 +82,11 @@ class Encoded:
 def shuffled(lengths: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Endless epochs of row indices, `size` of similar length at a time, in random order.
 
-    Lengths are blurred by a tenth before sorting, so that no two epochs have the same batches.
+    Lengths are blurred by one token before sorting, so that no two epochs have the same batches.
     """
     while True:
         noise = torch.rand(len(lengths), generator=generator)
-        batches = torch.argsort(lengths * (1 + _JITTER * noise)).split(size)
+        batches = torch.argsort(lengths + _JITTER * noise).split(size)
         order = torch.randperm(len(batches), generator=generator)
         yield from (batches[i] for i in order.tolist())
 

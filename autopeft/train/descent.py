@@ -1,105 +1,145 @@
-"""The optimisation of one attached configuration."""
+"""The optimisation of one configuration, from rung to rung."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autopeft.core.budget import Budget
-from autopeft.method.attach import Attached
 from autopeft.space.settings import TrainSettings
-from autopeft.train.backbone import Backbone
-from autopeft.train.batches import Batch, Encoded, shuffled
+from autopeft.train.batches import shuffled
 
 _CHECK_EVERY = 16
 
 
 class Descent:
-    """AdamW on the tensors of a configuration, from rung to rung.
-
-    The random state of torch is the descent's own between its rungs, so that whatever runs in
-    between neither disturbs it nor is disturbed.
+    """AdamW on the tensors of a configuration, whose loss somebody else computes and sends back.
 
     Args:
-        attached: the configuration; its `trainable` tensors are optimised.
-        backbone: what it is attached to.
-        split: training examples.
+        parameters: what is optimised.
+        lengths: (examples,) of the training split, in tokens.
         settings: learning rate, schedule, batch size.
-        budget: its last rung sets the length of the schedule, its seed the order and the dropout.
+        budget: its last rung sets the length of the schedule, its seed the order of the examples.
+
+    Attributes:
+        step: optimizer steps taken.
+        rung: epochs after which the next report is due.
+        rows: examples of the micro-batch that is to come.
     """
 
     def __init__(
         self,
-        attached: Attached,
-        backbone: Backbone,
-        split: Encoded,
+        parameters: Sequence[nn.Parameter],
+        lengths: Tensor,
         settings: TrainSettings,
         budget: Budget,
     ) -> None:
         self.step = 0
-        self._model, self._device = backbone.model, backbone.device
-        self._split, self._settings = split, settings
-        self._epoch = math.ceil(len(split) / settings.batch_size)
+        self._parameters, self._settings = list(parameters), settings
+        self._rungs = list(budget.rungs)
+        micro_batches = math.ceil(len(lengths) / settings.batch_size)
+        self._epoch = math.ceil(micro_batches / settings.gradient_accumulation_steps)
         self._total = self._steps(budget.rungs[-1])
-        self._parameters = list(attached.trainable().values())
+        on_cpu = all(p.device.type == "cpu" for p in self._parameters)
         self._optimizer = torch.optim.AdamW(
             self._parameters,
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
-            fused=self._device.type == "cpu" or None,
+            fused=on_cpu or None,
         )
-        order = torch.Generator().manual_seed(budget.seed)
-        self._batches = shuffled(split.lengths, settings.batch_size, order)
-        self._random = _RandomState(budget.seed)
+        self._batches = _batches(lengths, settings, torch.Generator().manual_seed(budget.seed))
+        self._batch = next(self._batches)
+        self._learned = 0
+        self._losses: list[Tensor] = []
+        self._first, self._seconds = 0, 0.0
 
-    def until(self, epochs: float) -> dict[str, float]:
-        """Trains up to `epochs` in all, at least one step; the means of that and its seconds.
+    @property
+    def rung(self) -> float:
+        return self._rungs[0]
+
+    @property
+    def rows(self) -> Tensor:
+        return self._batch[self._learned]
+
+    @property
+    def is_at_rung(self) -> bool:
+        """Whether a report is due."""
+        return self.step > self._first and self.step >= self._steps(self.rung)
+
+    @property
+    def is_at_last_rung(self) -> bool:
+        """Whether the next report is the last."""
+        return len(self._rungs) == 1
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The share of a micro-batch, a scalar, in the mean loss of its batch.
+
+        Args:
+            logits: (rows, labels).
+            labels: (rows,).
+        """
+        smoothing = self._settings.label_smoothing_factor
+        share = len(labels) / sum(map(len, self._batch))
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing) * share
+
+    def learn(self, loss: Tensor, seconds: float) -> None:
+        """Takes note of what a micro-batch gave; after the last one of a batch, one step.
+
+        Args:
+            loss: what `loss` returned; its gradients are in place.
+            seconds: that the micro-batch took.
 
         Raises:
             RuntimeError: the loss is no longer finite.
         """
-        start, first = time.perf_counter(), self.step
-        losses: list[Tensor] = []
-        self._model.train()
-        with self._random.own():
-            while not losses or self.step < self._steps(epochs):
-                batch = self._split.batch(next(self._batches), self._device)
-                losses.append(self._descend(batch))
-                if self.step % _CHECK_EVERY == 0:
-                    _check(losses, first)
-        _check(losses, first)
-        seconds = time.perf_counter() - start
-        return {
-            "train_loss": torch.stack(losses).mean().item(),
+        if self._learned:
+            self._losses[-1] += loss.detach()
+        else:
+            self._losses.append(loss.detach().clone())
+        self._learned += 1
+        self._seconds += seconds
+        if self._learned == len(self._batch):
+            self._take_step()
+        if self.is_at_rung or (not self._learned and self.step % _CHECK_EVERY == 0):
+            self._check()
+
+    def forget(self) -> None:
+        """Begins the batch anew, as if none of it had been learned."""
+        self._optimizer.zero_grad()
+        if self._learned:
+            self._losses.pop()
+        self._learned = 0
+
+    def report(self) -> dict[str, float]:
+        """The means since the last report; the next rung is due from now on."""
+        self._rungs.pop(0)
+        steps = self.step - self._first
+        metrics = {
+            "train_loss": torch.stack(self._losses).mean().item(),
             "learning_rate": self._optimizer.param_groups[0]["lr"],
-            "train_seconds": seconds,
-            "epoch_seconds": seconds / len(losses) * self._epoch,
+            "train_seconds": self._seconds,
+            "epoch_seconds": self._seconds / steps * self._epoch,
         }
+        self._losses.clear()
+        self._first, self._seconds = self.step, 0.0
+        return metrics
 
     def _steps(self, epochs: float) -> int:
         return max(1, round(epochs * self._epoch))
 
-    def _descend(self, batch: Batch) -> Tensor:
-        """One step; its loss, a scalar."""
+    def _take_step(self) -> None:
         rate = self._settings.learning_rate * self._factor()
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        logits = self._model(**batch.inputs).logits.float()
-        smoothing = self._settings.label_smoothing_factor
-        loss = F.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.max_grad_norm)
+        nn.utils.clip_grad_norm_(self._parameters, self._settings.max_grad_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.step += 1
-        return loss.detach()
+        self._batch, self._learned = next(self._batches), 0
 
     def _factor(self) -> float:
         """The share of the learning rate at the coming step: a ramp, then the schedule."""
@@ -113,39 +153,23 @@ class Descent:
             return 0.5 * (1 + math.cos(math.pi * done))
         return 1.0
 
-
-def _check(losses: list[Tensor], first: int) -> None:
-    finite = torch.stack(losses).isfinite().tolist()
-    if not all(finite):
-        index = finite.index(False)
-        value = losses[index].item()
-        raise RuntimeError(f"training diverged: loss is {value} at step {first + index + 1}")
-
-
-class _RandomState:
-    """A state of torch's global generators that is put in place for a while."""
-
-    def __init__(self, seed: int) -> None:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self._state = _current()
-
-    @contextmanager
-    def own(self) -> Iterator[None]:
-        """Inside the block the generators go on from where the last block left them."""
-        with torch.random.fork_rng():
-            _put(self._state)
-            yield
-            self._state = _current()
+    def _check(self) -> None:
+        finite = torch.stack(self._losses).isfinite().tolist()
+        if not all(finite):
+            index = finite.index(False)
+            value = self._losses[index].item()
+            raise RuntimeError(
+                f"training diverged: loss is {value} at step {self._first + index + 1}"
+            )
 
 
-def _current() -> Any:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return torch.get_rng_state(), cuda
-
-
-def _put(state: Any) -> None:
-    cpu, cuda = state
-    torch.set_rng_state(cpu)
-    if cuda:
-        torch.cuda.set_rng_state_all(cuda)
+def _batches(
+    lengths: Tensor, settings: TrainSettings, order: torch.Generator
+) -> Iterator[Sequence[Tensor]]:
+    """Endless batches as lists of micro-batches; the last of an epoch may have fewer."""
+    micro_batches = shuffled(lengths, settings.batch_size, order)
+    in_epoch = math.ceil(len(lengths) / settings.batch_size)
+    while True:
+        epoch = [next(micro_batches) for _ in range(in_epoch)]
+        for start in range(0, in_epoch, settings.gradient_accumulation_steps):
+            yield epoch[start : start + settings.gradient_accumulation_steps]

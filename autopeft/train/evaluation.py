@@ -1,12 +1,14 @@
-"""Measures a model on a split."""
+"""Measures a member of a pack on examples of a split."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from autopeft.train.backbone import Backbone
+from autopeft.method.member import Member
 from autopeft.train.batches import Encoded, by_length
+from autopeft.train.passes import Passes
 from autopeft.train.task import measure
 
 _MAX_TOKENS = {"cpu": 2048}  # fastest on one thread, where larger batches leave the cache
@@ -14,16 +16,23 @@ _MAX_TOKENS_ELSEWHERE = 16_384
 
 
 @torch.inference_mode()
-def evaluate(backbone: Backbone, split: Encoded) -> dict[str, float]:
-    """Every metric of the model as it is, in eval mode, with `loss` and `n_examples`."""
-    model = backbone.model.eval()
+def evaluate(passes: Passes, member: Member, split: Encoded, rows: Tensor) -> dict[str, float]:
+    """Every metric of a member as it is, in eval mode, with `loss` and `n_examples`.
+
+    Args:
+        passes: with the member in their pack.
+        member: who is measured.
+        split: where the examples are from.
+        rows: which ones, (rows,).
+    """
+    passes.backbone.model.eval()
     labels, predictions, loss = [], [], 0.0
-    max_tokens = _MAX_TOKENS.get(backbone.device.type, _MAX_TOKENS_ELSEWHERE)
-    for rows in by_length(split.lengths, max_tokens):
-        batch = split.batch(rows, backbone.device)
-        logits = model(**batch.inputs).logits.float()
-        loss += F.cross_entropy(logits, batch.labels, reduction="sum").item()
-        labels += batch.labels.tolist()
+    max_tokens = _MAX_TOKENS.get(passes.backbone.device.type, _MAX_TOKENS_ELSEWHERE)
+    for places in by_length(split.lengths[rows], max_tokens):
+        sizes = [len(places) if other is member else 0 for other in passes.pack.members]
+        logits, wanted = passes.logits(split, rows[places], sizes)
+        loss += F.cross_entropy(logits, wanted, reduction="sum").item()
+        labels += wanted.tolist()
         predictions += logits.argmax(-1).tolist()
-    n_examples = len(split)
+    n_examples = len(rows)
     return {**measure(labels, predictions), "loss": loss / n_examples, "n_examples": n_examples}

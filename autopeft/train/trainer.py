@@ -2,52 +2,84 @@
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from autopeft.core.budget import Budget
 from autopeft.core.config import PeftConfig
-from autopeft.core.report import Report
-from autopeft.method.attach import Attached, attach
+from autopeft.core.errors import AutoPeftError
+from autopeft.core.report import Failure, Report
+from autopeft.method.member import draw
+from autopeft.method.registry import lowest_layer
 from autopeft.space.settings import BackboneSettings, TrainSettings
 from autopeft.train.backbone import Backbone, load_backbone, load_tokenizer, target_device
 from autopeft.train.batches import Encoded
+from autopeft.train.cohort import Cohort, Trainee
 from autopeft.train.descent import Descent
 from autopeft.train.evaluation import evaluate
+from autopeft.train.hidden import HiddenStates
+from autopeft.train.lower import can_start_above
+from autopeft.train.passes import Passes
+from autopeft.train.randomness import Randomness
 from autopeft.train.tables import SPLITS
 from autopeft.train.task import Task
 
-STATE_FILE = "peft.safetensors"
+CACHE = 2**30
+"""Bytes of hidden states that a worker keeps, unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """What configurations must share to be trained together: a form, and the lowest tuned layer."""
+
+    settings: BackboneSettings
+    depth: int
+
+
+@dataclass(frozen=True)
+class _Order:
+    number: int
+    config: PeftConfig
+    budget: Budget
 
 
 class Trainer:
     """Evaluates configurations by training them; the backbone and the data stay loaded.
 
-    Calling it with configurations and a budget yields, configuration by configuration, one
-    report a rung. Its metrics are those of `METRICS` on the validation split,
-    `validation_loss`, `n_validation` (examples), `train_loss` (mean since the last report),
-    `learning_rate` (of the last step), `train_seconds`, `epoch_seconds` (mean of an epoch, both
-    without evaluation) and `eval_seconds`. The same seed gives the same numbers; closing the
-    iterator takes the configuration off the backbone.
+    Configurations that join train side by side as far as they can share the backbone; the others
+    wait. Everything below the lowest tuned layer is computed once an example, without dropout.
+
+    The metrics of a report are those of `METRICS` on the validation split, `validation_loss`,
+    `n_validation` (examples; some before the last rung, all at it), `train_loss` (mean since the
+    last report), `learning_rate` (of the last step), `train_seconds`, `epoch_seconds` (mean of an
+    epoch, both without evaluation, by share of the rows) and `eval_seconds`. The same seed gives a
+    configuration that trains alone the same numbers.
 
     Args:
         reference: the backbone, see `load_backbone`.
         task: what is trained.
         device: `auto`, or a name of torch.
         threads: of torch in this process; None leaves them as they are.
+        cache: bytes of hidden states to keep in memory.
+        disk_cache: bytes of those to keep on disk besides.
 
     Raises:
         StudyError: the data or the backbone cannot be used.
     """
 
     def __init__(
-        self, reference: str, task: Task, *, device: str = "auto", threads: int | None = None
+        self,
+        reference: str,
+        task: Task,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        cache: int = CACHE,
+        disk_cache: int = 0,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
@@ -58,15 +90,54 @@ class Trainer:
         tokenizer = load_tokenizer(reference)
         self.label_names = data.label_names
         self._splits = {
-            split: Encoded.of(getattr(data, split), tokenizer, task.max_length) for split in SPLITS
+            split: Encoded.of(split, getattr(data, split), tokenizer, task.max_length)
+            for split in SPLITS
         }
         self._backbones: OrderedDict[BackboneSettings, Backbone] = OrderedDict()
+        self._hidden = HiddenStates(cache, disk_cache)
+        self._orders: list[_Order] = []
+        self._terms: _Terms | None = None
+        self._cohort: Cohort | None = None
+
+    def join(self, member: int, config: PeftConfig, budget: Budget) -> None:
+        """Takes in a configuration, which starts as soon as it can share the backbone."""
+        self._orders.append(_Order(member, config, budget))
+
+    def leave(self, member: int) -> None:
+        """Ends a member; one that is unknown or has ended is none."""
+        self._orders = [order for order in self._orders if order.number != member]
+        if self._cohort is not None:
+            self._cohort.leave(member)
+            self._close_if_empty()
+
+    def advance(self) -> Sequence[Report | Failure]:
+        """Trains until some member reports or fails; nothing without members."""
+        refused = self._admit()
+        if refused or self._cohort is None:
+            return refused
+        events = self._cohort.advance()
+        self._close_if_empty()
+        return events
 
     def __call__(
         self, configs: Sequence[PeftConfig], budget: Budget
     ) -> Generator[Report, None, None]:
-        for member, config in enumerate(configs):
-            yield from self._train(config, budget, member)
+        """The reports of some configurations, each a member by its place in the list.
+
+        Raises:
+            RuntimeError: one of them fails; the others end with it.
+        """
+        for number, config in enumerate(configs):
+            self.join(number, config, budget)
+        try:
+            while events := self.advance():
+                for event in events:
+                    if isinstance(event, Failure):
+                        raise RuntimeError(event.error)
+                    yield event
+        finally:
+            for number in range(len(configs)):
+                self.leave(number)
 
     def score(
         self, config: PeftConfig, state: Mapping[str, Tensor], split: str = "test"
@@ -74,43 +145,69 @@ class Trainer:
         """The metrics of saved tensors on `split`, with `loss` and `n_examples`.
 
         Raises:
-            AttachError: `state` does not belong to `config`.
+            AttachError: `state` does not belong to `config`, or something is being trained.
         """
-        backbone = self._backbone(config)
-        attached = attach(backbone.model, config, modules_to_save=backbone.modules_to_save)
+        terms = self._terms_of(config)
+        passes = self._passes(terms)
         try:
-            attached.load_state_dict(state)
-            return evaluate(backbone, self._splits[split])
+            backbone = passes.backbone
+            member = draw(backbone.model, config, modules_to_save=backbone.modules_to_save)
+            member.load_state_dict(state)
+            passes.pack.join(member)
+            rows = torch.arange(len(self._splits[split]))
+            return evaluate(passes, member, self._splits[split], rows)
         finally:
-            attached.detach()
+            passes.pack.close()
 
-    def _train(self, config: PeftConfig, budget: Budget, member: int) -> Iterator[Report]:
-        backbone = self._backbone(config)
-        attached = attach(
-            backbone.model,
-            config,
-            modules_to_save=backbone.modules_to_save,
-            seed=budget.seed,
+    def _admit(self) -> list[Failure]:
+        """Lets in whoever fits those in training, or the first in line if nobody is."""
+        refused, waiting = [], []
+        for order in self._orders:
+            try:
+                if not self._lets_in(order):
+                    waiting.append(order)
+            except AutoPeftError as error:
+                refused.append(Failure(order.number, f"{type(error).__name__}: {error}"))
+                self._close_if_empty()
+        self._orders = waiting
+        return refused
+
+    def _lets_in(self, order: _Order) -> bool:
+        settings = BackboneSettings(**dict(order.config.backbone))
+        if self._terms is not None and settings != self._terms.settings:
+            return False
+        terms = self._terms_of(order.config)
+        if self._terms is None or self._cohort is None:
+            self._terms, self._cohort = terms, Cohort(self._passes(terms), self._splits)
+        if terms != self._terms or not self._cohort.has_room:
+            return False
+        self._cohort.join(self._trainee(order))
+        return True
+
+    def _trainee(self, order: _Order) -> Trainee:
+        backbone, seed = self._backbone(order.config), order.budget.seed
+        member = draw(
+            backbone.model, order.config, modules_to_save=backbone.modules_to_save, seed=seed
         )
-        settings = TrainSettings(**dict(config.train))
-        try:
-            descent = Descent(attached, backbone, self._splits["train"], settings, budget)
-            for rung in budget.rungs:
-                trained = descent.until(rung)
-                metrics = {**trained, **self._validate(backbone)}
-                if rung == budget.rungs[-1] and budget.folder is not None:
-                    save(attached, Path(budget.folder))
-                yield Report(descent.step, rung, metrics, member)
-        finally:
-            attached.detach()
-            backbone.model.eval()
+        settings = TrainSettings(**dict(order.config.train))
+        lengths = self._splits["train"].lengths
+        descent = Descent(list(member.trainable().values()), lengths, settings, order.budget)
+        return Trainee(order.number, member, descent, Randomness(seed), order.budget)
 
-    def _validate(self, backbone: Backbone) -> dict[str, float]:
-        start = time.perf_counter()
-        measured = evaluate(backbone, self._splits["validation"])
-        measured["validation_loss"] = measured.pop("loss")
-        measured["n_validation"] = measured.pop("n_examples")
-        return {**measured, "eval_seconds": time.perf_counter() - start}
+    def _terms_of(self, config: PeftConfig) -> _Terms:
+        backbone = self._backbone(config)
+        depth = lowest_layer(config, backbone.shape) if can_start_above(backbone.model) else 0
+        return _Terms(BackboneSettings(**dict(config.backbone)), depth)
+
+    def _passes(self, terms: _Terms) -> Passes:
+        offloads = terms.settings.activation_offloading
+        backbone = self._backbones[terms.settings]
+        return Passes(backbone, terms.depth, self._hidden, terms.settings, offloads=offloads)
+
+    def _close_if_empty(self) -> None:
+        if self._cohort is not None and not len(self._cohort):
+            self._cohort.close()
+            self._cohort = self._terms = None
 
     def _backbone(self, config: PeftConfig) -> Backbone:
         """The backbone of a configuration; on an accelerator only the last one is kept."""
@@ -127,12 +224,3 @@ class Trainer:
             )
         self._backbones.move_to_end(settings)
         return self._backbones[settings]
-
-
-def save(attached: Attached, folder: Path) -> None:
-    """Writes the trained tensors into `folder`, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: t.cpu().contiguous() for name, t in attached.state_dict().items()}
-    unfinished = folder / f".{STATE_FILE}"
-    save_file(state, unfinished)
-    unfinished.replace(folder / STATE_FILE)

@@ -1,0 +1,124 @@
+"""Attention for short sequences on a CPU, where PyTorch's kernels spend most time on overhead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from autopeft.method.dropout import kept
+
+LONGEST = 256
+"""Queries above which the scores outgrow the caches."""
+
+_fused = ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+
+def short_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    position_bias: Tensor | None = None,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """An attention function of transformers, with the semantics of its `sdpa`.
+
+    Longer sequences, biases of positions and unequal widths go to that one.
+
+    Args:
+        module: the attention, whose `is_causal` holds where the argument is None.
+        query: (batch, heads, queries, head_dim).
+        key: (batch, key heads, keys, head_dim).
+        value: like `key`.
+        attention_mask: (batch or 1, heads or 1, queries, keys), of bool or additive.
+        dropout: probability at the attention's weights.
+        scaling: of the scores; None is head_dim^-0.5.
+        is_causal: whether queries see earlier positions only, where there is no mask.
+        position_bias: added to the scores.
+        options: what else transformers hands to attention functions.
+
+    Returns:
+        (batch, queries, heads, head_dim), and no weights.
+    """
+    if query.shape[2] > LONGEST or position_bias is not None or options.get("cache") is not None:
+        given = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
+        more = {**given, "position_bias": position_bias, **options}
+        return _fused(module, query, key, value, attention_mask, **more)
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    if attention_mask is None and causal and query.shape[2] > 1:
+        seen = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=key.device)
+        attention_mask = seen.tril()[None, None]
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return _Attention.apply(query, key, value, attention_mask, scale, dropout), None
+
+
+class _Attention(torch.autograd.Function):
+    """softmax(scale Q K^T + mask) V, the softmax in float32 or better, the products in the given dtype.
+
+    Queries of the heads that share a key head are rows of one product.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scale: float,
+        dropout: float,
+    ) -> Tensor:
+        batch, heads, queries, _ = query.shape
+        q, k, v = _rows(query, key.shape[1]), _rows(key), _rows(value)
+        wide = torch.promote_types(q.dtype, torch.float32)
+        scores = torch.bmm(q, k.transpose(1, 2)).to(wide).mul_(scale)
+        _mask(scores.view(batch, heads, queries, -1), mask)
+        weights = torch.softmax(scores, -1).to(query.dtype)
+        keep = kept(weights, dropout) if dropout else None
+        ctx.save_for_backward(q, k, v, weights, keep)
+        ctx.scale, ctx.shapes = scale, (query.shape, key.shape, value.shape)
+        output = torch.bmm(weights if keep is None else weights * keep, v)
+        return output.view(batch, heads, queries, -1).transpose(1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, output: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, weights, keep = ctx.saved_tensors
+        query, key, value = ctx.shapes
+        g = _rows(output.transpose(1, 2), key[1])
+        thinned = weights if keep is None else weights * keep
+        by_value = torch.bmm(thinned.transpose(1, 2), g).view(value)
+        towards = torch.bmm(g, v.transpose(1, 2))
+        if keep is not None:
+            towards.mul_(keep)
+        wide = torch.promote_types(q.dtype, torch.float32)
+        scores = torch._softmax_backward_data(towards.to(wide), weights.to(wide), -1, wide)
+        scores = scores.mul_(ctx.scale).to(q.dtype)
+        by_query = torch.bmm(scores, k).view(query)
+        by_key = torch.bmm(scores.transpose(1, 2), q).view(key)
+        return by_query, by_key, by_value, None, None, None
+
+
+def _rows(x: Tensor, key_heads: int | None = None) -> Tensor:
+    """(batch, heads, positions, width) as (batch * key heads, rows, width)."""
+    batch, heads, positions, width = x.shape
+    groups = heads // (key_heads or heads)
+    return x.reshape(batch * heads // groups, groups * positions, width)
+
+
+def _mask(scores: Tensor, mask: Tensor | None) -> None:
+    """Hides scores in place; a query that sees nothing sees everything alike."""
+    if mask is None:
+        return
+    if mask.dtype == torch.bool:
+        scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)
+    else:
+        scores.add_(mask)

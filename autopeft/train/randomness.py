@@ -1,0 +1,38 @@
+"""States of torch's global generators that are put in place for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+class Randomness:
+    """The random numbers of one training, whatever else runs in between."""
+
+    def __init__(self, seed: int) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self._state = _current()
+
+    @contextmanager
+    def own(self) -> Iterator[None]:
+        """Inside the block the generators go on from where the last block left them."""
+        with torch.random.fork_rng():
+            _put(self._state)
+            yield
+            self._state = _current()
+
+
+def _current() -> Any:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return torch.get_rng_state(), cuda
+
+
+def _put(state: Any) -> None:
+    cpu, cuda = state
+    torch.set_rng_state(cpu)
+    if cuda:
+        torch.cuda.set_rng_state_all(cuda)
