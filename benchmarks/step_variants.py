@@ -1,0 +1,138 @@
+"""Single training steps in float32, side by side on the same texts and the same machine.
+
+Two steps that are compared take turns, so that both meet the same disturbances. A step is forward,
+backward, clipping and AdamW; of the frozen model it is forward and backward alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
+from statistics import median
+from typing import TYPE_CHECKING
+
+from benchmarks.hf_training import Row
+from benchmarks.trial_variants import (
+    BATCH_SIZE,
+    LEARNING_RATE,
+    MINILM,
+    Size,
+    our_config,
+    peft_model,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from autopeft.core.config import PeftConfig
+    from autopeft.train.backbone import Backbone
+
+Texts = Mapping[str, "Tensor"]
+Seconds = Generator[float, None, None]
+
+WARM_STEPS = 1
+
+
+def lora_step(size: Size, seed: int) -> list[Row]:
+    """LoRA r 8 on q and v, ours and peft's: median seconds of a step."""
+    texts = made_up(size, seed)
+    model = peft_model(seed=0).train()
+    theirs = (p for p in model.parameters() if p.requires_grad)
+    ours, peft = by_turns(
+        our_steps(backbone(), our_config(), texts), steps(model, theirs, texts), size.steps
+    )
+    return [{"ours": ours, "peft": peft}]
+
+
+def mix_step(size: Size, seed: int) -> list[Row]:
+    """Configurations of `layer-mix`, and the frozen model's forward and backward to its depth."""
+    import numpy as np
+
+    from autopeft.method.count import size_of
+    from autopeft.space import SearchSpace
+
+    texts, ours, frozen = made_up(size, seed), backbone(), backbone()
+    space = SearchSpace.load("layer-mix").on(ours.shape, size_of)
+    rng = np.random.default_rng(seed)
+    rows: list[Row] = []
+    while len(rows) < size.mixes:
+        config = space.sample(rng)
+        if not config.layers:
+            continue
+        depth = min(config.layers)
+        both = our_steps(ours, config, texts), frozen_steps(frozen, depth, texts)
+        mine, least = by_turns(*both, max(1, size.steps // 2))
+        rows.append({"ours": mine, "frozen": least, "ratio": mine / least, "lowest_layer": depth})
+    return rows
+
+
+def made_up(size: Size, seed: int) -> Texts:
+    """One batch: ids and mask (texts, tokens), labels (texts,)."""
+    import torch
+
+    torch.set_num_threads(1)
+    random = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(1000, 30_000, (BATCH_SIZE, size.step_tokens), generator=random)
+    labels = torch.randint(0, 2, (BATCH_SIZE,), generator=random)
+    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": labels}
+
+
+def by_turns(ours: Seconds, theirs: Seconds, n_steps: int) -> tuple[float, float]:
+    """The median seconds of either after a first step that warms up; both end with it."""
+    with closing(ours), closing(theirs):
+        turns = [(next(ours), next(theirs)) for _ in range(WARM_STEPS + n_steps)][WARM_STEPS:]
+    return median(a for a, _ in turns), median(b for _, b in turns)
+
+
+def backbone() -> Backbone:
+    from autopeft.space.settings import BackboneSettings
+    from autopeft.train.backbone import load_backbone
+
+    settings = BackboneSettings(dtype="float32")
+    return load_backbone(MINILM, "text-classification", settings, n_labels=2, device="cpu")
+
+
+def our_steps(on: Backbone, config: PeftConfig, texts: Texts) -> Seconds:
+    """The seconds of each step of a configuration; closing it takes the configuration off."""
+    from autopeft.method.attach import attach
+
+    attached = attach(on.model, config, modules_to_save=on.modules_to_save)
+    try:
+        yield from steps(on.model.train(), attached.trainable().values(), texts)
+    finally:
+        attached.detach()
+
+
+def steps(model: nn.Module, trained: Iterable[nn.Parameter], texts: Texts) -> Seconds:
+    """The seconds of each step of a plain loop, without an end."""
+    import torch
+
+    parameters = list(trained)
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
+    while True:
+        start = time.perf_counter()
+        model(**texts).loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        yield time.perf_counter() - start
+
+
+def frozen_steps(on: Backbone, depth: int, texts: Texts) -> Seconds:
+    """Forward, and backward to what enters layer `depth`; no parameter has a gradient."""
+    from autopeft.method.sites import layers_of
+
+    def enter(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0].detach().requires_grad_(), *inputs[1:])
+
+    model = on.model.train().requires_grad_(False)
+    layer = model.get_submodule(layers_of(model)[depth].path)
+    handle = layer.register_forward_pre_hook(enter)
+    try:
+        while True:
+            start = time.perf_counter()
+            model(**texts).loss.backward()
+            yield time.perf_counter() - start
+    finally:
+        handle.remove()

@@ -1,0 +1,134 @@
+"""The least that a study can cost here: operations that cannot be avoided, at the measured rate.
+
+Counted are the matrix products of forward and backward down to the lowest tuned layer, in all
+epochs, and those of one evaluation, each text at its own length. The layers below the lowest tuned
+one are counted once for a study, for the text of all its trials, since their outputs never change.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Barrier
+
+    from autopeft.core.config import PeftConfig
+    from autopeft.train.backbone import Backbone
+
+LENGTHS = (8, 16, 24)
+"""Tokens at which operations are counted; they are a polynomial of degree 2 in the length."""
+
+SHAPES = {"model": (1024, 384, 1536), "square": (2048, 2048, 2048)}
+"""Rows, inputs and outputs of the products that are timed."""
+
+WINDOWS, WINDOW_SECONDS = 5, 0.5
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Lengths in tokens of what is trained and what is evaluated."""
+
+    train: Sequence[int]
+    validation: Sequence[int]
+
+
+def unavoidable(
+    backbone: Backbone, configs: Iterable[PeftConfig], texts: Texts, epochs: int
+) -> dict[str, int]:
+    """Operations of a study, by part; a multiplication with its addition counts as two.
+
+    Args:
+        backbone: on the meta device.
+        configs: each trained for all epochs and evaluated once.
+        texts: of both splits.
+        epochs: of each configuration.
+    """
+    n_layers, layer = len(backbone.shape.layers), _layer(backbone)
+    parts = {"training": 0.0, "evaluation": 0.0, "lower layers": 0.0}
+    lowest = 0
+    for config in configs:
+        depth = min(config.layers, default=n_layers)
+        forward, step = _polynomials(backbone, config)
+        parts["training"] += epochs * _total(step - depth * layer, texts.train)
+        parts["evaluation"] += _total(forward - depth * layer, texts.validation)
+        lowest = max(lowest, depth)
+    parts["lower layers"] = lowest * _total(layer, (*texts.train, *texts.validation))
+    return {name: round(value) for name, value in parts.items()}
+
+
+def _polynomials(backbone: Backbone, config: PeftConfig) -> tuple[Any, Any]:
+    """Coefficients of the operations of one text in its length: forward, and a whole step."""
+    from autopeft.train.flops import count_flops
+
+    counted = [count_flops(backbone, config, 1, length) for length in LENGTHS]
+    return (
+        np.polyfit(LENGTHS, [c.forward for c in counted], 2),
+        np.polyfit(LENGTHS, [c.training_step for c in counted], 2),
+    )
+
+
+def _layer(backbone: Backbone) -> Any:
+    """Coefficients of the frozen forward pass of one layer, the mean of all."""
+    linears = [linear for layer in backbone.shape.layers for linear in layer.linears]
+    products = sum(2 * linear.inputs * linear.outputs for linear in linears)
+    attention = sum(4 * linear.outputs for linear in linears if linear.role == "self.q")
+    return np.array([attention, products, 0.0]) / len(backbone.shape.layers)
+
+
+def _total(polynomial: Any, lengths: Sequence[int]) -> float:
+    return float(np.polyval(polynomial, np.asarray(lengths, dtype=np.float64)).sum())
+
+
+def rates(workers: int, seconds: float = WINDOW_SECONDS) -> dict[str, float]:
+    """Operations a second of one thread while all workers multiply, by shape.
+
+    In the fastest precision of the device; the median over workers and windows.
+    """
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(workers)
+    with context.Pool(workers, _share, (barrier,)) as pool:
+        found = pool.starmap(_rates, [(seconds,)] * workers, chunksize=1)
+    return {name: median(rate for each in found for rate in each[name]) for name in SHAPES}
+
+
+_barrier: Barrier
+
+
+def _share(barrier: Barrier) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _rates(seconds: float) -> Mapping[str, list[float]]:
+    import torch
+
+    from autopeft.train.backbone import fast_dtype
+
+    torch.set_num_threads(1)
+    dtype = fast_dtype(torch.device("cpu"))
+    found: dict[str, list[float]] = {}
+    for name, (rows, inputs, outputs) in SHAPES.items():
+        x, weight = torch.randn(rows, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
+        _barrier.wait()
+        found[name] = [
+            2 * rows * inputs * outputs / _seconds(x, weight, seconds) for _ in range(1 + WINDOWS)
+        ][1:]
+    return found
+
+
+def _seconds(x: Any, weight: Any, seconds: float) -> float:
+    """Of one product, the mean over so long."""
+    from torch.nn import functional as F
+
+    start, count = time.perf_counter(), 0
+    while (now := time.perf_counter() - start) < seconds or count == 0:
+        F.linear(x, weight)
+        count += 1
+    return now / count
