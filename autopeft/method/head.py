@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from autopeft.core.errors import AttachError
 from autopeft.method.hook import widened
-from autopeft.method.rows import Rows, by_size, stacked
+from autopeft.method.rows import Pieces, Rows, by_size
 
 ORIGINALS = "autopeft_attached"
 """Attribute of a model that carries a pack: its own parameters of `modules_to_save` by name."""
@@ -127,25 +127,22 @@ class _Shared:
 
     def _packed(self, inputs: tuple[Tensor, ...]) -> Tensor:
         cut = self._rows.slices(len(inputs[0]))
+        pieces = [Pieces(x, cut) for x in inputs]
         outputs: dict[int, Tensor] = {}
         for members in by_size(cut, cut):
-            outputs |= zip(members, self._together(members, inputs, cut), strict=True)
+            own = tuple(piece.of(members) for piece in pieces)
+            outputs |= zip(members, self._together(members, own), strict=True)
         return torch.cat([outputs[member] for member in cut])
 
-    def _together(
-        self, members: Sequence[int], inputs: tuple[Tensor, ...], cut: Mapping[int, slice]
-    ) -> Sequence[Tensor]:
-        """The outputs of members with equally many rows."""
+    def _together(self, members: Sequence[int], inputs: tuple[Tensor, ...]) -> Iterable[Tensor]:
+        """The outputs of members with equally many rows, given (members, rows, ...)."""
         if len(members) == 1:
-            own = self._members[members[0]]
-            return [self._run(own, tuple(x[cut[members[0]]] for x in inputs))]
+            return [self._run(self._members[members[0]], tuple(x[0] for x in inputs))]
         parameters = {
             name: torch.stack([self._members[member][name] for member in members])
             for name in self._members[members[0]]
         }
-        parts = tuple(stacked(x, members, cut) for x in inputs)
-        run = torch.vmap(self._run, randomness="different")
-        return run(parameters, parts).unbind()
+        return torch.vmap(self._run, randomness="different")(parameters, inputs).unbind()
 
 
 def _in_float32(module: nn.Module, undo: ExitStack) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from autopeft.method.method import Branch, Context, Offset, Part, Weights
 from autopeft.method.registry import Placed
-from autopeft.method.rows import Rows, by_size, stacked
+from autopeft.method.rows import Pieces, Rows, by_size
 from autopeft.method.sites import Columns, Layer
 
 Inputs = tuple[Any, ...]
@@ -74,23 +74,24 @@ class _Edit:
         return self._fit(part.change(widened(source), module.training), output)
 
     def together(
-        self, members: Sequence[int], module: nn.Module, source: Tensor, output: Tensor
+        self, members: tuple[int, ...], module: nn.Module, source: Pieces, output: Tensor
     ) -> Tensor:
         """The changes (members, rows or 1, ..., width) of `output`, (all rows, ..., width).
 
-        `source` is what the parts read, (members, rows, ..., width).
+        The members have equally many rows.
         """
         if len(members) == 1:
-            change = self.alone(members[0], module, source[0], output)[None]
+            change = self.alone(members[0], module, source.of(members)[0], output)[None]
         else:
             names = self.first.weights
             spots = [self.spots[member] for member in members]
             weights = {name: torch.stack([spot.weights[name] for spot in spots]) for name in names}
-            change = self._fit(self._vectorized(weights, source, module.training), output)
+            change = self._fit(self._vectorized(weights, source.of(members), module), output)
         missing = output.dim() + 1 - change.dim()
         return change.view(len(members), *[1] * missing, *change.shape[1:])
 
-    def _vectorized(self, weights: Weights, source: Tensor, training: bool) -> Tensor:
+    def _vectorized(self, weights: Weights, source: Tensor, module: nn.Module) -> Tensor:
+        training = module.training
         method, site = self.first.placed.method, self.first.placed.site
 
         def vector(weights: Weights) -> Tensor:
@@ -185,14 +186,15 @@ def _staged(
 ) -> Tensor:
     """The output of several members with the changes of edits that do not read each other's."""
     cut = rows.slices(len(output))
+    pieces: dict[Tensor, Pieces] = {}
     changes: list[tuple[tuple[int, ...], Tensor]] = []
     for edit in edits:
         groups = by_size(edit.spots, cut)
-        source = edit.source(x, output) if groups else x
-        for members in groups:
-            own = stacked(source, members, cut)
-            changes.append((members, edit.together(members, module, own, output)))
-    return _changed(output, changes, cut) if changes else output
+        if groups:
+            source = edit.source(x, output)
+            own = pieces.setdefault(source, Pieces(source, cut))
+            changes += [(group, edit.together(group, module, own, output)) for group in groups]
+    return _changed(output, changes, cut)
 
 
 def _changed(
@@ -200,14 +202,21 @@ def _changed(
 ) -> Tensor:
     """`output` plus changes, (members, rows or 1, ..., width) for the members that stand first."""
     everyone = tuple(cut)
-    if all(members == everyone for members, _ in changes):
-        by_member = output.unflatten(0, (len(everyone), -1))
-        return sum((change for _, change in changes), by_member).flatten(0, 1)
-    own = {member: output[piece] for member, piece in cut.items()}
+    own: dict[int, Tensor] = {}
     for members, change in changes:
-        for member, delta in zip(members, change, strict=True):
-            own[member] = own[member] + delta
-    return torch.cat(list(own.values()))
+        if members == everyone:
+            output = (output.unflatten(0, (len(members), -1)) + change).flatten(0, 1)
+            continue
+        for member, delta in zip(members, change.unbind(), strict=True):
+            own[member] = own[member] + delta if member in own else delta
+    if not own:
+        return output
+    none = output.new_zeros(())
+    deltas = [
+        own.get(member, none).expand(rows.stop - rows.start, *output.shape[1:])
+        for member, rows in cut.items()
+    ]
+    return output + torch.cat(deltas)
 
 
 def _spread(delta: Tensor, columns: Columns, output: Tensor) -> Tensor:

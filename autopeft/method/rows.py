@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -77,9 +76,23 @@ def by_size(members: Iterable[int], cut: Mapping[int, slice]) -> list[tuple[int,
     return [tuple(equal) for equal in sizes.values()]
 
 
-def stacked(x: Tensor, members: Sequence[int], cut: Mapping[int, slice]) -> Tensor:
-    """The rows of some members, which have equally many, as (members, rows, ...)."""
-    own = [cut[member] for member in members]
-    if all(a.stop == b.start for a, b in itertools.pairwise(own)):
-        return x[own[0].start : own[-1].stop].unflatten(0, (len(own), -1))
-    return torch.stack([x[rows] for rows in own])
+class Pieces:
+    """A tensor by member, cut at most once: the gradients of all pieces flow back in one copy.
+
+    Args:
+        x: of shape (rows, ...).
+        cut: the rows of each member.
+    """
+
+    def __init__(self, x: Tensor, cut: Mapping[int, slice]) -> None:
+        self._x, self._cut = x, cut
+        self._pieces: dict[int, Tensor] = {}
+
+    def of(self, members: tuple[int, ...]) -> Tensor:
+        """The rows of members that have equally many, (members, rows, ...)."""
+        if members == tuple(self._cut):
+            return self._x.unflatten(0, (len(members), -1))
+        if not self._pieces:
+            sizes = [rows.stop - rows.start for rows in self._cut.values()]
+            self._pieces = dict(zip(self._cut, self._x.split(sizes), strict=True))
+        return torch.stack([self._pieces[member] for member in members])
