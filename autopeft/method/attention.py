@@ -20,8 +20,9 @@ from autopeft.core.errors import AttachError
 from autopeft.method.hook import Spot
 from autopeft.method.method import Context
 from autopeft.method.rows import Rows
+from autopeft.method.short import short_attention
 
-FUSED, PLAIN = "autopeft_fused", "autopeft_plain"
+FUSED, PLAIN, SHORT = "autopeft_fused", "autopeft_plain", "autopeft_short"
 _CONTEXT = "autopeft_context"
 
 Attention = Callable[..., tuple[Tensor, Tensor | None]]
@@ -84,7 +85,13 @@ def check_routes(model: PreTrainedModel, need: str) -> None:
 
 
 def route(model: PreTrainedModel, undo: ExitStack) -> None:
-    """Switches the attention of `model` to one that looks for contexts, until `undo` closes.
+    """Switches the attention of `model` to one that looks for contexts, until `undo` closes."""
+    present = model.config._attn_implementation
+    switch(model, {"eager": PLAIN, SHORT: SHORT}.get(present, FUSED), undo)
+
+
+def switch(model: PreTrainedModel, implementation: str, undo: ExitStack) -> None:
+    """Gives `model` the attention function called `implementation`, until `undo` closes.
 
     Until then the model has copies of its configs: models may share one, and another that lets go
     of its contexts must not switch the attention of this one.
@@ -95,8 +102,7 @@ def route(model: PreTrainedModel, undo: ExitStack) -> None:
             if isinstance(value, PreTrainedConfig):
                 undo.callback(setattr, module, name, value)
                 setattr(module, name, copy.deepcopy(value, copies))
-    eager = model.config._attn_implementation == "eager"
-    model.set_attn_implementation(PLAIN if eager else FUSED)
+    model.set_attn_implementation(implementation)
 
 
 def put(members: Sequence[Iterable[Spot]], rows: Rows, undo: ExitStack) -> None:
@@ -216,3 +222,5 @@ ALL_ATTENTION_FUNCTIONS.register(FUSED, _with_context(ALL_ATTENTION_FUNCTIONS["s
 ALL_MASK_ATTENTION_FUNCTIONS.register(FUSED, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 ALL_ATTENTION_FUNCTIONS.register(PLAIN, _with_context(_eager))
 ALL_MASK_ATTENTION_FUNCTIONS.register(PLAIN, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
+ALL_ATTENTION_FUNCTIONS.register(SHORT, _with_context(short_attention))
+ALL_MASK_ATTENTION_FUNCTIONS.register(SHORT, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from autopeft.method.dropout import kept
@@ -14,6 +14,7 @@ from autopeft.method.dropout import kept
 LONGEST = 256
 """Queries above which the scores outgrow the caches."""
 
+_UNUSUAL = ("position_bias", "softcap", "s_aux", "cache")
 _fused = ALL_ATTENTION_FUNCTIONS["sdpa"]
 
 
@@ -23,52 +24,47 @@ def short_attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    is_causal: bool | None = None,
-    position_bias: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """An attention function of transformers, with the semantics of its `sdpa`.
+    """An attention function of transformers, with the semantics and the options of its `sdpa`.
 
-    Longer sequences, biases of positions and unequal widths go to that one.
+    Longer sequences and biases of positions go to that one.
 
     Args:
-        module: the attention, whose `is_causal` holds where the argument is None.
+        module: the attention, whose `is_causal` holds where no option says so.
         query: (batch, heads, queries, head_dim).
         key: (batch, key heads, keys, head_dim).
         value: like `key`.
         attention_mask: (batch or 1, heads or 1, queries, keys), of bool or additive.
-        dropout: probability at the attention's weights.
-        scaling: of the scores; None is head_dim^-0.5.
-        is_causal: whether queries see earlier positions only, where there is no mask.
-        position_bias: added to the scores.
-        options: what else transformers hands to attention functions.
+        options: `dropout` of the weights, `scaling` of the scores, `is_causal` where there is no
+            mask, and others.
 
     Returns:
         (batch, queries, heads, head_dim), and no weights.
     """
-    if query.shape[2] > LONGEST or position_bias is not None or options.get("cache") is not None:
-        given = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal}
-        more = {**given, "position_bias": position_bias, **options}
-        return _fused(module, query, key, value, attention_mask, **more)
-    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    if attention_mask is None and causal and query.shape[2] > 1:
-        seen = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=key.device)
+    queries = query.shape[2]
+    if queries > LONGEST or any(options.get(name) is not None for name in _UNUSUAL):
+        return _fused(module, query, key, value, attention_mask, **options)
+    causal = options.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    if attention_mask is None and causal and queries > 1:
+        seen = torch.ones(queries, key.shape[2], dtype=torch.bool, device=key.device)
         attention_mask = seen.tril()[None, None]
+    scaling = options.get("scaling")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    dropout = options.get("dropout", 0.0)
     return _Attention.apply(query, key, value, attention_mask, scale, dropout), None
 
 
 class _Attention(torch.autograd.Function):
-    """softmax(scale Q K^T + mask) V, the softmax in float32 or better, the products in the given dtype.
+    """softmax(scale Q K^T + mask) V, the softmax in float32 or better.
 
     Queries of the heads that share a key head are rows of one product.
     """
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         query: Tensor,
         key: Tensor,
         value: Tensor,
@@ -90,7 +86,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, output: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, output: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, weights, keep = ctx.saved_tensors
         query, key, value = ctx.shapes
         g = _rows(output.transpose(1, 2), key[1])

@@ -219,7 +219,7 @@ def _probed(
     def end(module: nn.Module, args: Any, output: Any) -> None:
         finished[module] = not outputs
 
-    inputs, real = _random_inputs(model)
+    inputs, real = random_inputs(model)
     with ExitStack() as undo:
         undo.enter_context(Kernels("cpu", padded=True))  # answers for meta tensors only
         for index, layer in enumerate(layers):
@@ -231,7 +231,7 @@ def _probed(
     return _Probe(inputs, real, outputs, logits), early
 
 
-def _random_inputs(
+def random_inputs(
     model: PreTrainedModel, seed: int = 0
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """Arguments of the model, and which of their tokens are real."""
@@ -271,7 +271,7 @@ def _starts(model: PreTrainedModel, stack: _Stack, probe: _Probe) -> bool:
     Other tokens run first, and the depths go down, so that what a lower layer may have left
     somewhere is never of the tokens that are compared.
     """
-    model(**_random_inputs(model, seed=1)[0])
+    model(**random_inputs(model, seed=1)[0])
     return all(_same(model, stack, probe, depth) for depth in range(len(stack.layers), 0, -1))
 
 

@@ -43,6 +43,7 @@ class Passes:
     ) -> None:
         self.backbone, self.pack = backbone, Pack(backbone.model, backbone.modules_to_save)
         self._depth, self._hidden, self._form, self._offloads = depth, hidden, form, offloads
+        self._one_position: bool | None = None if depth == len(backbone.shape.layers) else False
 
     def logits(self, split: Encoded, rows: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The logits of some examples, (rows, labels) in float32, and their labels, (rows,).
@@ -64,15 +65,23 @@ class Passes:
             return model(**batch.inputs).logits.float(), batch.labels
 
     def _entering(self, split: Encoded, rows: Tensor, batch: Batch) -> Tensor:
-        """What enters the lowest tuned layer, (rows, tokens of the batch, width)."""
+        """What enters the lowest tuned layer, (rows, tokens of the batch, width).
+
+        The head alone may read one position of what the last layer returns, see `quicken`; then it
+        is (rows, 1, width).
+        """
 
         def compute(missing: Tensor) -> Tensor:
             inputs = split.batch(missing, self.backbone.device).inputs
             return enter(self.backbone.model, self._depth, inputs)
 
-        key = (self._form, self._depth, split.name)
+        key, device = (self._form, self._depth, split.name), self.backbone.device
+        if self._one_position is None:
+            self._one_position = compute(rows[:1]).shape[1] == 1
+        if self._one_position:
+            ones = torch.ones_like(split.lengths)
+            return self._hidden.rows(key, ones, rows, compute, device)
         tokens = batch.inputs["input_ids"].shape[1]
-        device = self.backbone.device
         return self._hidden.rows(key, split.lengths, rows, compute, device, n_tokens=tokens)
 
     def _held(self, batch: Batch) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,7 @@ from autopeft.train.evaluation import evaluate
 from autopeft.train.hidden import HiddenStates
 from autopeft.train.lower import can_start_above
 from autopeft.train.passes import Passes
+from autopeft.train.quick import quicken
 from autopeft.train.randomness import Randomness
 from autopeft.train.tables import SPLITS
 from autopeft.train.task import Task
@@ -215,12 +217,18 @@ class Trainer:
         if settings not in self._backbones:
             while len(self._backbones) >= (2 if self.device.type == "cpu" else 1):
                 self._backbones.popitem(last=False)
-            self._backbones[settings] = load_backbone(
-                self.reference,
-                self.task.type,
-                settings,
-                n_labels=len(self.label_names),
-                device=str(self.device),
-            )
+            self._backbones[settings] = self._loaded(settings)
         self._backbones.move_to_end(settings)
         return self._backbones[settings]
+
+    def _loaded(self, settings: BackboneSettings) -> Backbone:
+        backbone = load_backbone(
+            self.reference,
+            self.task.type,
+            settings,
+            n_labels=len(self.label_names),
+            device=str(self.device),
+        )
+        can_start_above(backbone.model)  # found out on the model as transformers made it
+        quicken(backbone.model, self.device.type, ExitStack())
+        return backbone
