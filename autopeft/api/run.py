@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from autopeft.api.outcome import Outcome
+from autopeft.api.placement import device_of, engine_of
 from autopeft.core.catalog import Reference, place
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, inside, unknown
@@ -29,13 +29,13 @@ from autopeft.space.space import SearchSpace
 from autopeft.study.record import open_record
 from autopeft.study.spec import StudySpec, load_spec
 from autopeft.study.study import Study, Terms
-from autopeft.train.backbone import Backbone, check_weights, meta_backbone, target_device
+from autopeft.train.backbone import Backbone, check_weights, meta_backbone
 from autopeft.train.known import Setting, known_quantities
 from autopeft.train.task import METRICS, Task
 from autopeft.train.trainer import Trainer
 
 if TYPE_CHECKING:
-    from autopeft.engine.engine import Engine, Watch
+    from autopeft.engine.engine import Watch
 
 N_SETTINGS = 24
 """Samples of a space among which the settings that take least memory are looked for."""
@@ -49,6 +49,7 @@ class Prepared:
     task: Task
     objectives: tuple[Objective, ...]
     space: BoundSpace
+    setting: Setting
     known: Mapping[str, Known]
     limits: Mapping[str, float]
     rungs: tuple[float, ...]
@@ -105,29 +106,6 @@ class Prepared:
         )
         return make_stopper(fidelity.stopper if len(self.rungs) > 1 else "none", made_from)
 
-    def engine(self) -> Engine:
-        """What runs the trials.
-
-        Raises:
-            StudyError: trials are to run in this process on a device that it does not have.
-        """
-        engine = self.spec.engine
-        if engine.type == "inline":
-            from autopeft.engine.inline import Inline
-
-            if target_device(self.spec.device).type == "cuda" and not torch.cuda.is_available():
-                raise StudyError("this machine has no CUDA device", "device")
-            return Inline()
-        from autopeft.engine.ray import RayEngine
-
-        return RayEngine(
-            cpu=engine.resources.cpu,
-            gpu=engine.resources.gpu,
-            concurrency=engine.concurrency,
-            address=engine.address,
-            folder=self.spec.folder,
-        )
-
     def run(self, watch: Watch | None = None) -> Outcome:
         """Runs the study to its end; `watch` is called with it after every change.
 
@@ -136,7 +114,8 @@ class Prepared:
         """
         with inside(self.spec.place):
             check_weights(self.spec.model)
-            stopper, engine = self.stopper(len(self.task.load().validation)), self.engine()
+            engine = engine_of(self.spec, self.setting)
+            stopper = self.stopper(len(self.task.load().validation))
             threads = max(1, int(self.spec.engine.resources.cpu))
             make = partial(
                 Trainer, self.spec.model, self.task, device=self.spec.device, threads=threads
@@ -165,10 +144,11 @@ def _prepared(spec: StudySpec) -> Prepared:
     _check_names(spec)
     task = Task.from_mapping(spec.task)
     objectives = _objectives(spec)
-    device = target_device(spec.device).type
+    device = device_of(spec)
     backbone = meta_backbone(spec.model, BackboneSettings(), task_type=task.type, device=device)
     length = min(task.max_length, positions(backbone))
-    known = known_quantities(Setting(backbone, length, device))
+    setting = Setting(backbone, length, device)
+    known = known_quantities(setting)
     with inside("space"):
         space = on_backbone(spec.space, backbone)
         limits = _limits(space, known, place("search_spaces", spec.space))
@@ -178,6 +158,7 @@ def _prepared(spec: StudySpec) -> Prepared:
         task=task,
         objectives=objectives,
         space=space,
+        setting=setting,
         known=known,
         limits=limits,
         rungs=rungs_between(first, last, spec.fidelity.reduction),

@@ -9,7 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from autopeft.core.catalog import Reference, read
 from autopeft.core.errors import AutoPeftError, StudyError, inside
+from autopeft.core.quantity import parse_quantity
 from autopeft.core.validation import validated
+
+LEAST_MEMORY = 1000**3
+"""Bytes; a device with less is a number without its unit."""
 
 
 class _Section(BaseModel):
@@ -61,36 +65,67 @@ class FidelitySection(_Section):
 
 
 class Resources(_Section):
-    """What one trial takes.
+    """What one worker takes.
 
     Attributes:
-        cpu: cores, which is also the number of threads of a trial.
-        gpu: devices; a fraction lets several trials share one.
+        cpu: cores, which is also the number of threads of a worker.
+        gpu: devices; a fraction lets several workers share one. `auto` is a whole device where
+            packs of several trials fill it, else the share that a trial is predicted to need,
+            and none on a CPU.
     """
 
     cpu: float = Field(default=1, gt=0)
-    gpu: float = Field(default=0, ge=0)
+    gpu: float | Literal["auto"] = "auto"
+
+    @field_validator("gpu")
+    @classmethod
+    def _divisible(cls, gpu: float | str) -> float | str:
+        if not isinstance(gpu, str) and (gpu < 0 or (gpu > 1 and gpu != int(gpu))):
+            raise ValueError(f"must be auto, a part of 1, or a whole number of devices, got {gpu}")
+        return gpu
 
 
 class EngineSection(_Section):
     """Where trials run.
 
     Attributes:
-        concurrency: trials at a time; `auto` is as many as the resources allow.
-        address: of a running Ray cluster; None starts Ray on this machine.
+        concurrency: workers at a time; `auto` is as many as the resources allow.
+        pack: trials that a worker trains side by side on one backbone; `auto` is 1 on a CPU and on
+            a GPU as many as are predicted to fit into its memory, up to 16.
+        device_memory: of each worker's GPU, such as `80GB`; None is that of this machine's GPU.
+        address: of a running Ray cluster that this machine belongs to, such as `host:6379`; None
+            starts Ray on this machine.
     """
 
     type: Literal["inline", "ray"] = "inline"
     concurrency: int | Literal["auto"] = "auto"
+    pack: int | Literal["auto"] = "auto"
     resources: Resources = Field(default_factory=Resources)
+    device_memory: float | str | None = None
     address: str | None = None
 
-    @field_validator("concurrency")
+    @field_validator("concurrency", "pack")
     @classmethod
-    def _positive(cls, concurrency: int | str) -> int | str:
-        if isinstance(concurrency, int) and concurrency < 1:
-            raise ValueError(f"must be auto or a positive number, got {concurrency}")
-        return concurrency
+    def _positive(cls, number: int | str) -> int | str:
+        if isinstance(number, int) and number < 1:
+            raise ValueError(f"must be auto or a positive number, got {number}")
+        return number
+
+    @field_validator("device_memory")
+    @classmethod
+    def _memory(cls, memory: float | str | None) -> float | str | None:
+        try:
+            amount = None if memory is None else parse_quantity(memory, "")
+        except AutoPeftError as error:
+            raise ValueError(error.reason) from None
+        if amount is not None and amount < LEAST_MEMORY:
+            raise ValueError(f"is in bytes; expected an amount such as 80GB, got {memory!r}")
+        return memory
+
+    @property
+    def device_bytes(self) -> float | None:
+        """`device_memory` as a number."""
+        return None if self.device_memory is None else parse_quantity(self.device_memory, "")
 
 
 class StudySpec(_Section):

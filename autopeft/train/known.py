@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from autopeft.core.config import PeftConfig
 from autopeft.method.count import count
 from autopeft.search.known import Known
 from autopeft.space.settings import TrainSettings
 from autopeft.train.backbone import Backbone
-from autopeft.train.memory import predict_memory
+from autopeft.train.memory import Memory, predict_memory
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,28 @@ class Setting:
     device: str
     batch_size: int | None = None
 
+    @cached_property
+    def memory(self) -> Callable[[PeftConfig], Memory]:
+        """Predicts the memory of a training, once for those that need the same."""
+
+        @lru_cache(maxsize=4096)
+        def traced(architecture: PeftConfig, batch_size: int) -> Memory:
+            return predict_memory(
+                self.backbone,
+                architecture,
+                batch_size=batch_size,
+                sequence_length=self.sequence_length,
+                device=self.device,
+            )
+
+        def predicted(config: PeftConfig) -> Memory:
+            own = TrainSettings(**dict(config.train))
+            repeats = min(own.gradient_accumulation_steps, 2)  # more micro-batches need no more
+            alike = replace(config, train=(("gradient_accumulation_steps", repeats),))
+            return traced(alike, self.batch_size or own.batch_size)
+
+        return predicted
+
 
 def head_params(backbone: Backbone) -> int:
     """Elements of the modules that are trained whole."""
@@ -47,24 +69,8 @@ def known_quantities(setting: Setting) -> Mapping[str, Known]:
     def trainable(config: PeftConfig) -> int:
         return count(config, setting.backbone.shape).trainable
 
-    @lru_cache(maxsize=4096)
-    def memory(architecture: PeftConfig, batch_size: int) -> int:
-        return predict_memory(
-            setting.backbone,
-            architecture,
-            batch_size=batch_size,
-            sequence_length=setting.sequence_length,
-            device=setting.device,
-        ).peak
-
-    def peak(config: PeftConfig) -> int:
-        own = TrainSettings(**dict(config.train))
-        repeats = min(own.gradient_accumulation_steps, 2)  # more micro-batches need no more
-        alike = replace(config, train=(("gradient_accumulation_steps", repeats),))
-        return memory(alike, setting.batch_size or own.batch_size)
-
     return {
         "trainable_params": Known(trainable),
         "stored_params": Known(lambda config: trainable(config) + head),
-        "peak_memory": Known(peak, slow=True),
+        "peak_memory": Known(lambda config: setting.memory(config).peak, slow=True),
     }

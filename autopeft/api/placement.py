@@ -1,0 +1,86 @@
+"""Where the trials of a study run: on which kind of device, and how many side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from autopeft.core.config import PeftConfig
+from autopeft.core.errors import StudyError
+from autopeft.engine.room import Need, Room
+from autopeft.study.spec import StudySpec
+from autopeft.train.backbone import target_device
+from autopeft.train.known import Setting
+
+if TYPE_CHECKING:
+    from autopeft.engine.engine import Engine
+
+MOST_MEMBERS = 16
+"""Trials that `pack: auto` trains side by side on a GPU, at most."""
+
+
+def device_of(spec: StudySpec) -> str:
+    """`cuda` or `cpu`: what trials run on, which the machine of a cluster's driver may lack.
+
+    Raises:
+        StudyError: there is no such device.
+    """
+    asks = spec.engine.type == "ray" and spec.engine.resources.gpu not in ("auto", 0)
+    return "cuda" if asks and spec.device == "auto" else target_device(spec.device).type
+
+
+def room_of(spec: StudySpec, setting: Setting) -> Room:
+    """What fits on one worker.
+
+    Raises:
+        StudyError: it depends on the memory of a GPU that is not known.
+    """
+    engine, gpu = spec.engine, spec.engine.resources.gpu
+    automatic = MOST_MEMBERS if setting.device == "cuda" else 1
+    members = automatic if engine.pack == "auto" else engine.pack
+    depends = members > 1 or (engine.type == "ray" and gpu == "auto")
+    memory = engine.device_bytes
+    if memory is None and depends and setting.device == "cuda":
+        memory = _memory_here()
+
+    def need(config: PeftConfig) -> Need:
+        predicted = setting.memory(config)
+        return Need(predicted.parts["backbone"], predicted.own)
+
+    share = gpu if engine.type == "ray" and gpu != "auto" and 0 < gpu < 1 else 1.0
+    return Room(members, memory, share, need)
+
+
+def engine_of(spec: StudySpec, setting: Setting) -> Engine:
+    """What runs the trials.
+
+    Raises:
+        StudyError: see `room_of`; or trials are to run in this process on a device that it lacks.
+    """
+    engine = spec.engine
+    if engine.type == "inline":
+        from autopeft.engine.inline import Inline
+
+        if setting.device == "cuda" and not torch.cuda.is_available():
+            raise StudyError("this machine has no CUDA device", "device")
+        return Inline(room_of(spec, setting))
+    from autopeft.engine.ray import RayEngine
+
+    gpu = engine.resources.gpu
+    return RayEngine(
+        cpu=engine.resources.cpu,
+        gpu=0 if gpu == "auto" and setting.device == "cpu" else gpu,
+        concurrency=engine.concurrency,
+        address=engine.address,
+        folder=spec.folder,
+        room=room_of(spec, setting),
+    )
+
+
+def _memory_here() -> float:
+    """Bytes of this machine's GPU."""
+    if not torch.cuda.is_available():
+        reason = "this machine has no GPU; say how much memory those of the workers have, as 80GB"
+        raise StudyError(reason, "engine.device_memory")
+    return float(torch.cuda.get_device_properties(0).total_memory)
