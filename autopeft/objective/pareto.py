@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from autopeft.objective.ranking import Ranking
+
 Losses = NDArray[np.float64]
 
 
@@ -28,22 +30,22 @@ def ranks(losses: ArrayLike) -> NDArray[np.int64]:
         III-A.
     """
     rows = _rows(losses)
-    result = np.full(len(rows), -1, dtype=np.int64)
-    left = np.flatnonzero(~np.isnan(rows).any(axis=1))
-    rank = 0
-    while len(left):
-        best = ~_dominated(rows[left])
-        result[left[best]] = rank
-        left = left[~best]
-        rank += 1
-    result[result < 0] = rank
-    return result
+    if not len(rows):
+        return np.zeros(0, dtype=np.int64)
+    ranking = Ranking(rows.shape[1])
+    distinct, places = np.unique(rows, axis=0, return_inverse=True)
+    for row in distinct:  # in this order none moves an earlier one
+        ranking.add(row)
+    return ranking.ranks[places.ravel()]
 
 
 def front(losses: ArrayLike) -> NDArray[np.bool_]:
     """Which rows of shape `(n, m)` no row dominates; rows with a NaN never are among them."""
     rows = _rows(losses)
-    return np.asarray((ranks(rows) == 0) & ~np.isnan(rows).any(axis=1))
+    result = np.zeros(len(rows), dtype=bool)
+    usable = np.flatnonzero(~np.isnan(rows).any(axis=1))
+    result[usable] = _is_best(rows[usable])
+    return result
 
 
 def crowding(losses: ArrayLike) -> Losses:
@@ -102,7 +104,7 @@ def hypervolume(losses: ArrayLike, reference: ArrayLike) -> float:
     if not np.isfinite(rows).all():
         return float("inf")
     rows = np.unique(rows, axis=0)
-    return _volume(rows[~_dominated(rows)], corner) if len(rows) else 0.0
+    return _volume(rows[_is_best(rows)], corner) if len(rows) else 0.0
 
 
 def knee(losses: ArrayLike) -> int | None:
@@ -139,14 +141,16 @@ def _rows(losses: ArrayLike, width: int | None = None) -> Losses:
     return rows
 
 
-def _dominated(rows: Losses) -> NDArray[np.bool_]:
-    """Which rows some other row dominates; `(n, m)` without NaN to `(n,)`."""
-    no_worse = np.ones((len(rows), len(rows)), dtype=bool)
-    better = np.zeros_like(no_worse)
-    for column in rows.T:
-        no_worse &= column[:, None] <= column[None, :]
-        better |= column[:, None] < column[None, :]
-    return np.asarray((no_worse & better).any(axis=0))
+def _is_best(rows: Losses) -> NDArray[np.bool_]:
+    """Which rows no other row dominates; `(n, m)` without NaN to `(n,)`."""
+    result = np.zeros(len(rows), dtype=bool)
+    left = np.lexsort(rows.T[::-1]) if len(rows) else np.zeros(0, dtype=np.int64)
+    while len(left):  # the first row left is dominated by none: what dominates it stands before it
+        best = rows[left[0]]
+        equal = (rows[left] == best).all(axis=1)
+        result[left[equal]] = True
+        left = left[(rows[left] < best).any(axis=1)]
+    return result
 
 
 def _volume(rows: Losses, corner: Losses) -> float:
@@ -181,6 +185,6 @@ def _recursion(rows: Losses, corner: Losses) -> float:
     total = 0.0
     for i, row in enumerate(rows):
         overlap = np.unique(np.maximum(rows[i + 1 :], row), axis=0)
-        inner = _volume(overlap[~_dominated(overlap)], corner) if len(overlap) else 0.0
+        inner = _volume(overlap[_is_best(overlap)], corner) if len(overlap) else 0.0
         total += float(np.prod(corner - row)) - inner
     return total

@@ -7,6 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +15,8 @@ import numpy as np
 from autopeft.core.errors import StudyError, unknown
 from autopeft.core.report import Report
 from autopeft.objective.objective import Objective
-from autopeft.objective.pareto import crowding, ranks
+from autopeft.objective.pareto import crowding
+from autopeft.objective.ranking import Ranking
 
 TINY = 200
 """Below this many validation examples their loss says less than the training loss."""
@@ -101,6 +103,7 @@ class SuccessiveHalving(Stopper):
         self.rungs, self.reduction = tuple(float(rung) for rung in rungs), float(reduction)
         self.signal = _signal(n_validation) if signal == "auto" else signal
         self._objective = next((o for o in objectives if o.name == self.signal), None)
+        self._standings: dict[float, _Standing] = {}
 
     def decide(self, curves: Sequence[Curve], current: Curve) -> Decision:
         """Goes on or stops at the rung that the last report has reached."""
@@ -117,13 +120,21 @@ class SuccessiveHalving(Stopper):
     def _compare(self, curves: Sequence[Curve], current: Curve, rung: float) -> Decision:
         """The place of `current` among all that have reached the rung."""
         latest = {curve.number: curve for curve in curves} | {current.number: current}
-        signals = {n: s for n, c in latest.items() if (s := self._at(c, rung)) is not None}
-        order = _order({n: (signals[n], *latest[n].known) for n in sorted(signals)})
-        place, allowed = order.index(current.number) + 1, int(len(order) / self.reduction + 1e-9)
-        what = f"{place} of {len(order)} at {rung:g} by {self.signal}"
-        if len(order) < self.reduction:
+        standing = self._standings.get(rung)
+        if standing is None or not standing.update(latest):
+            standing = self._standings[rung] = _Standing(partial(self._row, rung))
+            standing.update(latest)
+        n, place = len(standing.ranking), standing.place(current.number)
+        allowed = int(n / self.reduction + 1e-9)
+        what = f"{place} of {n} at {rung:g} by {self.signal}"
+        if n < self.reduction:
             return Decision(True, f"{what}; too few to compare")
         return Decision(place <= allowed, f"{what}; the first {allowed} go on")
+
+    def _row(self, rung: float, curve: Curve) -> tuple[float, ...] | None:
+        """What a curve is compared by at a rung; None before it."""
+        signal = self._at(curve, rung)
+        return None if signal is None else (signal, *curve.known)
 
     def _at(self, curve: Curve, rung: float) -> float | None:
         """The signal as a loss in the first report at or after the rung; None before it.
@@ -156,15 +167,52 @@ def _reached(fidelity: float, rung: float) -> bool:
     return fidelity >= rung * (1 - 1e-6)
 
 
-def _order(losses: Mapping[int, tuple[float, ...]]) -> list[int]:
-    """Trials from best to worst: by rank, crowding within it, signal, and number."""
-    numbers = list(losses)
-    rows = np.array([losses[number] for number in numbers], dtype=np.float64)
-    rank, distance = ranks(rows), np.zeros(len(numbers))
-    for level in np.unique(rank):
-        distance[rank == level] = crowding(rows[rank == level])
-    signal = np.nan_to_num(rows[:, 0], nan=np.inf)
-    return [numbers[i] for i in np.lexsort([np.array(numbers), signal, -distance, rank])]
+class _Standing:
+    """How those that have reached a rung rank; what is known of a curve is read once.
+
+    Args:
+        row: the signal and the known losses of a curve; None before the rung.
+    """
+
+    def __init__(self, row: Callable[[Curve], tuple[float, ...] | None]) -> None:
+        self._row = row
+        self._curves: dict[int, Curve] = {}
+        self._places: dict[int, int] = {}
+        self._losses: list[tuple[float, ...]] = []
+        self.ranking = Ranking(0)
+
+    def update(self, latest: Mapping[int, Curve]) -> bool:
+        """Takes in what has changed; False where that is more than curves that have grown."""
+        known = self._curves
+        changed = [curve for n, curve in latest.items() if known.get(n) is not curve]
+        for curve in changed:
+            known[curve.number] = curve
+            if not self._take(curve.number, self._row(curve)):
+                return False
+        return len(known) == len(latest)
+
+    def _take(self, number: int, row: tuple[float, ...] | None) -> bool:
+        """Whether a row is new or what it was."""
+        place = self._places.get(number)
+        if place is not None:
+            return row is not None and repr(row) == repr(self._losses[place])
+        if row is not None:
+            if not self._places:
+                self.ranking = Ranking(len(row))
+            self._places[number] = len(self._losses)
+            self._losses.append(row)
+            self.ranking.add(np.array(row, dtype=np.float64))
+        return True
+
+    def place(self, number: int) -> int:
+        """The place from 1: by rank, crowding within it, signal, and number."""
+        ranks, own = self.ranking.ranks, self._places[number]
+        peers = np.flatnonzero(ranks == ranks[own])
+        rows, numbers = self.ranking.rows[peers], np.array(list(self._places))[peers]
+        signal = np.nan_to_num(rows[:, 0], nan=np.inf)
+        order = peers[np.lexsort([numbers, signal, -crowding(rows)])]
+        before = np.count_nonzero(ranks < ranks[own]) + np.flatnonzero(order == own)
+        return int(before.item()) + 1
 
 
 def rungs_between(minimum: float, maximum: float, reduction: float) -> tuple[float, ...]:
