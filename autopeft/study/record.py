@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 import sqlalchemy.exc
+from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
@@ -18,6 +19,7 @@ from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, unknown
 from autopeft.core.report import Report
 from autopeft.objective.objective import Objective
+from autopeft.study.storage import KeptStorage
 from autopeft.study.trial import State, TrialRecord
 
 _DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
@@ -56,14 +58,15 @@ def without_password(url: str) -> str:
 def _made(url: str) -> optuna.storages.BaseStorage:
     """The storage; another process may be making its tables at the same moment."""
     waiting = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    options = {**waiting, "pool_pre_ping": True}
     for pause in (0.1, 0.3, 1.0, 3.0):
         try:
-            return optuna.storages.RDBStorage(url, engine_kwargs={**waiting, "pool_pre_ping": True})
+            return KeptStorage(RDBStorage(url, engine_kwargs=options))
         except (sqlalchemy.exc.SQLAlchemyError, AssertionError, RuntimeError) as error:
             if isinstance(error, sqlalchemy.exc.OperationalError) and "exist" not in str(error):
                 raise
             time.sleep(pause)
-    return optuna.storages.RDBStorage(url, engine_kwargs={**waiting, "pool_pre_ping": True})
+    return KeptStorage(RDBStorage(url, engine_kwargs=options))
 
 
 def find_record(url: str, name: str) -> optuna.Study:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from autopeft.search.known import Known
 from autopeft.search.stopping import Curve
 from autopeft.space.bound import BoundSpace
 from autopeft.study.heart import Heart, is_alive
-from autopeft.study.record import is_interrupted, lost, read_trial
+from autopeft.study.index import Index
+from autopeft.study.record import lost
+from autopeft.study.storage import flush
 from autopeft.study.suggest import suggest
 from autopeft.study.trial import TrialRecord
 
@@ -98,7 +100,8 @@ class Study:
         self.names = [objective.name for objective in objectives]
         self._heart = Heart(record)
         self._running: dict[int, tuple[optuna.Trial, float]] = {}
-        self._ended: dict[int, TrialRecord] = {}
+        self._index = Index(self.names)
+        self._curves: dict[int, Curve] = {}
         self._failures: list[str] | None = []
 
     def __enter__(self) -> Study:
@@ -128,12 +131,13 @@ class Study:
 
     def trials(self) -> tuple[TrialRecord, ...]:
         """Every trial so far, in order of number."""
-        return tuple(map(self._read, self._all()))
+        self._read()
+        return self._index.records()
 
     @property
     def n_left(self) -> int:
         """Trials that are still to be started."""
-        return max(0, self.terms.n_trials - sum(map(_counts, self._all())))
+        return max(0, self.terms.n_trials - self._seen().n_counted())
 
     def ask(self) -> Ticket | None:
         """The next trial; None where the study has as many as it may have.
@@ -169,16 +173,14 @@ class Study:
         attrs = trial.user_attrs
         attrs["reports"] = [*attrs.get("reports", ()), _document(report)]
         trial.set_user_attr("reports", attrs["reports"])
+        flush(self.record)
         reports = tuple(Report(**document) for document in attrs["reports"])
         return self._curve(ticket.number, attrs["known"], reports, attrs.get("baseline"))
 
     def curves(self) -> list[Curve]:
         """The learning curves of all trials that have reported."""
-        return [
-            self._curve(trial.number, trial.known, trial.reports, trial.baseline)
-            for trial in self.trials()
-            if trial.reports
-        ]
+        self._read()
+        return list(self._curves.values())
 
     def finish(self, ticket: Ticket) -> None:
         """Records a trial that was trained to the end, by its last report."""
@@ -218,9 +220,9 @@ class Study:
         """A trial of this process's own; None where another process has taken the last one."""
         trial = self.record.ask()
         trial.set_user_attr("owner", self._heart.owner)
+        flush(self.record)
         self._running[trial.number] = trial, time.monotonic()
-        before = sum(_counts(other) for other in self._all()[: trial.number])
-        if before < self.terms.n_trials:
+        if self._seen().n_counted(trial.number) < self.terms.n_trials:
             return trial
         attrs = trial.user_attrs
         self._reject(trial, "the study has as many trials as it may have")
@@ -237,32 +239,21 @@ class Study:
         config = self.space.resolve({d.name: suggest(trial, d) for d in dimensions})
         trial.set_user_attr("config", config.to_dict())
         trial.set_user_attr("key", config.key)
+        flush(self.record)
         return config
 
     def _refusal(self, trial: optuna.Trial, config: PeftConfig) -> str | None:
         """Why a trial is not to be trained; None where it is."""
-        twin = self._twin(trial.number, trial.user_attrs)
+        twin = self._seen().twin(trial.number, trial.user_attrs)
         if twin is not None:
             return f"the same configuration is trial {twin}"
         known = {name: known.value(config) for name, known in self.terms.known.items()}
         trial.set_user_attr("known", known)
+        flush(self.record)
         for name, limit in self.terms.limits.items():
             if known[name] > limit:
                 return f"{name} is {known[name]:,.0f}, the limit is {limit:,.0f}"
         return None
-
-    def _twin(self, number: int, attrs: Mapping[str, Any]) -> int | None:
-        """Another trial that stands for the same thing.
-
-        Of trials that two processes have queued for one reason, the first counts; of trials that
-        were proposed, whichever has its configuration already.
-        """
-        for reason in ("retry", "baseline"):
-            if reason in attrs:
-                earlier = self._all()[:number]
-                return _first(t for t in earlier if t.user_attrs.get(reason) == attrs[reason])
-        others = (t for t in self._all() if t.number != number and not is_interrupted(t))
-        return _first(t for t in others if t.user_attrs.get("key") == attrs["key"])
 
     def _ticket(self, trial: optuna.Trial, config: PeftConfig) -> Ticket:
         self._running[trial.number] = trial, time.monotonic()  # proposing it is no training
@@ -321,18 +312,19 @@ class Study:
         self.record.enqueue_trial(params, user_attrs=told)
 
     def _queue_baselines(self) -> None:
-        known = {t.user_attrs.get("baseline") for t in self._all()}
+        index = self._seen()
         for name, config in self.terms.baselines.items():
-            if name not in known:
+            if not index.has_baseline(name):
                 attrs = {"config": config.to_dict(), "key": config.key, "baseline": name}
                 self._queue(self._point(config), attrs)
 
     def _queue_unseen(self) -> bool:
         """Queues a configuration that no trial has; False where none was found."""
-        rng = np.random.default_rng((self.terms.seed, len(self._all())))
+        index = self._seen()
+        rng = np.random.default_rng((self.terms.seed, len(index)))
         for _ in range(N_REJECTED):
             config = self.space.sample(rng)
-            if self._twin(-1, {"key": config.key}) is None:
+            if index.twin(-1, {"key": config.key}) is None:
                 self._queue(self._point(config), {})
                 return True
         return False
@@ -346,17 +338,18 @@ class Study:
             d.name: params.get(d.name, d.from_unit(0.0)) for d in self.space.dimensions.values()
         }
 
-    def _all(self) -> list[FrozenTrial]:
-        return self.record.get_trials(deepcopy=False)
+    def _seen(self) -> Index:
+        """All trials as they are now."""
+        self._index.update(self.record.get_trials(deepcopy=False))
+        return self._index
 
-    def _read(self, trial: FrozenTrial) -> TrialRecord:
-        """A trial as a value; one that has ended does not change any more."""
-        if trial.number in self._ended:
-            return self._ended[trial.number]
-        value = read_trial(trial, self.names)
-        if trial.state.is_finished():
-            self._ended[trial.number] = value
-        return value
+    def _read(self) -> None:
+        """Brings the values and the curves of all trials up to date."""
+        for trial in self._seen().unread():
+            if trial.reports:
+                self._curves[trial.number] = self._curve(
+                    trial.number, trial.known, trial.reports, trial.baseline
+                )
 
     def _curve(
         self,
@@ -368,18 +361,6 @@ class Study:
         """A trial as a stopper sees it."""
         losses = tuple(o.loss(known.get(o.name, math.nan)) for o in self.objectives if o.known)
         return Curve(number, losses, reports, baseline is not None)
-
-
-def _counts(trial: FrozenTrial) -> bool:
-    """Whether a trial is one of `n_trials`: it is or was trained."""
-    if trial.state == TrialState.PRUNED:
-        return "rejected" not in trial.user_attrs
-    return trial.state != TrialState.WAITING and not is_interrupted(trial)
-
-
-def _first(trials: Iterable[FrozenTrial]) -> int | None:
-    """The number of the first trial that was not rejected."""
-    return next((t.number for t in trials if "rejected" not in t.user_attrs), None)
 
 
 def _document(report: Report) -> dict[str, Any]:

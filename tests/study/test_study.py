@@ -28,9 +28,9 @@ def test_limits_reject_before_training(tmp_path):
     seen = []
 
     class Watched(kit.Curves):
-        def __call__(self, configs, budget):
-            seen.extend(configs)
-            return super().__call__(configs, budget)
+        def join(self, member, config, budget):
+            seen.append(config)
+            super().join(member, config, budget)
 
     with kit.make_study(tmp_path, sampler="random", limits={"trainable_params": 200}) as study:
         kit.ENGINES["inline"]().run(study, Watched, kit.make_halving())

@@ -1,0 +1,107 @@
+"""What a study looks up of its trials, read anew only of those that have changed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import compress
+from operator import is_not
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from autopeft.study.record import is_interrupted, read_trial
+from autopeft.study.trial import TrialRecord
+
+REASONS = ("retry", "baseline")
+"""Attributes that say why a trial was queued."""
+
+Name = tuple[str, Any]
+
+
+class Index:
+    """The trials of a study by what they stand for, how many count, and all of them as values.
+
+    Args:
+        names: of the objectives, in the order of the recorded values.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._objectives = tuple(names)
+        self._trials: list[FrozenTrial] = []
+        self._records: list[TrialRecord | None] = []
+        self._unread: set[int] = set()
+        self._counted = bytearray()
+        self._named: dict[Name, set[int]] = defaultdict(set)
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def update(self, trials: list[FrozenTrial]) -> None:
+        """Takes in all trials in order of number; one that has changed is another object."""
+        known = len(self._trials)
+        changed = compress(range(known), map(is_not, self._trials, trials))
+        for number in changed:
+            for name in _names(self._trials[number]):
+                self._named[name].discard(number)
+            self._add(trials[number])
+        self._records += [None] * (len(trials) - known)
+        self._counted += bytes(len(trials) - known)
+        for trial in trials[known:]:
+            self._add(trial)
+        self._trials = trials
+
+    def n_counted(self, before: int | None = None) -> int:
+        """How many trials are among those that a study may have, with a number below `before`."""
+        return self._counted.count(1, 0, before)
+
+    def twin(self, number: int, attrs: dict[str, Any]) -> int | None:
+        """Another trial that stands for the same thing.
+
+        Of trials that two processes have queued for one reason, the first counts; of trials that
+        were proposed, whichever has its configuration already.
+        """
+        for reason in REASONS:
+            if reason in attrs:
+                same = self._named.get((reason, attrs[reason]), ())
+                return min((other for other in same if other < number), default=None)
+        same = self._named.get(("key", attrs["key"]), ())
+        return min((other for other in same if other != number), default=None)
+
+    def has_baseline(self, name: str) -> bool:
+        """Whether a trial of a baseline was ever queued."""
+        return any(trial.user_attrs.get("baseline") == name for trial in self._trials)
+
+    def unread(self) -> list[TrialRecord]:
+        """The trials that have changed since they were last asked for."""
+        numbers, self._unread = sorted(self._unread), set()
+        read = [read_trial(self._trials[number], self._objectives) for number in numbers]
+        for record in read:
+            self._records[record.number] = record
+        return read
+
+    def records(self) -> tuple[TrialRecord, ...]:
+        """Every trial as a value; nothing is unread."""
+        return tuple(record for record in self._records if record is not None)
+
+    def _add(self, trial: FrozenTrial) -> None:
+        self._unread.add(trial.number)
+        self._counted[trial.number] = _counts(trial)
+        for name in _names(trial):
+            self._named[name].add(trial.number)
+
+
+def _names(trial: FrozenTrial) -> list[Name]:
+    """Under which names a trial is found; one that was rejected under none."""
+    attrs = trial.user_attrs
+    if "rejected" in attrs:
+        return []
+    kinds = REASONS if is_interrupted(trial) else (*REASONS, "key")
+    return [(kind, attrs[kind]) for kind in kinds if kind in attrs]
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    """Whether a trial is one of `n_trials`: it is or was trained."""
+    if trial.state == TrialState.PRUNED:
+        return "rejected" not in trial.user_attrs
+    return trial.state != TrialState.WAITING and not is_interrupted(trial)

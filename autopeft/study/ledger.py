@@ -1,0 +1,131 @@
+"""The few statements that `storage.py` sends to Optuna's tables itself, many rows at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sql
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+
+GONE = "Record does not exist."
+"""What Optuna says of a study or a trial that was deleted."""
+
+Attrs = dict[str, Any]
+
+
+@dataclass
+class Entry:
+    """What is to be written of one trial.
+
+    Attributes:
+        params: Optuna's internal value and the distribution, by name.
+        user: attributes of the user.
+        system: attributes of Optuna.
+        stored: the keys of attributes, with their table, that the storage has already.
+    """
+
+    params: dict[str, tuple[float, BaseDistribution]] = field(default_factory=dict)
+    user: Attrs = field(default_factory=dict)
+    system: Attrs = field(default_factory=dict)
+    stored: set[tuple[str, str]] = field(default_factory=set)
+
+
+class Ledger:
+    """Optuna's tables `trials`, `trial_params` and the two of attributes, as they are found.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: see SQLAlchemy; so do all methods.
+    """
+
+    def __init__(self, engine: sql.Engine) -> None:
+        self._engine, found = engine, sql.MetaData()
+        names = ("trials", "trial_params", "trial_user_attributes", "trial_system_attributes")
+        self._trials, self._params, self._user, self._system = (
+            sql.Table(name, found, autoload_with=engine, resolve_fks=False) for name in names
+        )
+
+    def started(self, trial_id: int) -> tuple[int, datetime]:
+        """Number and start of a trial."""
+        columns = self._trials.c
+        query = sql.select(columns.number, columns.datetime_start)
+        with self._engine.connect() as connection:
+            row = connection.execute(query.where(columns.trial_id == trial_id)).one_or_none()
+        if row is None:
+            raise KeyError(GONE)
+        return row.number, row.datetime_start
+
+    def states(self, study_id: int, after: int, watched: Collection[int]) -> dict[int, TrialState]:
+        """States of the trials of a study that have an identity above `after` or are watched."""
+        columns = self._trials.c
+        wanted = columns.trial_id > after
+        if watched:
+            wanted |= columns.trial_id.in_(watched)
+        query = sql.select(columns.trial_id, columns.state).where(columns.study_id == study_id)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.where(wanted).order_by(columns.trial_id))
+            return {row.trial_id: TrialState[row.state] for row in rows}
+
+    def sizes(self, trials: Collection[int]) -> dict[int, int]:
+        """How many characters the user's attributes of trials have; any addition changes it."""
+        columns = self._user.c
+        size = sql.func.sum(sql.func.length(columns.value_json) + 1)
+        query = sql.select(columns.trial_id, size).where(columns.trial_id.in_(trials))
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.group_by(columns.trial_id))
+            return {int(trial_id): int(n) for trial_id, n in rows}
+
+    def write(self, trial_id: int, entry: Entry) -> None:
+        """Writes an entry in one transaction.
+
+        Raises:
+            UpdateFinishedTrialError: the trial has ended.
+            KeyError: there is no such trial.
+        """
+        columns = self._trials.c
+        query = sql.select(columns.state).where(columns.trial_id == trial_id).with_for_update()
+        with self._engine.begin() as connection:
+            state = connection.execute(query).scalar_one_or_none()
+            if state is None:
+                raise KeyError(GONE)
+            if TrialState[state].is_finished():
+                raise UpdateFinishedTrialError(f"trial {trial_id} is {state.lower()}")
+            if entry.params:
+                connection.execute(sql.insert(self._params), _param_rows(trial_id, entry))
+            for table, attrs in ((self._user, entry.user), (self._system, entry.system)):
+                _write_attrs(connection, table, trial_id, attrs, entry.stored)
+
+
+def _param_rows(trial_id: int, entry: Entry) -> list[Attrs]:
+    return [
+        {
+            "trial_id": trial_id,
+            "param_name": name,
+            "param_value": value,
+            "distribution_json": distribution_to_json(distribution),
+        }
+        for name, (value, distribution) in entry.params.items()
+    ]
+
+
+def _write_attrs(
+    connection: sql.Connection,
+    table: sql.Table,
+    trial_id: int,
+    attrs: Mapping[str, Any],
+    stored: set[tuple[str, str]],
+) -> None:
+    rows = [{"trial_id": trial_id, "key": k, "value_json": json.dumps(v)} for k, v in attrs.items()]
+    new = [row for row in rows if (table.name, row["key"]) not in stored]
+    if new:
+        connection.execute(sql.insert(table), new)
+    for row in rows:
+        if (table.name, row["key"]) in stored:
+            here = (table.c.trial_id == trial_id) & (table.c.key == row["key"])
+            connection.execute(sql.update(table).where(here).values(value_json=row["value_json"]))
+    stored.update((table.name, key) for key in attrs)
