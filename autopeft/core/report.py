@@ -30,7 +30,9 @@ class Failure:
     Attributes:
         member: as in `Report`.
         error: kind and text.
+        where: the machine, to be added to the text; not part of what tells errors apart.
     """
 
     member: int
     error: str
+    where: str = ""

@@ -30,7 +30,7 @@ class Crew:
             self._evaluator = self._evaluator or self._make()
             self._evaluator.join(ticket.number, ticket.config, ticket.budget)
         except Exception as error:
-            self._refused.append(Failure(ticket.number, described(error) + self._place))
+            self._refused.append(Failure(ticket.number, described(error), self._place))
 
     def leave(self, member: int) -> None:
         """Ends a member, also one that has ended already."""
@@ -51,17 +51,18 @@ class Crew:
         try:
             return self._evaluator.advance() or self._failed("the evaluator reports nothing")
         except Exception as error:
-            return self._failed(described(error) + self._place)
+            return self._failed(described(error))
 
     def _failed(self, error: str) -> list[Failure]:
-        return failures(self._members, error)
+        return failures(self._members, error, self._place)
 
 
-def failures(members: Iterable[int], error: str) -> list[Failure]:
+def failures(members: Iterable[int], error: str, where: str = "") -> list[Failure]:
     """One error as the failure of all members; it tells each who else was there.
 
     Any one of them may be the cause, so the texts differ: they are not failures of one kind.
     """
     numbers = sorted(members)
     others = {n: ", ".join(str(m) for m in numbers if m != n) for n in numbers}
-    return [Failure(n, f"{error} (beside {others[n]})" if others[n] else error) for n in numbers]
+    texts = {n: f"{error} (beside {others[n]})" if others[n] else error for n in numbers}
+    return [Failure(n, texts[n], where) for n in numbers]

@@ -75,7 +75,7 @@ class Roster:
     def _goes_on(self, ticket: Ticket, event: Report | Failure) -> bool:
         """Records an event; whether its trial is still trained."""
         if isinstance(event, Failure):
-            self.study.fail(ticket, event.error)
+            self.study.fail(ticket, event.error, event.where)
             return False
         try:
             curve = self.study.report(ticket, event)

@@ -102,7 +102,7 @@ class Study:
         self._running: dict[int, tuple[optuna.Trial, float]] = {}
         self._index = Index(self.names)
         self._curves: dict[int, Curve] = {}
-        self._failures: list[str] | None = []
+        self._failures: dict[int, str] | None = {}
 
     def __enter__(self) -> Study:
         self._heart.start()
@@ -206,11 +206,11 @@ class Study:
         self._failures = None
         self._end(ticket, TrialState.PRUNED, {"stopped": reason})
 
-    def fail(self, ticket: Ticket, error: str) -> None:
-        """Records a trial that failed, with the text of its error."""
+    def fail(self, ticket: Ticket, error: str, where: str = "") -> None:
+        """Records a trial that failed, with the text of its error and of where that was."""
         if self._failures is not None:
-            self._failures.append(error)
-        self._end(ticket, TrialState.FAIL, {"error": error})
+            self._failures[ticket.number] = error
+        self._end(ticket, TrialState.FAIL, {"error": error + where})
 
     def _wants_more(self) -> bool:
         """Whether a trial is to be started, now or for a process that has died."""
@@ -284,7 +284,8 @@ class Study:
         self._running.pop(number, None)
 
     def _check_failures(self) -> None:
-        failures = self._failures or []
+        oldest = min(self._running, default=math.inf)
+        failures = [error for n, error in (self._failures or {}).items() if n < oldest]
         if len(failures) >= N_ALIKE and len(set(failures)) == 1:
             raise StudyError(f"the first {len(failures)} trials failed alike: {failures[0]}", "run")
 

@@ -113,7 +113,7 @@ def test_a_member_that_is_refused_fails_alone(study):
     roster, crew = roster_of(study, Room(members=3)), Crew(Choosy, " (on node a)")
     for ticket in roster.refill():
         crew.join(ticket)
-    assert crew.advance() == [Failure(1, "ValueError: not this one (on node a)")]
+    assert crew.advance() == [Failure(1, "ValueError: not this one", " (on node a)")]
     crew.leave(1)
     assert {report.member for report in crew.advance()} == set(roster.members) - {1}
 
