@@ -50,11 +50,13 @@ def unavoidable(
         texts: of both splits.
         epochs: of each configuration.
     """
-    n_layers, layer = len(backbone.shape.layers), _layer(backbone)
+    from autopeft.method.registry import lowest_layer
+
+    layer = _layer(backbone)
     parts = {"training": 0.0, "evaluation": 0.0, "lower layers": 0.0}
     lowest = 0
     for config in configs:
-        depth = min(config.layers, default=n_layers)
+        depth = lowest_layer(config, backbone.shape)
         forward, step = _polynomials(backbone, config)
         parts["training"] += epochs * _total(step - depth * layer, texts.train)
         parts["evaluation"] += _total(forward - depth * layer, texts.validation)
