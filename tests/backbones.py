@@ -75,6 +75,16 @@ _DISTILBERT = {
     "attention_dropout": 0.0,
     "seq_classif_dropout": 0.0,
 }
+_OPT = {
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "word_embed_proj_dim": 32,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "ffn_dim": 48,
+    "max_position_embeddings": 64,
+    "dropout": 0.0,
+}
 _VIT = {
     "hidden_size": 32,
     "num_hidden_layers": LAYERS,
@@ -121,6 +131,7 @@ _ALL: Mapping[str, tuple[Any, Callable[..., Any], dict[str, Any]]] = {
     "falcon": (_CAUSAL, tf.FalconConfig, _FALCON),
     "mpnet": (_CLASSIFIER, tf.MPNetConfig, _ENCODER),
     "albert": (_CLASSIFIER, tf.AlbertConfig, {**_ENCODER, "embedding_size": 16}),
+    "opt": (_CAUSAL, tf.OPTConfig, _OPT),
     "phi3": (_CAUSAL, tf.Phi3Config, _DECODER),
     "t5": (_SEQ2SEQ, tf.T5Config, _T5),
     "bart": (_SEQ2SEQ, tf.BartConfig, _BART),
@@ -151,15 +162,15 @@ def tiny(name: str, **overrides: Any) -> tf.PreTrainedModel:
     return model
 
 
-def inputs(name: str, padded: bool = True) -> Inputs:
-    """Three examples; the texts have 8, 6 and 4 tokens where `padded`, else 8 each."""
+def inputs(name: str, padded: bool = True, rows: int = 3) -> Inputs:
+    """Some examples; the texts have 8, 6 and 4 tokens in turn where `padded`, else 8 each."""
     generator = torch.Generator().manual_seed(1)
     if name == "vit":
-        return {"pixel_values": torch.randn(3, 3, 16, 16, generator=generator)}
-    ids = torch.randint(5, 99, (3, 8), generator=generator)
+        return {"pixel_values": torch.randn(rows, 3, 16, 16, generator=generator)}
+    ids = torch.randint(5, 99, (rows, 8), generator=generator)
     mask = torch.ones_like(ids)
     if padded:
-        mask[1, 6:], mask[2, 4:] = 0, 0
+        mask[1::3, 6:], mask[2::3, 4:] = 0, 0
     batch = {"input_ids": ids * mask, "attention_mask": mask}
     if name in ("t5", "bart"):
         batch["decoder_input_ids"] = ids[:, :5].contiguous()

@@ -5,7 +5,9 @@ A check takes the name of a method and the name of an architecture and fails by 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from transformers import PreTrainedModel
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
-from autopeft.method import Attached, attach, count, shape_of
+from autopeft.method import Attached, Member, Pack, attach, count, draw, head, hook, shape_of
 from autopeft.method.registry import METHODS
 from tests.backbones import inputs, logits, tiny
 
@@ -32,7 +34,7 @@ def attached(method: str, model: PreTrainedModel, **options: Any) -> Attached:
     return attach(model, example(method, len(shape_of(model).layers)), **options)
 
 
-def stir(on: Attached, seed: int = 0) -> None:
+def stir(on: Attached | Member, seed: int = 0) -> None:
     """Moves every trained tensor away from where it starts."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -158,6 +160,171 @@ def saves_nothing_of_the_backbone(method: str, architecture: str) -> None:
     assert all(t.is_contiguous() and not t.requires_grad for t in state.values())
 
 
+SIZES = (2, 2, 2, 3, 1)
+"""Rows of the members of `crew`; twins have equally many and are computed together."""
+
+
+def crew(method: str, model: PreTrainedModel) -> list[Member]:
+    """Members of all sorts: twins, other sizes, other factors, other layers, other methods."""
+    layers = range(len(shape_of(model).layers))
+    usual = METHODS[method].example
+    scaled = {name: 1.5 * v if isinstance(v, float) else v for name, v in usual.items()}
+    sized = {name: v + 1 if type(v) is int else v for name, v in usual.items()}
+    mine = Placement.of(method, layers, usual)
+    others = [Placement.of(n, layers, m.example) for n, m in METHODS.items() if n != method]
+    fitting = [other for other in others if _fits(other, model)]
+    placements = [
+        [mine],
+        [mine, *fitting],
+        [Placement.of(method, layers, scaled)],
+        [Placement.of(method, layers[-1:], sized)],
+        fitting,
+    ]
+    members = [draw(model, PeftConfig.of(own), seed=i) for i, own in enumerate(placements)]
+    for seed, member in enumerate(members):
+        stir(member, seed)
+    return members
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a member's rows gave: logits, a loss, and the gradients of its tensors by name."""
+
+    logits: Tensor
+    loss: Tensor
+    gradients: Mapping[str, Tensor]
+
+
+def outcomes(pack: Pack, batch: Mapping[str, Tensor], sizes: Sequence[int]) -> list[Outcome]:
+    """Of one forward and backward pass, a made-up loss for each member."""
+    for member in pack.members:
+        for weight in member.trainable().values():
+            weight.grad = None
+    pack.split(sizes)
+    parts = logits(pack.model, dict(batch)).split(list(sizes))
+    losses = [part.square().mean() if len(part) else part.sum() for part in parts]
+    torch.stack(losses).sum().backward()
+    gradients = [
+        {n: w.grad.clone() for n, w in member.trainable().items() if w.grad is not None}
+        for member in pack.members
+    ]
+    found = zip(parts, losses, gradients, strict=True)
+    return [Outcome(part.detach(), loss.detach(), own) for part, loss, own in found]
+
+
+def alone(
+    model: PreTrainedModel,
+    members: Sequence[Member],
+    batch: Mapping[str, Tensor],
+    sizes: Sequence[int],
+) -> list[Outcome]:
+    """The outcomes of members one after the other, each on its rows."""
+    found, start = [], 0
+    for member, size in zip(members, sizes, strict=True):
+        pack = Pack(model, member.modules_to_save)
+        pack.join(member)
+        own = {name: tensor[start : start + size] for name, tensor in batch.items()}
+        found += outcomes(pack, own, [size])
+        pack.close()
+        start += size
+    return found
+
+
+def together(
+    model: PreTrainedModel,
+    members: Sequence[Member],
+    batch: Mapping[str, Tensor],
+    sizes: Sequence[int],
+) -> list[Outcome]:
+    """The outcomes of members side by side."""
+    pack = Pack(model, members[0].modules_to_save)
+    try:
+        for member in members:
+            pack.join(member)
+        return outcomes(pack, batch, sizes)
+    finally:
+        pack.close()
+
+
+def assert_alike(
+    ones: Sequence[Outcome], others: Sequence[Outcome], tolerance: float, floor: float = 1.0
+) -> None:
+    """Fails unless logits, losses and gradients agree.
+
+    Args:
+        ones: of some members.
+        others: of the same members.
+        tolerance: relative to the largest number of a tensor.
+        floor: share of the largest gradient of a member below which a tensor's largest counts for
+            that much, since gradients that vanish are nothing but rounding errors.
+    """
+    for one, other in zip(ones, others, strict=True):
+        _assert_close("logits", one.logits, other.logits, tolerance)
+        _assert_close("loss", one.loss, other.loss, tolerance)
+        assert one.gradients.keys() == other.gradients.keys()
+        largest = max((float(g.abs().max()) for g in one.gradients.values()), default=0.0)
+        for name, gradient in one.gradients.items():
+            _assert_close(name, gradient, other.gradients[name], tolerance, floor * largest)
+
+
+@contextmanager
+def float64(model: PreTrainedModel, members: Sequence[Member]) -> Iterator[None]:
+    """Model and members compute in float64, whose rounding errors hide nothing."""
+    model.double()
+    for member in members:
+        for weight in member.trainable().values():
+            weight.data = weight.data.double()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (hook, head):
+            patch.setattr(module, "widened", lambda x: x)
+        yield
+
+
+def packs_as_if_alone(method: str, architecture: str) -> None:
+    """Outcomes beside other members are those alone."""
+    model = tiny(architecture).train()
+    members, batch = crew(method, model), inputs(architecture, rows=sum(SIZES))
+    single = alone(model, members, batch, SIZES)
+    assert_alike(single, together(model, members, batch, SIZES), 1e-5)
+    with float64(model, members):
+        batch = {n: t.double() if t.is_floating_point() else t for n, t in batch.items()}
+        single = alone(model, members, batch, SIZES)
+        assert_alike(single, together(model, members, batch, SIZES), 1e-10, floor=1e-3)
+
+
+def keeps_invalid_numbers_to_itself(method: str, architecture: str) -> None:
+    """The outcomes of other members are the same beside one whose tensors are not numbers."""
+    model = tiny(architecture).train()
+    members, batch = crew(method, model), inputs(architecture, rows=sum(SIZES))
+    sound = together(model, members, batch, SIZES)
+    with torch.no_grad():
+        for weight in members[0].trainable().values():
+            weight.fill_(float("nan"))
+    ill, *others = together(model, members, batch, SIZES)
+    assert not ill.logits.isfinite().any()
+    assert_alike(sound[1:], others, 1e-5)
+
+
+def leaves_without_a_trace(method: str, architecture: str) -> None:
+    """Members come and go: the others' outcomes stay, and so does, in the end, the backbone."""
+    model = tiny(architecture)
+    before = fingerprint(model)
+    members, batch = crew(method, model), inputs(architecture, rows=sum(SIZES))
+    first, second, *_ = single = alone(model, members, batch, SIZES)
+    pack = Pack(model)
+    for member in members:
+        pack.join(member)
+    for member in members[2:]:
+        pack.leave(member)
+    pair = {name: tensor[: sum(SIZES[:2])] for name, tensor in batch.items()}
+    assert_alike([first, second], outcomes(pack, pair, SIZES[:2]), 1e-5)
+    for member in members[2:]:
+        pack.join(member)
+    assert_alike(single, outcomes(pack, batch, SIZES), 1e-5)
+    pack.close()
+    assert_same(before, fingerprint(model))
+
+
 CHECKS: tuple[Callable[[str, str], None], ...] = (
     starts_as_promised,
     counts_what_it_trains,
@@ -166,7 +333,26 @@ CHECKS: tuple[Callable[[str, str], None], ...] = (
     merges_or_says_why,
     round_trips,
     saves_nothing_of_the_backbone,
+    packs_as_if_alone,
+    keeps_invalid_numbers_to_itself,
+    leaves_without_a_trace,
 )
+
+
+def _fits(placement: Placement, model: PreTrainedModel) -> bool:
+    try:
+        count(PeftConfig.of([placement]), shape_of(model))
+    except AttachError:
+        return False
+    return True
+
+
+def _assert_close(
+    name: str, one: Tensor, other: Tensor, tolerance: float, scale: float = 0.0
+) -> None:
+    scale = max(float(one.abs().max()), scale)
+    worst = float((one - other).abs().max())
+    assert worst <= tolerance * scale, f"{name}: {worst} off, of {scale}"
 
 
 def _changed_by_merging(on: Attached) -> int:

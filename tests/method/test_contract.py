@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
+import torch
+from torch import Tensor
 
 from autopeft.method import METHODS
 from autopeft.method.lora import Lora
@@ -11,7 +13,9 @@ from autopeft.method.method import Fold, Site, Weight, Weights
 from tests.contracts.method import (
     CHECKS,
     counts_what_it_trains,
+    keeps_invalid_numbers_to_itself,
     merges_or_says_why,
+    packs_as_if_alone,
     round_trips,
     starts_as_promised,
     trains_all_and_only_its_own,
@@ -89,6 +93,41 @@ class CutsGradient(Lora):
         return super().part(site, frozen)
 
 
+class OverlooksOptions(METHODS["adapter"]):  # type: ignore[misc]
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OverlooksOptions) and self.size == other.size
+
+    def __hash__(self) -> int:
+        return self.size
+
+
+class Gossips(Lora):
+    heard: list[Tensor] = []
+
+    def part(self, site: Site, weights: Weights):
+        known = super().part(site, weights)
+
+        def change(x: Tensor, training: bool) -> Tensor:
+            told = self.heard.pop() if self.heard else torch.zeros(())
+            delta = known.change(x, training)
+            self.heard.append(0 * delta.detach().sum())
+            return delta + told
+
+        return replace(known, change=change)
+
+
+class CountsRows(Lora):
+    def part(self, site: Site, weights: Weights):
+        known = super().part(site, weights)
+        seen: list[int] = []
+
+        def change(x: Tensor, training: bool) -> Tensor:
+            seen.append(len(x))
+            return known.change(x, training) * len(seen)
+
+        return replace(known, change=change)
+
+
 @pytest.mark.parametrize(
     ("broken", "check"),
     [
@@ -100,6 +139,10 @@ class CutsGradient(Lora):
         (Overstates, counts_what_it_trains),
         (HidesState, round_trips),
         (CutsGradient, trains_all_and_only_its_own),
+        (HidesState, packs_as_if_alone),
+        (OverlooksOptions, packs_as_if_alone),
+        (CountsRows, packs_as_if_alone),
+        (Gossips, keeps_invalid_numbers_to_itself),
     ],
 )
 def test_kit_fails_on_a_broken_method(broken, check: Check, monkeypatch) -> None:
