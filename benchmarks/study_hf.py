@@ -47,12 +47,18 @@ class Plan:
 
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _PLAN).write_text(json.dumps(asdict(self)), encoding="utf-8")
+        (folder / _PLAN).write_text(self.text, encoding="utf-8")
+
+    @property
+    def text(self) -> str:
+        """The plan as it is written."""
+        return json.dumps(asdict(self))
 
 
 def begun(plan: Plan, folder: Path) -> bool:
     """Whether the trials that `folder` holds are those of `plan`."""
-    return (folder / _PLAN).is_file() and read_plan(folder) == plan
+    path = folder / _PLAN
+    return path.is_file() and path.read_text(encoding="utf-8") == plan.text
 
 
 def read_plan(folder: Path) -> Plan:
