@@ -73,7 +73,7 @@ def measured(row: Row, meta: Backbone, real: Backbone) -> Row:
     first = time.perf_counter() - start
     memory = predict_memory(meta, config, **size, device="cpu")
     again = time.perf_counter() - start - first
-    truth = measure_memory(real, config, **size)
+    truth = measure_memory(real, [config], **size)
     return {
         **row,
         **size,

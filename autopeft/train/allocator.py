@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 
 import torch
@@ -10,12 +11,17 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from autopeft.core.budget import Budget
-from autopeft.core.config import PeftConfig
-from autopeft.method.attach import attach
+from autopeft.core.config import PeftConfig, freeze, thaw
+from autopeft.method.member import draw
 from autopeft.space.settings import TrainSettings
 from autopeft.train.backbone import Backbone
 from autopeft.train.batches import Encoded
+from autopeft.train.cohort import Cohort, Trainee
 from autopeft.train.descent import Descent
+from autopeft.train.hidden import HiddenStates
+from autopeft.train.memory import starting_depth
+from autopeft.train.passes import Passes
+from autopeft.train.randomness import Randomness
 
 _EVENT = "[memory]"
 _STEPS = 3
@@ -23,7 +29,7 @@ _STEPS = 3
 
 def measure_memory(
     backbone: Backbone,
-    config: PeftConfig,
+    configs: Sequence[PeftConfig],
     *,
     batch_size: int,
     sequence_length: int,
@@ -31,23 +37,43 @@ def measure_memory(
 ) -> int:
     """The peak in bytes of a real training on the CPU, of three steps on made-up texts.
 
+    Nothing is known of the hidden states below the lowest tuned layer, nor kept.
+
     Args:
-        backbone: a text classifier on the CPU, in the form that `config.backbone` asks for.
-        config: what is attached and trained.
-        batch_size: texts.
+        backbone: a text classifier on the CPU, in the form that its configurations ask for.
+        configs: what trains at once, on the same texts.
+        batch_size: texts of a micro-batch.
         sequence_length: tokens of the longest texts.
         padded: whether half of the texts are one token shorter.
     """
-    held = _tensors(backbone, config)
-    split = _made_up(backbone, _STEPS * batch_size, sequence_length, padded)
-    attached = attach(backbone.model, config, modules_to_save=backbone.modules_to_save)
+    held = _tensors(backbone, configs[0])
+    depth = starting_depth(backbone.model, backbone.shape, configs)
+    sized = [replace(c, train=freeze({**thaw(c.train), "batch_size": batch_size})) for c in configs]
+    rows = batch_size * max(_settings(config).gradient_accumulation_steps for config in sized)
+    splits = {
+        "train": _made_up(backbone, "train", _STEPS * rows, sequence_length, padded),
+        "validation": _made_up(backbone, "validation", 1, 1, False),
+    }
+    trainees = [_trainee(backbone, n, config, splits["train"]) for n, config in enumerate(sized)]
+    cohort = Cohort(Passes(backbone, depth, HiddenStates(0), form=None), splits)
     try:
-        settings = TrainSettings(**{**dict(config.train), "batch_size": batch_size})
-        descent = Descent(attached, backbone, split, settings, Budget(rungs=(1,)))
-        return measured_peak(lambda: descent.until(1), [*held, *attached.trainable().values()])
+        for trainee in trainees:
+            held += trainee.member.trainable().values()
+            cohort.join(trainee)
+        return measured_peak(cohort.advance, held)
     finally:
-        attached.detach()
-        backbone.model.eval()
+        cohort.close()
+
+
+def _trainee(backbone: Backbone, number: int, config: PeftConfig, train: Encoded) -> Trainee:
+    member = draw(backbone.model, config, modules_to_save=backbone.modules_to_save)
+    weights, budget = list(member.trainable().values()), Budget(rungs=(1,))
+    descent = Descent(weights, train.lengths, _settings(config), budget)
+    return Trainee(number, member, descent, Randomness(budget.seed), budget)
+
+
+def _settings(config: PeftConfig) -> TrainSettings:
+    return TrainSettings(**dict(config.train))
 
 
 def measured_peak(step: Callable[[], object], held: Iterable[Tensor]) -> int:
@@ -79,7 +105,7 @@ def _tensors(backbone: Backbone, config: PeftConfig) -> list[Tensor]:
     return held
 
 
-def _made_up(backbone: Backbone, rows: int, length: int, padded: bool) -> Encoded:
+def _made_up(backbone: Backbone, name: str, rows: int, length: int, padded: bool) -> Encoded:
     """Texts of ones, `length` tokens long or, every second one if `padded`, one less."""
     lengths = torch.full((rows,), length)
     if padded:
@@ -90,4 +116,5 @@ def _made_up(backbone: Backbone, rows: int, length: int, padded: bool) -> Encode
     columns = {
         name: [torch.ones(size, dtype=torch.long) for size in lengths.tolist()] for name in names
     }
-    return Encoded(columns, dict.fromkeys(names, 0), lengths, torch.zeros(rows, dtype=torch.long))
+    labels = torch.zeros(rows, dtype=torch.long)
+    return Encoded(name, columns, dict.fromkeys(names, 0), lengths, labels)

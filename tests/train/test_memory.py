@@ -69,7 +69,7 @@ def minilm() -> Backbone:
 def test_equals_the_allocator(pair: tuple[Backbone, Backbone], name: str) -> None:
     meta, real = pair
     predicted = predict_memory(meta, mix(name), **SIZE, device="cpu")
-    assert predicted.peak == pytest.approx(measure_memory(real, mix(name), **SIZE), rel=2e-3)
+    assert predicted.peak == pytest.approx(measure_memory(real, [mix(name)], **SIZE), rel=2e-3)
 
 
 @pytest.mark.parametrize("padded", [True, False])
@@ -80,7 +80,7 @@ def test_equals_the_allocator_with_checkpointing(padded: bool) -> None:
     config = mix("all", gradient_checkpointing=True)
     predicted = predict_memory(meta, config, **SIZE, device="cpu", padded=padded)
     assert predicted.peak == pytest.approx(
-        measure_memory(real, config, **SIZE, padded=padded), rel=2e-3
+        measure_memory(real, [config], **SIZE, padded=padded), rel=2e-3
     )
 
 
@@ -92,7 +92,7 @@ def test_equals_the_allocator_quantized(minilm: Backbone, quantization: Any, dty
     real = load_backbone(MINILM, "text-classification", settings, n_labels=2, device="cpu")
     config = mix("all", **form)
     predicted = predict_memory(minilm, config, **SIZE, device="cpu")
-    assert predicted.peak == pytest.approx(measure_memory(real, config, **SIZE), rel=2e-3)
+    assert predicted.peak == pytest.approx(measure_memory(real, [config], **SIZE), rel=2e-3)
 
 
 ENCODER = {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
