@@ -16,7 +16,7 @@ def kept(like: Tensor, p: float) -> Tensor:
     """
     levels = 2**_BITS
     dropped = round(p * levels)
-    words = torch.empty(like.numel() // 4 + 1, dtype=torch.int64, device=like.device)
+    words = like.new_empty(like.numel() // 4 + 1, dtype=torch.int64)  # batched inside vmap
     words.random_(-(2**63), None)
     bits = words.view(torch.int16)[: like.numel()].view(like.shape)
     return (bits >= dropped - levels // 2).to(like.dtype).mul_(levels / (levels - dropped))

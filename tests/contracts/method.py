@@ -284,12 +284,20 @@ def packs_as_if_alone(method: str, architecture: str) -> None:
     """Outcomes beside other members are those alone."""
     model = tiny(architecture).train()
     members, batch = crew(method, model), inputs(architecture, rows=sum(SIZES))
-    single = alone(model, members, batch, SIZES)
-    assert_alike(single, together(model, members, batch, SIZES), 1e-5)
+    assert_equal_in_float64(model, members, batch, SIZES)
+
+
+def assert_equal_in_float64(
+    model: PreTrainedModel,
+    members: Sequence[Member],
+    batch: Mapping[str, Tensor],
+    sizes: Sequence[int],
+) -> None:
+    """Fails unless members side by side give what they give one after the other."""
     with float64(model, members):
         batch = {n: t.double() if t.is_floating_point() else t for n, t in batch.items()}
-        single = alone(model, members, batch, SIZES)
-        assert_alike(single, together(model, members, batch, SIZES), 1e-10, floor=1e-3)
+        single = alone(model, members, batch, sizes)
+        assert_alike(single, together(model, members, batch, sizes), 1e-10, floor=1e-3)
 
 
 def keeps_invalid_numbers_to_itself(method: str, architecture: str) -> None:
