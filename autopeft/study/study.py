@@ -102,7 +102,7 @@ class Study:
         self._running: dict[int, tuple[optuna.Trial, float]] = {}
         self._index = Index(self.names)
         self._curves: dict[int, Curve] = {}
-        self._failures: dict[int, str] | None = {}
+        self._failures: dict[int, tuple[str, str]] | None = {}
 
     def __enter__(self) -> Study:
         self._heart.start()
@@ -209,7 +209,7 @@ class Study:
     def fail(self, ticket: Ticket, error: str, where: str = "") -> None:
         """Records a trial that failed, with the text of its error and of where that was."""
         if self._failures is not None:
-            self._failures[ticket.number] = error
+            self._failures[ticket.number] = error, where
         self._end(ticket, TrialState.FAIL, {"error": error + where})
 
     def _wants_more(self) -> bool:
@@ -285,9 +285,10 @@ class Study:
 
     def _check_failures(self) -> None:
         oldest = min(self._running, default=math.inf)
-        failures = [error for n, error in (self._failures or {}).items() if n < oldest]
-        if len(failures) >= N_ALIKE and len(set(failures)) == 1:
-            raise StudyError(f"the first {len(failures)} trials failed alike: {failures[0]}", "run")
+        failures = [failure for n, failure in (self._failures or {}).items() if n < oldest]
+        if len(failures) >= N_ALIKE and len({error for error, _ in failures}) == 1:
+            told = "".join(failures[0])
+            raise StudyError(f"the first {len(failures)} trials failed alike: {told}", "run")
 
     def _recover(self) -> int:
         """Queues again what dead processes were running; how many trials that were."""

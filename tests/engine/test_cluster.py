@@ -1,0 +1,158 @@
+"""A cluster of several machines, each with a GPU that is declared, not there."""
+
+import json
+import os
+import shutil
+import threading
+import time
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from autopeft.core.errors import StudyError
+from autopeft.engine.ray import RayEngine
+from autopeft.engine.room import Need, Room
+from tests.contracts import engine as kit
+
+MEMORY = 80e9
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.gpus = [cluster.add_node(num_cpus=4, num_gpus=1) for _ in range(2)]
+    cluster.wait_for_nodes()
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def need(config):
+    """From a twentieth of a device to all of it."""
+    return Need(own=int(kit.params(config) / 960 * MEMORY))
+
+
+class Placed(kit.Slow):
+    """Notes where and when it trains whom."""
+
+    def __init__(self, folder):
+        super().__init__()
+        context = ray.get_runtime_context()
+        self.node, self.devices = context.get_node_id(), os.environ["CUDA_VISIBLE_DEVICES"]
+        self.file = Path(folder) / f"{os.getpid()}.jsonl"
+
+    def advance(self):
+        start, configs = time.time(), {n: config for n, (config, _) in self.members.items()}
+        events = super().advance()
+        note = {
+            "node": self.node,
+            "devices": self.devices,
+            "members": list(configs),
+            "share": sum(Room(memory=MEMORY, need=need).share_for(c) for c in configs.values()),
+            "span": [start, time.time()],
+        }
+        with self.file.open("a") as file:
+            file.write(json.dumps(note) + "\n")
+        return events
+
+
+def notes_in(folder):
+    lines = chain.from_iterable(f.read_text().splitlines() for f in folder.glob("*.jsonl"))
+    return [json.loads(line) for line in lines]
+
+
+def run(cluster, folder, make, n_trials=12, watch=lambda _: None, **settings):
+    engine = RayEngine(address=cluster.address, folder=str(folder), gpu="auto", **settings)
+    with kit.make_study(folder, n_trials) as study:
+        engine.run(study, make, kit.make_halving(), watch)
+        return study.trials()
+
+
+def ended(trials):
+    return [t for t in trials if t.state in {"complete", "stopped"}]
+
+
+def test_trials_share_devices_as_far_as_they_need_them(cluster, tmp_path):
+    trials = run(cluster, tmp_path, partial(Placed, tmp_path), room=Room(memory=MEMORY, need=need))
+    assert len(ended(trials)) == 12
+    notes = notes_in(tmp_path)
+    assert len({note["node"] for note in notes}) == 2
+    assert {note["devices"] for note in notes} == {"0"}
+    together = []
+    for node in {note["node"] for note in notes}:
+        here = [note for note in notes if note["node"] == node]
+        for moment in (note["span"][0] for note in here):
+            at_once = [n["share"] for n in here if n["span"][0] <= moment < n["span"][1]]
+            assert sum(at_once) <= 1 + 1e-9
+            together.append(len(at_once))
+    assert max(together) > 1
+
+
+def test_packs_fill_whole_devices_of_all_nodes(cluster, tmp_path):
+    room = Room(4, 3 * MEMORY, need=need)
+    trials = run(cluster, tmp_path, partial(Placed, tmp_path), room=room)
+    assert len(ended(trials)) == 12
+    notes = notes_in(tmp_path)
+    assert len({note["node"] for note in notes}) == 2
+    assert len(list(tmp_path.glob("*.jsonl"))) == 2
+    assert max(len(note["members"]) for note in notes) in (3, 4)
+    members = {n: note["node"] for note in notes for n in note["members"]}
+    assert all({members[n]} == {note["node"]} for note in notes for n in note["members"])
+
+
+class Reader(kit.Curves):
+    """Looks for its data by a relative path."""
+
+    def __init__(self):
+        super().__init__()
+        self.text = Path("data.csv").read_text()
+
+
+def test_relative_paths_are_those_of_the_driver(cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("data.csv").write_text("text,label")
+    assert len(ended(run(cluster, tmp_path, Reader))) == 12
+
+
+def test_what_a_node_lacks_is_told_with_its_name(cluster, tmp_path, monkeypatch):
+    folder = tmp_path / "of the driver"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    where = rf"\(on node {ray.util.get_node_ip_address()}, which lacks the folder {folder} that"
+    expected = rf"failed alike: FileNotFoundError: .*'data\.csv' {where}"
+
+    def watch(study):
+        """Takes the folder away while the workers start."""
+        shutil.rmtree(folder, ignore_errors=True)
+        if any(t.state == "failed" for t in study.trials()):
+            folder.mkdir()
+            os.chdir(folder)
+
+    with pytest.raises(StudyError, match=expected):
+        run(cluster, tmp_path, Reader, watch=watch)
+
+
+@pytest.mark.parametrize("members", [1, 4])
+def test_a_node_that_dies(members, cluster, tmp_path):
+    node = cluster.add_node(num_cpus=4, num_gpus=1)
+    cluster.wait_for_nodes()
+
+    def kill():
+        while not any(note["node"] == node.node_id for note in notes_in(tmp_path)):
+            time.sleep(0.05)
+        cluster.remove_node(node, allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    room = Room(members, 3 * MEMORY, need=need)
+    trials = run(cluster, tmp_path, partial(Placed, tmp_path), n_trials=14, room=room)
+    killer.join()
+    failed = [t for t in trials if t.state == "failed"]
+    assert 1 <= len(failed) <= 8
+    assert all(t.error.startswith("the worker process died") for t in failed)
+    assert len(ended(trials)) + len(failed) == 14
+    assert not any(t.state in {"running", "waiting"} for t in trials)
