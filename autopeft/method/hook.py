@@ -34,6 +34,15 @@ class Spot:
         """The linear or norm at which the site is."""
         return self.layer.module(self.placed.site.at)
 
+    def branch(self, dtype: torch.dtype) -> Branch:
+        """The part for an input of `dtype`."""
+        method, site = self.placed.method, self.placed.site
+        part = (
+            self.part if dtype != torch.bfloat16 else method.part(site, _cast(self.weights, dtype))
+        )
+        assert isinstance(part, Branch)
+        return part
+
     @property
     def kind(self) -> Hashable:
         """Equal for spots of two members that differ in nothing but the values of tensors."""
@@ -67,11 +76,11 @@ class _Edit:
 
     def alone(self, member: int, module: nn.Module, source: Tensor, output: Tensor) -> Tensor:
         """The change of `output`, all rows of which belong to one member, in its dtype."""
-        part = self.spots[member].part
-        if isinstance(part, Offset):
-            return self._fit(part.vector, output)
-        assert isinstance(part, Branch)
-        return self._fit(part.change(widened(source), module.training), output)
+        spot = self.spots[member]
+        if isinstance(spot.part, Offset):
+            return self._fit(spot.part.vector, output)
+        x = in_range(source)
+        return self._fit(spot.branch(x.dtype).change(x, module.training), output)
 
     def together(
         self, members: tuple[int, ...], module: nn.Module, source: Pieces, output: Tensor
@@ -106,7 +115,8 @@ class _Edit:
 
         if isinstance(self.first.part, Offset):
             return torch.vmap(vector)(weights)
-        return torch.vmap(change, randomness="different")(weights, widened(source))
+        x = in_range(source)
+        return torch.vmap(change, randomness="different")(_cast(weights, x.dtype), x)
 
     def _fit(self, change: Tensor, output: Tensor) -> Tensor:
         columns = self.first.layer.columns(self.first.placed.site.at)
@@ -141,12 +151,27 @@ def edit_outputs(members: Sequence[Iterable[Spot]], rows: Rows, undo: ExitStack)
         undo.callback(module.register_forward_hook(_apply(ordered, rows)).remove)
 
 
+def in_range(x: Tensor) -> Tensor:
+    """`x` in a dtype with the range of the trained tensors, which are float32.
+
+    bfloat16 has it. Under autocast, which decides itself, everything stays as it is.
+    """
+    return x if x.dtype == torch.bfloat16 else widened(x)
+
+
 def widened(x: Tensor) -> Tensor:
     """`x` in the dtype of the trained tensors; as it is under autocast, which decides itself."""
     kind = x.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return x
     return x.float()
+
+
+def _cast(weights: Weights, dtype: torch.dtype) -> Weights:
+    """The weights for an input of `dtype`: bfloat16 for such a one, else as they are."""
+    if dtype != torch.bfloat16:
+        return weights
+    return {name: weight.to(dtype) for name, weight in weights.items()}
 
 
 def _edit(spot: Spot, stage: int, rows: Rows, stash: dict[int, Tensor], undo: ExitStack) -> _Edit:

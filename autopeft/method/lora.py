@@ -81,7 +81,7 @@ class Lora(Method):
 
         def change(x: Tensor, training: bool) -> Tensor:
             x = F.dropout(x, self.lora_dropout, training) if self.lora_dropout else x
-            return F.linear(F.linear(x, a), b) * self.scaling
+            return F.linear(F.linear(x, a), b * self.scaling)
 
         return Branch(site.at, "input", change)
 
