@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from autopeft.core.shape import Shape
 from autopeft.method.sites import shape_of
 from autopeft.space.settings import BackboneSettings
 from autopeft.train.hub import locate, quiet, unreachable
+from autopeft.train.shared import Loaded, in_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -67,6 +69,9 @@ def load_backbone(
 ) -> Backbone:
     """The pretrained model with a fresh head, the same in every process.
 
+    On the CPU the weights of a model that is not quantized are mapped from a file, which the
+    processes of a node share; a process that writes to them gets pages of its own.
+
     Args:
         reference: id of the hub, folder, or `package:NAME/FOLDER` inside an installed package.
         task_type: `text-classification`.
@@ -88,13 +93,13 @@ def load_backbone(
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,
     }
+    load = partial(_loaded, task_type, arguments, meta.modules_to_save)
     if settings.quantization != "none":
         arguments["quantization_config"] = _quantization(settings, dtype, meta.modules_to_save)
-    with quiet(), _seeded():
-        auto = getattr(transformers, TASK_TYPES[task_type])
-        model, info = _pretrained(auto, source, arguments)
+    shares = settings.quantization == "none" and target.type == "cpu"
+    model, _ = load(in_dtype(source, meta.model, dtype, load) if shares else source)
+    model.name_or_path = model.config.name_or_path = source
     tokenizer = load_tokenizer(reference)
-    _check_loaded(info, meta.modules_to_save)
     for part in (model.config, model.config.get_text_config()):
         part.pad_token_id = tokenizer.pad_token_id
     if settings.quantization == "nf4":
@@ -256,6 +261,17 @@ def _source(reference: str, *, needs_weights: bool) -> str:
     if needs_weights and not any(found for name in _WEIGHTS for found in path.glob(name)):
         raise StudyError(f"{str(path)!r} holds no weights (*.safetensors or *.bin)", "model")
     return str(path)
+
+
+def _loaded(
+    task_type: str, arguments: Mapping[str, Any], head: Sequence[str], source: str
+) -> Loaded:
+    """A model with its weights and a fresh head, and what is missing in `source`."""
+    auto = getattr(transformers, TASK_TYPES[task_type])
+    with quiet(), _seeded():
+        model, info = _pretrained(auto, source, arguments)
+    _check_loaded(info, head)
+    return model, info
 
 
 def _pretrained(auto: Any, source: str, arguments: Mapping[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from autopeft.core.errors import StudyError
+from autopeft.train.shared import cache_folder
 
 REFERENCE = "package:movie-snippets"
 _PACKAGE = "vaderSentiment"
@@ -23,11 +24,6 @@ _ARCHIVE_SHA256 = "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b8370384963
 _INNER = f"{_PACKAGE}-{_VERSION}/additional_resources/hutto_ICWSM_2014.tar.gz"
 _FILE = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 _FILE_SHA256 = "c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350"
-
-
-def cache_folder() -> Path:
-    """Where fetched data lies: the variable `AUTOPEFT_CACHE`, else `~/.cache/autopeft`."""
-    return Path(os.environ.get("AUTOPEFT_CACHE") or "~/.cache/autopeft").expanduser()
 
 
 def movie_snippets() -> pd.DataFrame:
