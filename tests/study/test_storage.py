@@ -1,0 +1,137 @@
+"""What one process writes, others see; a trial has one writer; little is asked of the database."""
+
+from contextlib import contextmanager
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+
+from autopeft.study.record import open_storage
+from autopeft.study.storage import flush
+from tests.contracts import engine as kit
+
+SPACE = {"rate": FloatDistribution(1e-4, 1e-2, log=True), "r": CategoricalDistribution([0, 4])}
+
+
+def opened(folder):
+    return optuna.create_study(
+        study_name="one",
+        storage=open_storage(f"sqlite:///{folder}/study.db"),
+        directions=["minimize", "minimize"],
+        load_if_exists=True,
+        sampler=optuna.samplers.RandomSampler(seed=0),
+    )
+
+
+def states(study):
+    return [trial.state.name for trial in study.get_trials(deepcopy=False)]
+
+
+@contextmanager
+def statements():
+    """The statements that are executed inside."""
+    seen = []
+
+    def note(*arguments):
+        seen.append(arguments[2])
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
+    yield seen
+    sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", note)
+
+
+def test_what_is_flushed_is_what_optuna_reads(tmp_path):
+    study = opened(tmp_path)
+    study.enqueue_trial({"rate": 5e-3, "r": 4}, user_attrs={"baseline": "b"})
+    for values in ([1.0, 2.0], [3.0, 4.0]):
+        trial = study.ask(SPACE)
+        trial.set_user_attr("reports", [1])
+        flush(study)
+        trial.set_user_attr("reports", [1, 2])
+        study._storage.set_trial_system_attr(trial._trial_id, "generation", 3)
+        study.tell(trial, values)
+    study.tell(study.ask(SPACE), state=TrialState.PRUNED)
+    running = study.ask(SPACE)
+    running.set_user_attr("owner", {"pid": 1})
+    flush(study)
+    plain = optuna.load_study(
+        study_name="one", storage=RDBStorage(f"sqlite:///{tmp_path}/study.db")
+    )
+    kept, stored = study.get_trials(), plain.get_trials()
+    assert [t.state.name for t in stored] == ["COMPLETE", "COMPLETE", "PRUNED", "RUNNING"]
+    assert stored[0].params == {"rate": 5e-3, "r": 4}
+    for here, there in zip(kept, stored, strict=True):
+        assert (here.number, here.state, here.values) == (there.number, there.state, there.values)
+        assert (here.params, here.distributions) == (there.params, there.distributions)
+        assert here.user_attrs == there.user_attrs
+        assert here.system_attrs == there.system_attrs
+        assert here.datetime_start == there.datetime_start
+
+
+def test_changes_of_another_process_are_seen(tmp_path):
+    one, other = opened(tmp_path), opened(tmp_path)
+    mine, theirs = one.ask(SPACE), other.ask(SPACE)
+    assert (mine.number, theirs.number) == (0, 1)
+    theirs.set_user_attr("key", "a")
+    flush(other)
+    assert one.get_trials()[1].user_attrs == {"key": "a"}
+    theirs.set_user_attr("reports", [1])
+    flush(other)
+    assert one.get_trials()[1].user_attrs == {"key": "a", "reports": [1]}
+    other.tell(theirs, state=TrialState.FAIL)
+    other.enqueue_trial({"r": 4})
+    assert states(one) == ["RUNNING", "FAIL", "WAITING"]
+    assert one.ask(SPACE).params["r"] == 4
+    assert states(other) == ["RUNNING", "FAIL", "RUNNING"]
+    assert other.ask().number == 3
+    assert states(one) == states(other)
+
+
+def test_a_waiting_trial_is_started_once(tmp_path):
+    one, other = opened(tmp_path), opened(tmp_path)
+    one.enqueue_trial({"r": 4})
+    assert states(other) == ["WAITING"]
+    trial_id = other.get_trials()[0]._trial_id
+    assert one.ask().number == 0
+    assert not other._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+    assert states(other) == ["RUNNING"]
+
+
+def test_a_trial_that_another_process_has_ended(tmp_path):
+    one, other = opened(tmp_path), opened(tmp_path)
+    trial = one.ask(SPACE)
+    flush(one)
+    other.tell(0, state=TrialState.FAIL)
+    trial.set_user_attr("reports", [1])
+    with pytest.raises(UpdateFinishedTrialError):
+        flush(one)
+    assert states(one) == ["FAIL"]
+    assert one.get_trials()[0].user_attrs == {}
+    one.tell(0, state=TrialState.PRUNED, skip_if_finished=True)
+    flush(one)
+    assert states(other) == ["FAIL"]
+
+
+def test_a_distribution_that_does_not_go_with_the_others(tmp_path):
+    study = opened(tmp_path)
+    study.tell(study.ask(SPACE), [1.0, 1.0])
+    with pytest.raises(ValueError, match="CategoricalDistribution"):
+        opened(tmp_path).ask().suggest_categorical("r", [1, 2])
+
+
+def test_running_trials_cost_nothing(tmp_path):
+    """However many run, a proposal and a report take the same few statements."""
+    with kit.make_study(tmp_path, n_trials=100, sampler="random") as study:
+        counts = []
+        for n in range(40):
+            with statements() as seen:
+                ticket = study.ask()
+                study.report(ticket, kit.Report(1, 1.0, {"accuracy": n, "validation_loss": n}))
+                study.curves()
+            counts.append(len(seen))
+    assert max(counts[-5:]) <= min(counts[2:10]) + 1
+    assert counts[-1] < 40
