@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -68,6 +70,43 @@ def test_float32_is_as_if_alone_to_the_fifth_digit(architecture: str) -> None:
     members, batch = crew("adapter", model), inputs(architecture, rows=sum(SIZES))
     single = alone(model, members, batch, SIZES)
     assert_alike(single, together(model, members, batch, SIZES), 1e-5)
+
+
+def adapter(form: str, *, size: int = 5, layers: tuple[int, ...] = (0, 1)) -> Placement:
+    options = {**METHODS["adapter"].example, "form": form, "size": size}
+    return Placement.of("adapter", layers, options)
+
+
+def test_parts_that_read_an_output_come_last_in_every_member() -> None:
+    model = tiny("bert").train()
+    bitfit = Placement.of("bitfit", (0, 1), {})
+    serial, parallel = adapter("sequential"), adapter("parallel")
+    configs = [
+        PeftConfig.of([serial, bitfit, parallel]),
+        PeftConfig.of([serial, serial, bitfit]),
+        PeftConfig.of([serial, adapter("sequential", size=2)]),
+        PeftConfig.of([bitfit, adapter("sequential", size=2), serial]),
+        PeftConfig.of([parallel, parallel]),
+    ]
+    members = [draw(model, config, seed=i) for i, config in enumerate(configs)]
+    for seed, member in enumerate(members):
+        stir(member, seed)
+    assert_equal_in_float64(model, members, inputs("bert", rows=sum(SIZES)), SIZES)
+
+
+def test_nothing_is_kept_for_members_that_sit_out() -> None:
+    model, batch = tiny("bert"), inputs("bert")
+    pack = Pack(model)
+    pack.join(draw(model, PeftConfig.of([adapter("parallel")])))
+    pack.join(draw(model, lora()))
+    seen: list[weakref.ref[Any]] = []
+    query = model.bert.encoder.layer[0].attention.self.query
+    query.register_forward_pre_hook(lambda _, x: seen.append(weakref.ref(x[0])))
+    for sizes in ([0, 3], [1, 2], [3, 0]):
+        pack.split(sizes)
+        logits(model, batch)
+        gc.collect()
+        assert seen.pop()() is None
 
 
 @pytest.mark.parametrize("architecture", sorted(HEADS))
