@@ -92,7 +92,7 @@ class RayEngine(Engine):
         self._check_address()
         try:
             ray.init(
-                address=self.address,
+                address=self.address or "local",  # None would join whichever runs here
                 include_dashboard=None if self.address else False,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
