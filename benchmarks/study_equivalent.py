@@ -108,9 +108,12 @@ def _described(placed: Sequence[Placed], layers: Sequence[Layer]) -> str:
         low_rank = [rank for _, rank, _ in _low_rank(each, layers[each.layer])]
         what = f"lora r {low_rank[0]} on {each.site.at}" if low_rank else "biases"
         sites.setdefault(each.placement, {})[what] = None
-    return "; ".join(
-        f"{p.method} on layers {', '.join(map(str, p.layers))} as {', '.join(names)}"
-        for p, names in sites.items()
+    return (
+        "; ".join(
+            f"{p.method} on layers {', '.join(map(str, p.layers))} as {', '.join(names)}"
+            for p, names in sites.items()
+        )
+        or "the head alone"
     )
 
 

@@ -152,7 +152,7 @@ def run(folder: Path) -> None:
     missing = [index for index in range(len(plan.trials)) if index not in done]
     if not missing:
         return
-    ray.init(num_cpus=plan.workers, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=plan.workers, include_dashboard=False, log_to_driver=False)
     tune.Tuner(
         tune.with_resources(partial(trainable, folder=str(folder)), {"cpu": 1}),
         param_space={"index": tune.grid_search(missing)},

@@ -25,6 +25,8 @@ FIRST_RUNG, REDUCTION = 1 / 3, 3
 """With stopping: epochs until trials are compared for the first time; one of how many goes on."""
 
 NAME = "layer-mix-32"
+MADE = {"backbones", "tokens"}
+"""What studies keep in the cache; the others are downloads."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,21 @@ def run(
     folder.mkdir(parents=True)
     path = study_file(setting, folder, stopping)
     command = [str(Path(sys.executable).parent / "autopeft"), "run", str(path), "--json"]
-    variables = {**os.environ, **environment}
+    variables = {**os.environ, **environment, "AUTOPEFT_CACHE": str(fresh_cache(folder / "cache"))}
     launched, start = datetime.now(), time.perf_counter()
     subprocess.run(command, env=variables, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
     rows = trials(path, launched)
     spent = where_the_time_goes(seconds, rows, saving_seconds(folder), setting.workers)
     return {"seconds": seconds, "trials": rows, "where_the_time_goes": spent}
+
+
+def fresh_cache(folder: Path) -> Path:
+    """A cache that holds the sentences as they were fetched, and nothing that a study makes."""
+    from autopeft.train.shared import cache_folder
+
+    shutil.copytree(cache_folder(), folder, ignore=lambda *_: MADE)
+    return folder
 
 
 def trials(path: Path, launched: datetime) -> list[Row]:
@@ -127,8 +137,10 @@ def saving_seconds(folder: Path) -> float:
     """Seconds that writing the tensors of all trials takes, measured by writing them again."""
     from safetensors.torch import load_file, save_file
 
+    from autopeft.train.cohort import STATE_FILE
+
     start, reading = time.perf_counter(), 0.0
-    for path in sorted(folder.rglob("*.safetensors")):
+    for path in sorted(folder.rglob(STATE_FILE)):
         begin = time.perf_counter()
         state = load_file(path)
         reading += time.perf_counter() - begin
