@@ -16,6 +16,8 @@ from optuna.trial import TrialState
 GONE = "Record does not exist."
 """What Optuna says of a study or a trial that was deleted."""
 
+USER, SYSTEM = "trial_user_attributes", "trial_system_attributes"
+
 Attrs = dict[str, Any]
 
 
@@ -36,8 +38,17 @@ class Entry:
     stored: set[tuple[str, str]] = field(default_factory=set)
 
 
+@dataclass(frozen=True)
+class End:
+    """How a trial ends, and when; values are finite."""
+
+    state: TrialState
+    values: tuple[float, ...]
+    time: datetime
+
+
 class Ledger:
-    """Optuna's tables `trials`, `trial_params` and the two of attributes, as they are found.
+    """Optuna's tables of trials, as they are found.
 
     Raises:
         sqlalchemy.exc.SQLAlchemyError: see SQLAlchemy; so do all methods.
@@ -45,8 +56,8 @@ class Ledger:
 
     def __init__(self, engine: sql.Engine) -> None:
         self._engine, found = engine, sql.MetaData()
-        names = ("trials", "trial_params", "trial_user_attributes", "trial_system_attributes")
-        self._trials, self._params, self._user, self._system = (
+        names = ("trials", "trial_params", "trial_values", USER, SYSTEM)
+        self._trials, self._params, self._values, self._user, self._system = (
             sql.Table(name, found, autoload_with=engine, resolve_fks=False) for name in names
         )
 
@@ -80,8 +91,8 @@ class Ledger:
             rows = connection.execute(query.group_by(columns.trial_id))
             return {int(trial_id): int(n) for trial_id, n in rows}
 
-    def write(self, trial_id: int, entry: Entry) -> None:
-        """Writes an entry in one transaction.
+    def write(self, trial_id: int, entry: Entry, end: End | None = None) -> None:
+        """Writes an entry, and the end of the trial where there is one, in one transaction.
 
         Raises:
             UpdateFinishedTrialError: the trial has ended.
@@ -99,6 +110,19 @@ class Ledger:
                 connection.execute(sql.insert(self._params), _param_rows(trial_id, entry))
             for table, attrs in ((self._user, entry.user), (self._system, entry.system)):
                 _write_attrs(connection, table, trial_id, attrs, entry.stored)
+            if end is not None:
+                self._end(connection, trial_id, end)
+
+    def _end(self, connection: sql.Connection, trial_id: int, end: End) -> None:
+        if end.values:
+            rows = [
+                {"trial_id": trial_id, "objective": i, "value": value, "value_type": "FINITE"}
+                for i, value in enumerate(end.values)
+            ]
+            connection.execute(sql.insert(self._values), rows)
+        change = sql.update(self._trials).where(self._trials.c.trial_id == trial_id)
+        changed = change.values(state=end.state.name, datetime_complete=end.time)
+        connection.execute(changed)
 
 
 def _param_rows(trial_id: int, entry: Entry) -> list[Attrs]:

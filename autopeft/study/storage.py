@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Container, Sequence
+import math
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,11 +14,9 @@ from optuna.distributions import BaseDistribution, check_distribution_compatibil
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from autopeft.study.ledger import Entry, Ledger
-
-UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
+from autopeft.study.ledger import SYSTEM, USER, End, Entry, Ledger
 
 
 @dataclass
@@ -58,6 +57,7 @@ class KeptStorage(BaseStorage):
         self._studies: dict[int, _Kept] = {}
         self._places: dict[int, tuple[int, int]] = {}
         self._unwritten: dict[int, None] = {}
+        self._signature: dict[str, Any] = {}
 
     def create_new_study(
         self, directions: Sequence[StudyDirection], study_name: str | None = None
@@ -105,11 +105,12 @@ class KeptStorage(BaseStorage):
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """As the backend does; a trial without template is an own one."""
         kept = self._kept(study_id)
-        trial_id = self._backend.create_new_trial(study_id, template_trial)
+        signed = create_trial(state=TrialState.RUNNING, user_attrs=dict(self._signature))
+        trial_id = self._backend.create_new_trial(study_id, template_trial or signed)
         if template_trial is None:
-            kept.own[trial_id] = Entry()
+            kept.own[trial_id] = Entry(stored={(USER, key) for key in self._signature})
             number, start = self._ledger.started(trial_id)
-            trial = _new(trial_id, number, start)
+            trial = _new(trial_id, number, start, self._signature)
         else:
             trial = self._backend.get_trial(trial_id)
         if trial.number == len(kept.trials):
@@ -170,21 +171,19 @@ class KeptStorage(BaseStorage):
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
         """As the backend does, after what was kept; who starts a waiting trial owns it."""
+        end = End(state, tuple(values or ()), datetime.now())
         if self._entry(trial_id) is None:
             return self._take(trial_id, state, values)
-        self._write(trial_id)
-        try:
-            done = self._backend.set_trial_state_values(trial_id, state, values)
-        except UpdateFinishedTrialError:
-            self._disown(trial_id)
-            raise
-        if done and state.is_finished():
-            trial = self._changed(trial_id)
-            trial.state, trial.datetime_complete = state, datetime.now()
-            trial.values = None if values is None else list(values)
-            del self._unwritten[trial_id]
-            del self._studies[self._places[trial_id][0]].own[trial_id]
-        return done
+        if not state.is_finished() or not all(map(math.isfinite, end.values)):
+            self._write(trial_id)
+            return self._take(trial_id, state, values)
+        self._write(trial_id, end)
+        trial = self._changed(trial_id)
+        trial.state, trial.datetime_complete = state, end.time
+        trial.values = list(values) if values else None
+        del self._unwritten[trial_id]
+        del self._studies[self._places[trial_id][0]].own[trial_id]
+        return True
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """A trial that is kept, or as the backend has it."""
@@ -225,6 +224,10 @@ class KeptStorage(BaseStorage):
         """As the backend does."""
         self._backend.remove_session()
 
+    def sign(self, attrs: Mapping[str, Any]) -> None:
+        """Gives every trial that this process creates from now on these attributes of the user."""
+        self._signature = dict(attrs)
+
     def flush(self) -> None:
         """Writes what is kept of own trials.
 
@@ -234,12 +237,12 @@ class KeptStorage(BaseStorage):
         for trial_id in list(self._unwritten):
             self._write(trial_id)
 
-    def _write(self, trial_id: int) -> None:
-        """Writes what is kept of a trial."""
+    def _write(self, trial_id: int, end: End | None = None) -> None:
+        """Writes what is kept of a trial, and its end."""
         entry = self._entry(trial_id)
-        if entry is not None and trial_id in self._unwritten:
+        if entry is not None and (end is not None or trial_id in self._unwritten):
             try:
-                self._ledger.write(trial_id, entry)
+                self._ledger.write(trial_id, entry, end)
             except UpdateFinishedTrialError:
                 self._disown(trial_id)
                 raise
@@ -306,8 +309,8 @@ class KeptStorage(BaseStorage):
         if study_id is not None and done and state == TrialState.RUNNING:
             kept = self._studies[study_id]
             kept.watched.pop(trial_id, None)
-            user = {("trial_user_attributes", key) for key in trial.user_attrs}
-            system = {("trial_system_attributes", key) for key in trial.system_attrs}
+            user = {(USER, key) for key in trial.user_attrs}
+            system = {(SYSTEM, key) for key in trial.system_attrs}
             kept.own[trial_id] = Entry(stored=user | system)
         return done
 
@@ -326,13 +329,19 @@ class KeptStorage(BaseStorage):
         check_distribution_compatibility(kept.distributions[name], distribution)
 
 
+def sign(study: optuna.Study, attrs: Mapping[str, Any]) -> None:
+    """Gives every trial that a study asks for anew these attributes, where its storage can."""
+    if isinstance(study._storage, KeptStorage):
+        study._storage.sign(attrs)
+
+
 def flush(study: optuna.Study) -> None:
     """Writes what the storage of a study keeps for later."""
     if isinstance(study._storage, KeptStorage):
         study._storage.flush()
 
 
-def _new(trial_id: int, number: int, start: datetime) -> FrozenTrial:
+def _new(trial_id: int, number: int, start: datetime, attrs: Mapping[str, Any]) -> FrozenTrial:
     return FrozenTrial(
         number=number,
         state=TrialState.RUNNING,
@@ -342,7 +351,7 @@ def _new(trial_id: int, number: int, start: datetime) -> FrozenTrial:
         datetime_complete=None,
         params={},
         distributions={},
-        user_attrs={},
+        user_attrs=dict(attrs),
         system_attrs={},
         intermediate_values={},
         trial_id=trial_id,

@@ -25,7 +25,7 @@ from autopeft.space.bound import BoundSpace
 from autopeft.study.heart import Heart, is_alive
 from autopeft.study.index import Index
 from autopeft.study.record import lost
-from autopeft.study.storage import flush
+from autopeft.study.storage import flush, sign
 from autopeft.study.suggest import suggest
 from autopeft.study.trial import TrialRecord
 
@@ -99,6 +99,7 @@ class Study:
         self.objectives = tuple(objectives)
         self.names = [objective.name for objective in objectives]
         self._heart = Heart(record)
+        sign(record, {"owner": self._heart.owner})
         self._running: dict[int, tuple[optuna.Trial, float]] = {}
         self._index = Index(self.names)
         self._curves: dict[int, Curve] = {}
@@ -219,8 +220,9 @@ class Study:
     def _take(self) -> optuna.Trial | None:
         """A trial of this process's own; None where another process has taken the last one."""
         trial = self.record.ask()
-        trial.set_user_attr("owner", self._heart.owner)
-        flush(self.record)
+        if "owner" not in trial.user_attrs:
+            trial.set_user_attr("owner", self._heart.owner)
+            flush(self.record)
         self._running[trial.number] = trial, time.monotonic()
         if self._seen().n_counted(trial.number) < self.terms.n_trials:
             return trial
