@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import accumulate
 
@@ -21,6 +22,7 @@ from autopeft.train.descent import Descent
 from autopeft.train.hidden import HiddenStates
 from autopeft.train.memory import starting_depth
 from autopeft.train.passes import Passes
+from autopeft.train.quick import quicken
 from autopeft.train.randomness import Randomness
 
 _EVENT = "[memory]"
@@ -55,6 +57,8 @@ def measure_memory(
         "validation": _made_up(backbone, "validation", 1, 1, False),
     }
     trainees = [_trainee(backbone, n, config, splits["train"]) for n, config in enumerate(sized)]
+    undo = ExitStack()
+    quicken(backbone.model, "cpu", undo)
     cohort = Cohort(Passes(backbone, depth, HiddenStates(0), form=None), splits)
     try:
         for trainee in trainees:
@@ -63,6 +67,7 @@ def measure_memory(
         return measured_peak(cohort.advance, held)
     finally:
         cohort.close()
+        undo.close()
 
 
 def _trainee(backbone: Backbone, number: int, config: PeftConfig, train: Encoded) -> Trainee:

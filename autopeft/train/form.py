@@ -3,41 +3,76 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from contextlib import ExitStack
+from types import ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers import PreTrainedModel
 
 from autopeft.train.backbone import Backbone
+from autopeft.train.dry import padded_model
 from autopeft.train.live import Live
+from autopeft.train.lower import can_start_above
+from autopeft.train.quick import quicken
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+_FORMS: WeakKeyDictionary[PreTrainedModel, dict[Hashable, PreTrainedModel]] = WeakKeyDictionary()
 
 
 def in_form(
     backbone: Backbone, wanted: Mapping[str, Any], device: str, live: Live, undo: ExitStack
 ) -> PreTrainedModel:
-    """The model as `wanted` says, entered into `live` as `backbone`; a copy where it differs.
+    """A copy of the model as `wanted` says, entered into `live` as `backbone`.
+
+    It computes what a model that is trained does, see `quicken`. The same form is the same copy at
+    every call.
 
     Args:
         backbone: on the meta device, not quantized.
         wanted: settings of the backbone that override its own.
-        device: `cuda` or `cpu`, which multiply quantized weights differently.
+        device: `cuda` or `cpu`, which compute in different ways.
         live: learns what the quantized kernels allocate.
-        undo: leaves the backbone as it came when it closes.
+        undo: leaves the copy as it came when it closes.
     """
     quantization = wanted.get("quantization", "none")
     dtype = _DTYPES.get(wanted.get("dtype", "auto"), backbone.dtype)
-    model = backbone.model
-    if dtype != backbone.dtype or quantization != "none":
-        model = _cast(copy.deepcopy(model), dtype)
-    if quantization != "none":
-        _quantize(model, quantization, backbone.modules_to_save, device, live, undo)
+    model = _kept(backbone, dtype, quantization, device)
     live.own("backbone", (*model.parameters(), *model.buffers()))
+    if quantization != "none":
+        quantized = _quantized()
+        live.own("backbone", quantized.states(model))
+        live.expand(quantized.expansions(device))
+        undo.enter_context(quantized.unlogged())
     _checkpoint(model, wanted.get("gradient_checkpointing"), undo)
     return model
+
+
+def _kept(
+    backbone: Backbone, dtype: torch.dtype, quantization: str, device: str
+) -> PreTrainedModel:
+    """The copy, made at the first call."""
+    forms = _FORMS.setdefault(backbone.model, {})
+    key = (dtype, quantization, device)
+    if key not in forms:
+        model = _cast(copy.deepcopy(backbone.model), dtype)
+        if quantization != "none":
+            _quantized().quantize(model, quantization, backbone.modules_to_save, device)
+        with padded_model(model):
+            can_start_above(model)  # found out on the model as transformers made it
+            quicken(model, device, ExitStack())
+        forms[key] = model
+    return forms[key]
+
+
+def _quantized() -> ModuleType:
+    from autopeft.train import quantized  # takes two seconds to import, and few need it
+
+    return quantized
 
 
 def _cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
@@ -45,23 +80,6 @@ def _cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model
-
-
-def _quantize(
-    model: PreTrainedModel,
-    kind: str,
-    keep: Sequence[str],
-    device: str,
-    live: Live,
-    undo: ExitStack,
-) -> None:
-    """Quantizes in place and teaches `live` what the quantized kernels allocate."""
-    from autopeft.train import quantized  # takes two seconds to import, and few need it
-
-    quantized.quantize(model, kind, keep, device)
-    live.own("backbone", quantized.states(model))
-    live.expand(quantized.expansions(device))
-    undo.enter_context(quantized.unlogged())
 
 
 def _checkpoint(model: PreTrainedModel, wanted: bool | None, undo: ExitStack) -> None:

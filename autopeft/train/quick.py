@@ -55,8 +55,8 @@ def quicken(model: PreTrainedModel, device: str, undo: ExitStack) -> None:
 
 def _first_position(module: nn.Module, inputs: Any, output: Any) -> Any:
     if isinstance(output, tuple):
-        return output[0][:, :1], *output[1:]
-    return output[:, :1]
+        return output[0][:, :1].contiguous(), *output[1:]
+    return output[:, :1].contiguous()  # else a bfloat16 linear repeats its weight for every row
 
 
 @torch.no_grad()

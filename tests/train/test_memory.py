@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from autopeft.space.settings import BackboneSettings
 from autopeft.train.allocator import measure_memory, measured_peak
 from autopeft.train.backbone import Backbone, head_of, load_backbone, meta_backbone
 from autopeft.train.memory import PARTS, predict_memory
+from autopeft.train.quick import quicken
 from tests.train.conftest import MINILM
 
 LORA = ("lora", {"targets": ("q", "v"), "r": 8, "lora_alpha": None, "lora_dropout": 0.0})
@@ -128,8 +130,10 @@ def measured_generation(backbone: Backbone, config: PeftConfig, n_batches: int =
     batch = {"input_ids": ids, "attention_mask": ids.clone(), "labels": ids.clone()}
     batch["attention_mask"][0, -1] = 0
     held = [*model.parameters(), *model.buffers(), *batch.values()]
-    attached = attach(model, config)
-    try:
+    with ExitStack() as quickened:
+        quicken(model, "cpu", quickened)
+        attached = attach(model, config)
+        quickened.callback(attached.detach)
         weights = list(attached.trainable().values())
         optimizer = torch.optim.AdamW(weights, fused=True)
         model.train()
@@ -146,8 +150,6 @@ def measured_generation(backbone: Backbone, config: PeftConfig, n_batches: int =
         step()
         moments = [v for state in optimizer.state.values() for v in state.values()]
         return measured_peak(step, [*held, *weights, *moments])
-    finally:
-        attached.detach()
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -216,7 +218,7 @@ def test_offloading_leaves_one_layer(minilm: Backbone, name: str, checkpointing:
     form = {"gradient_checkpointing": checkpointing}
     usual, moved = mix(name, **form), mix(name, **form, activation_offloading=True)
     there, kept = (predict_memory(minilm, c, **size, device="cuda").parts for c in (usual, moved))
-    assert kept["activations"] < there["activations"] / (1.2 if checkpointing else 3)
+    assert kept["activations"] < there["activations"] / (1.15 if checkpointing else 3)
     moving = {"activations": 0, "gradients": 0}
     assert {**kept, **moving} == {**there, **moving}
     on_cpu = [
