@@ -18,7 +18,6 @@ from autopeft.method.member import draw
 from autopeft.method.registry import lowest_layer
 from autopeft.space.settings import BackboneSettings, TrainSettings
 from autopeft.train.backbone import Backbone, load_backbone, load_tokenizer, target_device
-from autopeft.train.batches import Encoded
 from autopeft.train.cohort import Cohort, Trainee
 from autopeft.train.descent import Descent
 from autopeft.train.evaluation import evaluate
@@ -29,6 +28,7 @@ from autopeft.train.quick import quicken
 from autopeft.train.randomness import Randomness
 from autopeft.train.tables import SPLITS
 from autopeft.train.task import Task
+from autopeft.train.tokens import encoded
 
 CACHE = 2**30
 """Bytes of hidden states that a worker keeps, unless told otherwise."""
@@ -92,7 +92,7 @@ class Trainer:
         tokenizer = load_tokenizer(reference)
         self.label_names = data.label_names
         self._splits = {
-            split: Encoded.of(split, getattr(data, split), tokenizer, task.max_length)
+            split: encoded(split, getattr(data, split), tokenizer, task.max_length)
             for split in SPLITS
         }
         self._backbones: OrderedDict[BackboneSettings, Backbone] = OrderedDict()
@@ -204,7 +204,8 @@ class Trainer:
     def _passes(self, terms: _Terms) -> Passes:
         offloads = terms.settings.activation_offloading
         backbone = self._backbones[terms.settings]
-        return Passes(backbone, terms.depth, self._hidden, terms.settings, offloads=offloads)
+        form = terms.settings.dtype, terms.settings.quantization
+        return Passes(backbone, terms.depth, self._hidden, form, offloads=offloads)
 
     def _close_if_empty(self) -> None:
         if self._cohort is not None and not len(self._cohort):
