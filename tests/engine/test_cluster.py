@@ -65,8 +65,8 @@ def notes_in(folder):
     return [json.loads(line) for line in lines]
 
 
-def run(cluster, folder, make, n_trials=12, watch=lambda _: None, **settings):
-    engine = RayEngine(address=cluster.address, folder=str(folder), gpu="auto", **settings)
+def run(cluster, folder, make, n_trials=12, watch=lambda _: None, gpu="auto", **settings):
+    engine = RayEngine(address=cluster.address, folder=str(folder), gpu=gpu, **settings)
     with kit.make_study(folder, n_trials) as study:
         engine.run(study, make, kit.make_halving(), watch)
         return study.trials()
@@ -136,23 +136,38 @@ def test_what_a_node_lacks_is_told_with_its_name(cluster, tmp_path, monkeypatch)
         run(cluster, tmp_path, Reader, watch=watch)
 
 
+def wait_for_work_on(node, folder, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not any(note["node"] == node for note in notes_in(folder)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+class Patient(Placed):
+    """Leaves some work to another node."""
+
+    def __init__(self, folder, node):
+        super().__init__(folder)
+        if self.node != node:
+            wait_for_work_on(node, folder)
+
+
 @pytest.mark.parametrize("members", [1, 4])
 def test_a_node_that_dies(members, cluster, tmp_path):
     node = cluster.add_node(num_cpus=4, num_gpus=1)
     cluster.wait_for_nodes()
 
     def kill():
-        while not any(note["node"] == node.node_id for note in notes_in(tmp_path)):
-            time.sleep(0.05)
+        wait_for_work_on(node.node_id, tmp_path)
         cluster.remove_node(node, allow_graceful=False)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    room = Room(members, 3 * MEMORY, need=need)
-    trials = run(cluster, tmp_path, partial(Placed, tmp_path), n_trials=14, room=room)
+    make, room = partial(Patient, tmp_path, node.node_id), Room(members, 3 * MEMORY, need=need)
+    trials = run(cluster, tmp_path, make, n_trials=14, gpu=1, room=room)
     killer.join()
     failed = [t for t in trials if t.state == "failed"]
-    assert 1 <= len(failed) <= 8
+    assert 1 <= len(failed) <= 4
     assert all(t.error.startswith("the worker process died") for t in failed)
     assert len(ended(trials)) + len(failed) == 14
     assert not any(t.state in {"running", "waiting"} for t in trials)
