@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from torch.utils.flop_counter import FlopCounterMode
@@ -10,7 +11,10 @@ from autopeft.core.config import PeftConfig
 from autopeft.method.attach import attach
 from autopeft.train.backbone import Backbone
 from autopeft.train.dry import batch_of, loss_of, outputs_of, padded_model
+from autopeft.train.form import as_trained
 from autopeft.train.kernels import Kernels
+from autopeft.train.lower import enter, started_at
+from autopeft.train.memory import starting_depth
 
 
 @dataclass(frozen=True)
@@ -18,10 +22,12 @@ class Flops:
     """Operations of matrix products; a multiplication with its addition counts as two.
 
     Attributes:
-        forward: of one batch.
-        training_step: forward and backward of one batch.
+        lower: forward of one batch below the lowest tuned layer, needed once for each example.
+        forward: of one batch through the whole model.
+        training_step: forward and backward of one batch through the whole model.
     """
 
+    lower: int
     forward: int
     training_step: int
 
@@ -31,7 +37,7 @@ def count_flops(
 ) -> Flops:
     """The operations of one batch of `batch_size` sequences of `sequence_length` tokens.
 
-    Those that gradient checkpointing repeats are not among them.
+    Those that gradient checkpointing repeats are not among them, nor those that `quicken` saves.
 
     Args:
         backbone: on the meta device.
@@ -42,14 +48,22 @@ def count_flops(
     Raises:
         AttachError: `config` does not fit the backbone.
     """
-    attached = attach(backbone.model, config, modules_to_save=backbone.modules_to_save)
-    try:
-        with padded_model(backbone.model) as model, Kernels("cuda", padded=True):
-            batch = batch_of(model, batch_size, sequence_length)
-            with FlopCounterMode(display=False) as forward:
-                loss = loss_of(outputs_of(model, batch), batch)
-            with FlopCounterMode(display=False) as backward:
-                loss.backward()
-    finally:
-        attached.detach()
-    return Flops(forward.get_total_flops(), forward.get_total_flops() + backward.get_total_flops())
+    lower, upper, backward = (FlopCounterMode(display=False) for _ in range(3))
+    model = as_trained(backbone, backbone.dtype, "none", "cuda")
+    with ExitStack() as undo:
+        depth = starting_depth(model, backbone.shape, [config])
+        attached = attach(model, config, modules_to_save=backbone.modules_to_save)
+        undo.callback(attached.detach)
+        undo.enter_context(padded_model(model))
+        undo.enter_context(Kernels("cuda", padded=True))
+        batch = batch_of(model, batch_size, sequence_length)
+        if depth:
+            with lower:
+                hidden = enter(model, depth, {n: t for n, t in batch.items() if n != "labels"})
+            undo.enter_context(started_at(model, depth, hidden))
+        with upper:
+            loss = loss_of(outputs_of(model, batch), batch)
+        with backward:
+            loss.backward()
+    below, forward = lower.get_total_flops(), upper.get_total_flops() + lower.get_total_flops()
+    return Flops(below, forward, forward + backward.get_total_flops())

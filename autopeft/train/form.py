@@ -29,8 +29,7 @@ def in_form(
 ) -> PreTrainedModel:
     """A copy of the model as `wanted` says, entered into `live` as `backbone`.
 
-    It computes what a model that is trained does, see `quicken`. The same form is the same copy at
-    every call.
+    The same form is the same copy at every call.
 
     Args:
         backbone: on the meta device, not quantized.
@@ -41,7 +40,7 @@ def in_form(
     """
     quantization = wanted.get("quantization", "none")
     dtype = _DTYPES.get(wanted.get("dtype", "auto"), backbone.dtype)
-    model = _kept(backbone, dtype, quantization, device)
+    model = as_trained(backbone, dtype, quantization, device)
     live.own("backbone", (*model.parameters(), *model.buffers()))
     if quantization != "none":
         quantized = _quantized()
@@ -52,10 +51,10 @@ def in_form(
     return model
 
 
-def _kept(
+def as_trained(
     backbone: Backbone, dtype: torch.dtype, quantization: str, device: str
 ) -> PreTrainedModel:
-    """The copy, made at the first call."""
+    """A copy of the model that computes what the trainer's do, see `quicken`; always the same."""
     forms = _FORMS.setdefault(backbone.model, {})
     key = (dtype, quantization, device)
     if key not in forms:
