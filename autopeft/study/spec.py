@@ -92,17 +92,30 @@ class EngineSection(_Section):
         concurrency: workers at a time; `auto` is as many as the resources allow.
         pack: trials that a worker trains side by side on one backbone; `auto` is 1 on a CPU and on
             a GPU as many as are predicted to fit into its memory, up to 16.
+        cache: memory in which each worker keeps hidden states of frozen lower layers; 0 keeps none.
+        disk_cache: what it keeps on disk besides, such as `20GB`.
         device_memory: of each worker's GPU, such as `80GB`; None is that of this machine's GPU.
         address: of a running Ray cluster that this machine belongs to, such as `host:6379`; None
-            starts Ray on this machine.
+            starts Ray on this machine. Model and data are read on each machine by the same names,
+            and trained tensors are written there, so that `output` is a folder that all share.
     """
 
     type: Literal["inline", "ray"] = "inline"
     concurrency: int | Literal["auto"] = "auto"
     pack: int | Literal["auto"] = "auto"
     resources: Resources = Field(default_factory=Resources)
+    cache: int | str = 1000**3
+    disk_cache: int | str = 0
     device_memory: float | str | None = None
     address: str | None = None
+
+    @field_validator("cache", "disk_cache")
+    @classmethod
+    def _amount(cls, amount: int | str) -> int:
+        try:
+            return 0 if amount == 0 else int(parse_quantity(amount, ""))
+        except AutoPeftError as error:
+            raise ValueError(error.reason) from None
 
     @field_validator("concurrency", "pack")
     @classmethod

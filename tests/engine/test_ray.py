@@ -69,5 +69,7 @@ def test_what_the_cluster_has_not(tmp_path):
         engine = RayEngine(address="127.0.0.1:1", folder=str(tmp_path))
         with pytest.raises(StudyError, match="no Ray cluster answers"):
             engine.run(study, kit.Curves, kit.make_halving())
+        with pytest.raises(StudyError, match="is an address for clients"):
+            RayEngine(address="ray://127.0.0.1:1").run(study, kit.Curves, kit.make_halving())
         with pytest.raises(StudyError, match="no node has room"):
             RayEngine(gpu=1000).run(study, kit.Curves, kit.make_halving())
