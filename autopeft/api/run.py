@@ -116,9 +116,15 @@ class Prepared:
             check_weights(self.spec.model)
             engine = engine_of(self.spec, self.setting)
             stopper = self.stopper(len(self.task.load().validation))
-            threads = max(1, int(self.spec.engine.resources.cpu))
+            worker = self.spec.engine
             make = partial(
-                Trainer, self.spec.model, self.task, device=self.spec.device, threads=threads
+                Trainer,
+                self.spec.model,
+                self.task,
+                device=self.spec.device,
+                threads=max(1, int(worker.resources.cpu)),
+                cache=worker.cache,
+                disk_cache=worker.disk_cache,
             )
             with self.open() as study:
                 engine.run(study, make, stopper, watch or (lambda _: None))

@@ -104,14 +104,14 @@ class EngineSection(_Section):
     concurrency: int | Literal["auto"] = "auto"
     pack: int | Literal["auto"] = "auto"
     resources: Resources = Field(default_factory=Resources)
-    cache: int | str = 1000**3
-    disk_cache: int | str = 0
+    cache: int = 1000**3
+    disk_cache: int = 0
     device_memory: float | str | None = None
     address: str | None = None
 
-    @field_validator("cache", "disk_cache")
+    @field_validator("cache", "disk_cache", mode="before")
     @classmethod
-    def _amount(cls, amount: int | str) -> int:
+    def _amount(cls, amount: object) -> int:
         try:
             return 0 if amount == 0 else int(parse_quantity(amount, ""))
         except AutoPeftError as error:
