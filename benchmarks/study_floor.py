@@ -2,7 +2,9 @@
 
 Counted are the matrix products of forward and backward down to the lowest tuned layer, in all
 epochs, and those of one evaluation, each text at its own length. The layers below the lowest tuned
-one are counted once for a study, for the text of all its trials, since their outputs never change.
+one are counted once for a study, for the texts of all its trials, since their outputs never change,
+and of the last feed-forward network only the position that the head reads. What the last attention
+computes for the other positions is counted, which of six layers is some 3 per cent.
 """
 
 from __future__ import annotations
@@ -50,38 +52,27 @@ def unavoidable(
         texts: of both splits.
         epochs: of each configuration.
     """
-    from autopeft.method.registry import lowest_layer
-
-    layer = _layer(backbone)
     parts = {"training": 0.0, "evaluation": 0.0, "lower layers": 0.0}
-    lowest = 0
     for config in configs:
-        depth = lowest_layer(config, backbone.shape)
-        forward, step = _polynomials(backbone, config)
-        parts["training"] += epochs * _total(step - depth * layer, texts.train)
-        parts["evaluation"] += _total(forward - depth * layer, texts.validation)
-        lowest = max(lowest, depth)
-    parts["lower layers"] = lowest * _total(layer, (*texts.train, *texts.validation))
+        lower, forward, step = _polynomials(backbone, config)
+        parts["training"] += epochs * _total(step - lower, texts.train)
+        parts["evaluation"] += _total(forward - lower, texts.validation)
+        below = _total(lower, (*texts.train, *texts.validation))
+        parts["lower layers"] = max(parts["lower layers"], below)
     return {name: round(value) for name, value in parts.items()}
 
 
-def _polynomials(backbone: Backbone, config: PeftConfig) -> tuple[Any, Any]:
-    """Coefficients of the operations of one text in its length: forward, and a whole step."""
+def _polynomials(backbone: Backbone, config: PeftConfig) -> tuple[Any, Any, Any]:
+    """Coefficients of the operations of one text in its length.
+
+    Those of the layers below the lowest tuned one, of a forward pass, and of a whole step.
+    """
     from autopeft.train.flops import count_flops
 
     counted = [count_flops(backbone, config, 1, length) for length in LENGTHS]
-    return (
-        np.polyfit(LENGTHS, [c.forward for c in counted], 2),
-        np.polyfit(LENGTHS, [c.training_step for c in counted], 2),
-    )
-
-
-def _layer(backbone: Backbone) -> Any:
-    """Coefficients of the frozen forward pass of one layer, the mean of all."""
-    linears = [linear for layer in backbone.shape.layers for linear in layer.linears]
-    products = sum(2 * linear.inputs * linear.outputs for linear in linears)
-    attention = sum(4 * linear.outputs for linear in linears if linear.role == "self.q")
-    return np.array([attention, products, 0.0]) / len(backbone.shape.layers)
+    kinds = ([getattr(c, kind) for c in counted] for kind in ("lower", "forward", "training_step"))
+    lower, forward, step = (np.polyfit(LENGTHS, values, 2) for values in kinds)
+    return lower, forward, step
 
 
 def _total(polynomial: Any, lengths: Sequence[int]) -> float:
