@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -111,7 +111,7 @@ def _costs(config: PeftConfig, backbone: Backbone, batch: Batch, device: str) ->
         "dtype": _dtype(config, backbone),
         "peak_memory": memory.peak,
         "peak_memory_parts": dict(memory.parts),
-        "flops": {"forward": flops.forward, "training_step": flops.training_step},
+        "flops": asdict(flops),
         "config": config.to_dict(),
     }
 

@@ -22,7 +22,7 @@ from autopeft.study.trial import State, TrialRecord
 
 _console = Console(soft_wrap=False)
 _STATES = get_args(State)
-_UNITS = {"peak_memory": "B", "peak_memory_parts": "B", "flops": "FLOP"}
+_UNITS = {"peak_memory": "B", "peak_memory_parts": "B", "flops": "FLOP", "training_flops": "FLOP"}
 """Units of what a plan tells, by key; all else is counted."""
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 

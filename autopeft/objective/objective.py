@@ -14,6 +14,7 @@ KNOWN: Mapping[str, str] = {
     "trainable_params": "parameters",
     "stored_params": "parameters",
     "peak_memory": "bytes",
+    "training_flops": "operations",
 }
 """The objectives that are computed before training, with their units."""
 

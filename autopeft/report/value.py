@@ -13,7 +13,7 @@ def shown(objective: Objective, value: float | None) -> str:
     """The value in full: `62,224`, `1.61 GB`, `0.8420`, `–` for none."""
     if value is None or not math.isfinite(value):
         return "–"
-    if objective.unit == "bytes":
+    if objective.unit in {"bytes", "operations"}:
         return short(objective, value)
     if float(value).is_integer() and abs(value) >= 2:
         return f"{int(value):,}"

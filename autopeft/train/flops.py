@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from autopeft.core.config import PeftConfig
@@ -15,6 +18,9 @@ from autopeft.train.form import as_trained
 from autopeft.train.kernels import Kernels
 from autopeft.train.lower import enter, started_at
 from autopeft.train.memory import starting_depth
+from autopeft.train.replay import replay
+
+_FORMULAS: Mapping[Any, Any] = FlopCounterMode(display=False).flop_registry
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ def count_flops(
     Raises:
         AttachError: `config` does not fit the backbone.
     """
-    lower, upper, backward = (FlopCounterMode(display=False) for _ in range(3))
+    lower, upper, backward = _Counter(), _Counter(), _Counter()
     model = as_trained(backbone, backbone.dtype, "none", "cuda")
     with ExitStack() as undo:
         depth = starting_depth(model, backbone.shape, [config])
@@ -65,5 +71,26 @@ def count_flops(
             loss = loss_of(outputs_of(model, batch), batch)
         with backward:
             loss.backward()
-    below, forward = lower.get_total_flops(), upper.get_total_flops() + lower.get_total_flops()
-    return Flops(below, forward, forward + backward.get_total_flops())
+    forward = lower.total + upper.total
+    return Flops(lower.total, forward, forward + backward.total)
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up what PyTorch's formulas say of operations on meta tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        out = replay(func, args, kwargs or {})
+        formula = _FORMULAS.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=out)
+        return out

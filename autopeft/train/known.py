@@ -11,6 +11,7 @@ from autopeft.method.count import count
 from autopeft.search.known import Known
 from autopeft.space.settings import TrainSettings
 from autopeft.train.backbone import Backbone
+from autopeft.train.flops import count_flops
 from autopeft.train.memory import Memory, predict_memory
 
 
@@ -69,8 +70,15 @@ def known_quantities(setting: Setting) -> Mapping[str, Known]:
     def trainable(config: PeftConfig) -> int:
         return count(config, setting.backbone.shape).trainable
 
+    @lru_cache(maxsize=4096)
+    def flops(architecture: PeftConfig) -> int:
+        """Of one example in every epoch after the first, when the lower layers are done."""
+        counted = count_flops(setting.backbone, architecture, 1, setting.sequence_length)
+        return counted.training_step - counted.lower
+
     return {
         "trainable_params": Known(trainable),
         "stored_params": Known(lambda config: trainable(config) + head),
         "peak_memory": Known(lambda config: setting.memory(config).peak, slow=True),
+        "training_flops": Known(lambda c: flops(PeftConfig(c.placements)), slow=True),
     }

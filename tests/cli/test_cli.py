@@ -122,7 +122,7 @@ def test_plan_of_a_configuration(autopeft):
     assert plan["by_method"] == {"lora": plan["trainable_params"]}
     assert plan["peak_memory"] == sum(plan["peak_memory_parts"].values())
     shown = autopeft(*command).out
-    assert f"peak memory {plan['peak_memory'] / 1e9:.4g} GB".split() in map(
+    assert f"peak memory {plan['peak_memory'] / 1e6:.4g} MB".split() in map(
         str.split, shown.splitlines()
     )
     assert "GFLOP" in shown
