@@ -83,7 +83,7 @@ SMALL = (Case(4, 30, "random"), Case(16, 40, "nsga2"))
 
 def simulate(case: Case, url: str, curves: Path, *, seed: int, charge: bool) -> Row:
     """The figures of one study."""
-    space, replay = bound_space(), Replay(curves, seed)
+    space, replay, empty = bound_space(), Replay(curves, seed), stored_bytes(url)
     wall, processor = time.perf_counter(), time.process_time()
     with make_study(case, url, space, replay, seed) as study:
         objectives = study.objectives
@@ -106,7 +106,7 @@ def simulate(case: Case, url: str, curves: Path, *, seed: int, charge: bool) -> 
         "seconds_per": {kind: meter.at(kind, COUNTS) for kind in meter.seconds},
         "statements_per_trial": meter.statements / case.trials,
         "commits_per_trial": meter.commits / case.trials,
-        "bytes_per_trial": stored_bytes(url) / case.trials,
+        "bytes_per_trial": (stored_bytes(url) - empty) / case.trials,
         "peak_rss": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "processor_seconds": time.process_time() - processor,
         "wall_seconds": time.perf_counter() - wall,
@@ -132,9 +132,10 @@ def make_study(case: Case, url: str, space: BoundSpace, replay: Replay, seed: in
 
 
 def stored_bytes(url: str) -> int:
-    """The size of the database."""
+    """The size of the database; of no file none."""
     if url.startswith("sqlite:///"):
-        return Path(url.removeprefix("sqlite:///")).stat().st_size
+        file = Path(url.removeprefix("sqlite:///"))
+        return file.stat().st_size if file.is_file() else 0
     with sqlalchemy.create_engine(url).connect() as connection:
         query = sqlalchemy.text("SELECT pg_database_size(current_database())")
         return int(connection.execute(query).scalar_one())
