@@ -51,11 +51,19 @@ class Texts:
 
 
 class Training:
-    """Some configurations on one backbone, ready to take steps together."""
+    """Some configurations on one backbone, ready to take steps together.
 
-    def __init__(self, on: Backbone, configs: Sequence[PeftConfig], texts: Texts) -> None:
+    Steps are those of the trainer, from the first layer on and without its cache.
+
+    Args:
+        on: quickened, as the trainer has it.
+        configs: each has its own batches, of the size that it says.
+        split: training examples.
+    """
+
+    def __init__(self, on: Backbone, configs: Sequence[PeftConfig], split: Encoded) -> None:
         settings = [TrainSettings(**dict(config.train)) for config in configs]
-        self.split = made_up(on, texts)
+        self.split = split
         self.members = [draw(on.model, c, modules_to_save=on.modules_to_save) for c in configs]
         self.passes = Passes(on, 0, HiddenStates(0), None)
         for member in self.members:
@@ -71,9 +79,10 @@ class Training:
         rows = [descent.rows for descent in self.descents]
         sizes = [len(own) for own in rows]
         logits, labels = self.passes.logits(self.split, torch.cat(rows), sizes)
-        parts = zip(self.descents, logits.split(sizes), labels.split(sizes), strict=True)
-        losses = [descent.loss(own, wanted) for descent, own, wanted in parts]
-        torch.stack(losses).sum().backward()
+        own = torch.split(logits, sizes), torch.split(labels, sizes)
+        parts = zip(self.descents, *own, strict=True)
+        losses = [descent.loss(given, wanted) for descent, given, wanted in parts]
+        torch.autograd.backward(torch.stack(losses).sum())
         for descent, loss in zip(self.descents, losses, strict=True):
             descent.learn(loss, 0.0)
 
@@ -88,8 +97,9 @@ class Training:
 
 
 @contextmanager
-def training(on: Backbone, configs: Sequence[PeftConfig], texts: Texts) -> Iterator[Training]:
-    started = Training(on, configs, texts)
+def training(on: Backbone, configs: Sequence[PeftConfig], split: Encoded) -> Iterator[Training]:
+    """The configurations on the backbone while the block runs."""
+    started = Training(on, configs, split)
     try:
         yield started
     finally:
@@ -137,7 +147,7 @@ def seconds_per_step(
     on: Backbone, configs: Sequence[PeftConfig], texts: Texts, n_steps: int
 ) -> float:
     """The mean over so many steps, after some that warm up."""
-    with training(on, configs, texts) as started:
+    with training(on, configs, made_up(on, texts)) as started:
         for _ in range(WARM_STEPS):
             started.step()
         _wait(on)
@@ -161,7 +171,7 @@ def peak_memory(on: Backbone, configs: Sequence[PeftConfig], texts: Texts) -> in
         for _ in range(MEMORY_STEPS):
             started.step()
 
-    with training(on, configs, texts) as started:
+    with training(on, configs, made_up(on, texts)) as started:
         if on.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(on.device)
             steps()

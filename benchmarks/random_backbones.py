@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from autopeft.space.settings import BackboneSettings
 from autopeft.train.backbone import Backbone, load_backbone, meta_backbone
+from autopeft.train.quick import quicken
 
 TASK = "text-classification"
 _BERT = {"architectures": ["BertForSequenceClassification"]}
@@ -71,4 +73,10 @@ def both(source: str, settings: BackboneSettings, device: str) -> tuple[Backbone
     The one without weights has the precision and not the quantization, as predictions want it.
     """
     meta = meta_backbone(source, settings, task_type=TASK, device=device)
-    return meta, load_backbone(source, TASK, settings, n_labels=2, device=device)
+    return meta, quickened(load_backbone(source, TASK, settings, n_labels=2, device=device))
+
+
+def quickened(backbone: Backbone) -> Backbone:
+    """The backbone as the trainer has it, for good."""
+    quicken(backbone.model, backbone.device.type, ExitStack())
+    return backbone

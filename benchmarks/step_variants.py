@@ -1,13 +1,14 @@
 """Single training steps in float32, side by side on the same texts and the same machine.
 
 Two steps that are compared take turns, so that both meet the same disturbances. A step is forward,
-backward, clipping and AdamW; of the frozen model it is forward and backward alone.
+backward, clipping and AdamW, ours as the trainer takes it but from the first layer on; of the
+frozen model, which computes as little as the trainer's does, it is forward and backward alone.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from statistics import median
 from typing import TYPE_CHECKING
@@ -37,11 +38,8 @@ WARM_STEPS = 1
 def lora_step(size: Size, seed: int) -> list[Row]:
     """LoRA r 8 on q and v, ours and peft's: median seconds of a step."""
     texts = made_up(size, seed)
-    model = peft_model(seed=0).train()
-    theirs = (p for p in model.parameters() if p.requires_grad)
-    ours, peft = by_turns(
-        our_steps(backbone(), our_config(), texts), steps(model, theirs, texts), size.steps
-    )
+    both = our_steps(backbone(), our_config(), texts), their_steps(texts)
+    ours, peft = by_turns(*both, size.steps)
     return [{"ours": ours, "peft": peft}]
 
 
@@ -86,29 +84,37 @@ def by_turns(ours: Seconds, theirs: Seconds, n_steps: int) -> tuple[float, float
 
 
 def backbone() -> Backbone:
+    """As the trainer has it."""
     from autopeft.space.settings import BackboneSettings
     from autopeft.train.backbone import load_backbone
+    from benchmarks.random_backbones import quickened
 
     settings = BackboneSettings(dtype="float32")
-    return load_backbone(MINILM, "text-classification", settings, n_labels=2, device="cpu")
+    loaded = load_backbone(MINILM, "text-classification", settings, n_labels=2, device="cpu")
+    return quickened(loaded)
 
 
 def our_steps(on: Backbone, config: PeftConfig, texts: Texts) -> Seconds:
     """The seconds of each step of a configuration; closing it takes the configuration off."""
-    from autopeft.method.attach import attach
+    from autopeft.train.batches import Encoded
+    from benchmarks.packed import training
 
-    attached = attach(on.model, config, modules_to_save=on.modules_to_save)
-    try:
-        yield from steps(on.model.train(), attached.trainable().values(), texts)
-    finally:
-        attached.detach()
+    columns = {name: list(texts[name]) for name in ("input_ids", "attention_mask")}
+    lengths = texts["attention_mask"].sum(1)
+    split = Encoded("train", columns, dict.fromkeys(columns, 0), lengths, texts["labels"])
+    with training(on, [config], split) as started:
+        while True:
+            start = time.perf_counter()
+            started.step()
+            yield time.perf_counter() - start
 
 
-def steps(model: nn.Module, trained: Iterable[nn.Parameter], texts: Texts) -> Seconds:
-    """The seconds of each step of a plain loop, without an end."""
+def their_steps(texts: Texts) -> Seconds:
+    """The seconds of each step of a plain loop over HF peft's model."""
     import torch
 
-    parameters = list(trained)
+    model = peft_model(seed=0).train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
     while True:
         start = time.perf_counter()

@@ -1,8 +1,9 @@
 """Compares packs of configurations with one at a time, and predicted with measured memory.
 
-Run `python -m benchmarks.throughput` on a machine with a GPU that does nothing else, or with
-`--small` anywhere: tiny models, which try the script. Backbones of published shapes have random
-weights; texts are random tokens, all of one length or one less.
+Run `python -m benchmarks.throughput` on a machine with a GPU that does nothing else. Without a GPU
+it measures the smaller backbone in small packs, with `--small` tiny ones, which try the script.
+Backbones of published shapes have random weights; texts are random tokens, all of one length or
+one less.
 
 - `packs`: up to 16 configurations train at once, each with its own batch of 8 texts, optimizer and
   learning rate. `one_at_a_time` are the same configurations one after another. `lora` packs are
@@ -38,7 +39,7 @@ from autopeft.space.settings import BackboneSettings
 from autopeft.train.backbone import target_device
 from autopeft.train.memory import predict_pack
 from benchmarks.packed import Texts, configs_of, peak_memory, seconds_per_step
-from benchmarks.random_backbones import both, folder_of
+from benchmarks.random_backbones import CONFIGS, both, folder_of
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 PACKS = (1, 2, 4, 8, 16)
@@ -72,6 +73,7 @@ class Size:
 
 
 FULL = Size(("BERT-base 0.1B", "Llama 1.2B"), ("bfloat16", "checkpointing", "nf4"))
+ON_CPU = Size(FULL.models[:1], FULL.forms[:2], (1, 2, 4), 4, 64, 5)
 SMALL = Size(("BERT tiny", "Llama tiny"), ("float32", "checkpointing"), (1, 2), 2, 16, 1)
 FORMS = {
     "float32": BackboneSettings(dtype="float32"),
@@ -162,7 +164,7 @@ def outcome(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run(output: Path, size: Size, device: str, only: Sequence[str]) -> dict[str, Any]:
-    """Runs what `output` lacks of `only`, backbone by backbone."""
+    """Runs what `output` lacks of `only`, parts and names of backbones."""
     terms = {"device": name_of(device), "size": json.loads(json.dumps(asdict(size)))}
     document: dict[str, Any] = {**terms, "versions": versions(), "rows": []}
     if output.is_file():
@@ -172,7 +174,7 @@ def run(output: Path, size: Size, device: str, only: Sequence[str]) -> dict[str,
     done = {(row["model"], row["part"]) for row in document["rows"]}
     with tempfile.TemporaryDirectory() as folder:
         for model, part in product(size.models, PARTS):
-            if part in only and (model, part) not in done:
+            if {model, part} <= set(only) and (model, part) not in done:
                 rows = PARTS[part](model, size, folder_of(model, Path(folder)), device)
                 document["rows"] += [{"part": part, **row} for row in rows]
                 write(output, {**document, **outcome(document)})
@@ -216,7 +218,8 @@ def show(document: Mapping[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Packs against one at a time; memory.")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=tuple(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=tuple(PARTS))
+    parser.add_argument("--models", nargs="+", choices=CONFIGS, default=tuple(CONFIGS))
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--small", action="store_true", help="tiny models, to try the script")
     parser.add_argument("--output", type=Path, default=RESULTS)
@@ -224,7 +227,9 @@ def main() -> None:
     device = str(target_device(chosen.device))
     if device == "cpu":
         torch.set_num_threads(1)
-    show(run(chosen.output, SMALL if chosen.small else FULL, device, chosen.only))
+    usual = ON_CPU if device == "cpu" else FULL
+    size = SMALL if chosen.small else usual
+    show(run(chosen.output, size, device, (*chosen.parts, *chosen.models)))
 
 
 if __name__ == "__main__":
