@@ -105,6 +105,10 @@ def hf_side(plan: study_hf.Plan, folder: Path, environment: Mapping[str, str]) -
     subprocess.run(command, cwd=ROOT, env=variables, check=True, stdout=subprocess.DEVNULL)
     piece = time.perf_counter() - start
     rows = sorted(study_hf.finished(folder), key=lambda row: row["index"])
+    if len(rows) < len(plan.trials):
+        sys.exit(
+            f"{len(rows)} of {len(plan.trials)} trials have finished; run again for the others"
+        )
     told = [plan.trials[row["index"]].description for row in rows]
     return {
         "seconds": piece + sum(row["seconds"] for row in before) / plan.workers,
