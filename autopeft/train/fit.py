@@ -13,9 +13,10 @@ from autopeft.train.backbone import Backbone
 from autopeft.train.memory import Memory, predict_memory
 
 _QUANTIZATION = ("none", "int8", "nf4")
+_CHECKPOINTING, _OFFLOADING = {"gradient_checkpointing": True}, {"activation_offloading": True}
 _ACTIVATIONS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
-    "cuda": ({}, {"gradient_checkpointing": True}, {"activation_offloading": True}),
-    "cpu": ({}, {"gradient_checkpointing": True}),
+    "cuda": ({}, _CHECKPOINTING, _OFFLOADING, {**_CHECKPOINTING, **_OFFLOADING}),
+    "cpu": ({}, _CHECKPOINTING),
 }
 """What makes activations smaller on a device, by what it costs."""
 
@@ -46,9 +47,9 @@ def fit(
     """The first of some settings that fits, in the order of what they cost.
 
     Tried are: `config` itself; smaller micro-batches whose gradients accumulate, so that a step
-    sees as many examples as before; gradient checkpointing, and on CUDA offloading, each with
-    whole and then with smaller batches; all of that again on an int8 and on an nf4 backbone. What
-    `config` says is only added to. Of micro-batches the largest that fits is taken.
+    sees as many examples as before; gradient checkpointing, on CUDA also offloading and both, each
+    with whole and then with smaller batches; all of that again on an int8 and on an nf4 backbone.
+    What `config` says is only added to. Of micro-batches the largest that fits is taken.
 
     Args:
         backbone: on the meta device.

@@ -59,9 +59,11 @@ def as_trained(
     key = (dtype, quantization, device)
     if key not in forms:
         model = _cast(copy.deepcopy(backbone.model), dtype)
-        if quantization != "none":
-            _quantized().quantize(model, quantization, backbone.modules_to_save, device)
-        with padded_model(model):
+        with ExitStack() as quiet:
+            quiet.enter_context(padded_model(model))
+            if quantization != "none":
+                quiet.enter_context(_quantized().unlogged())
+                _quantized().quantize(model, quantization, backbone.modules_to_save, device)
             can_start_above(model)  # found out on the model as transformers made it
             quicken(model, device, ExitStack())
         forms[key] = model
