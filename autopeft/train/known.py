@@ -41,7 +41,7 @@ class Setting:
                 self.backbone,
                 architecture,
                 batch_size=batch_size,
-                sequence_length=self.sequence_length,
+                sequence_length=_padded(self.sequence_length, self.device),
                 device=self.device,
             )
 
@@ -52,6 +52,11 @@ class Setting:
             return traced(alike, self.batch_size or own.batch_size)
 
         return predicted
+
+
+def _padded(sequence_length: int, device: str) -> int:
+    """Tokens of the longest batch, see `Encoded.batch`."""
+    return sequence_length + (-sequence_length % 8 if device == "cuda" else 0)
 
 
 def head_params(backbone: Backbone) -> int:

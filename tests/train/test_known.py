@@ -42,3 +42,11 @@ def test_flops_leave_out_what_is_done_once(setting: Setting) -> None:
     assert 2 * value(setting, "training_flops", upper) < value(setting, "training_flops", whole)
     batches = lora(batch_size=2, learning_rate=1e-4)
     assert value(setting, "training_flops", batches) == value(setting, "training_flops", whole)
+
+
+def test_a_gpu_sees_batches_padded_to_eight_tokens(setting: Setting) -> None:
+    odd, even = (Setting(setting.backbone, length, "cuda") for length in (29, 32))
+    assert value(odd, "peak_memory", lora()) == value(even, "peak_memory", lora())
+    assert value(Setting(setting.backbone, 29, "cpu"), "peak_memory", lora()) < value(
+        setting, "peak_memory", lora()
+    )

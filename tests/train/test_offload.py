@@ -84,6 +84,25 @@ def test_nothing_is_copied_on_a_cpu() -> None:
     assert out.grad_fn._saved_result.untyped_storage()._cdata == out.untyped_storage()._cdata
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_activations_leave_a_gpu_and_come_back() -> None:
+    weights = [nn.Parameter(torch.randn(WIDTH, WIDTH, device="cuda") / 8) for _ in range(12)]
+    x = torch.randn(10_000, WIDTH, device="cuda")
+
+    def gradients(move: bool) -> tuple[list[Tensor], int]:
+        torch.cuda.reset_peak_memory_stats()
+        before, out = torch.cuda.memory_allocated(), x
+        with offloaded([x, *weights] if move else []):
+            for weight in weights:
+                out = (out @ weight).tanh()
+        found = list(torch.autograd.grad(out.sum(), weights))
+        return found, torch.cuda.max_memory_allocated() - before
+
+    (usual, most), (moved, least) = gradients(False), gradients(True)
+    assert all(torch.equal(a, b) for a, b in zip(usual, moved, strict=True))
+    assert least < most / 2
+
+
 def peak(move: bool, layers: int, checkpointing: bool) -> int:
     """Bytes at the worst moment of a step of a stack of linears without biases, on `meta`."""
     live = Live(1, host=False)
