@@ -62,6 +62,7 @@ class Cohort:
         self._active: list[Trainee] = []
         self._resting: list[Trainee] = []
         self._most: float = float("inf")
+        self._began = 0.0
 
     def __len__(self) -> int:
         return len(self._active) + len(self._resting)
@@ -99,6 +100,7 @@ class Cohort:
             self.join(self._resting.pop(0))
         events: list[Report | Failure] = []
         self._passes.backbone.model.train()
+        self._began = time.perf_counter()
         with self._active[0].randomness.own():
             while not events and not any(t.descent.is_at_rung for t in self._active):
                 events += self._try_step()
@@ -117,14 +119,13 @@ class Cohort:
 
     def _step(self) -> list[Failure]:
         """One micro-batch of every active trainee; those that cannot go on."""
-        start = time.perf_counter()
         rows = [trainee.descent.rows for trainee in self._active]
         sizes = [len(own) for own in rows]
         logits, labels = self._passes.logits(self._splits["train"], torch.cat(rows), sizes)
         shares = zip(self._active, logits.split(sizes), labels.split(sizes), strict=True)
         losses = [trainee.descent.loss(own, wanted) for trainee, own, wanted in shares]
         torch.stack(losses).sum().backward()
-        seconds = (time.perf_counter() - start) / sum(sizes)
+        seconds = self._lap() / sum(sizes)
         failures = []
         for trainee, loss, size in zip(list(self._active), losses, sizes, strict=True):
             try:
@@ -133,6 +134,11 @@ class Cohort:
                 failures.append(Failure(trainee.number, f"{type(error).__name__}: {error}"))
                 self.leave(trainee.number)
         return failures
+
+    def _lap(self) -> float:
+        """Seconds since the last lap, in which optimizers of the step before took theirs too."""
+        before, self._began = self._began, time.perf_counter()
+        return self._began - before
 
     def _rest(self, trainees: Sequence[Trainee]) -> None:
         """Lets some wait; the others begin their batch anew."""
