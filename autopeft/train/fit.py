@@ -73,7 +73,7 @@ def fit(
         return Fit(candidate, memory, memory.peak <= limit)
 
     least: Fit | None = None
-    for form in _forms(config, device):
+    for form in _forms(config, device, backbone.model.supports_gradient_checkpointing):
         found = _in_batches(form, predicted)
         if found.fits:
             return found
@@ -83,15 +83,21 @@ def fit(
     return least
 
 
-def _forms(config: PeftConfig, device: str) -> Iterator[PeftConfig]:
-    """The configuration on every smaller form of the backbone, beginning with its own."""
+def _forms(config: PeftConfig, device: str, checkpoints: bool) -> Iterator[PeftConfig]:
+    """The configuration on every smaller form of the backbone, beginning with its own.
+
+    Args:
+        config: what is trained.
+        device: `cuda` or `cpu`.
+        checkpoints: whether the backbone supports gradient checkpointing.
+    """
     own = BackboneSettings(**dict(config.backbone))
     smaller = _QUANTIZATION[_QUANTIZATION.index(own.quantization) :]
     seen = []
     for quantization, activations in product(smaller, _ACTIVATIONS[device]):
         changes = {"quantization": quantization, **activations}
         form = own.model_copy(update=changes)
-        if form not in seen:
+        if form not in seen and (checkpoints or changes.keys().isdisjoint(_CHECKPOINTING)):
             seen.append(form)
             changed = {k: v for k, v in changes.items() if v != getattr(own, k)}
             yield replace(config, backbone=freeze({**dict(config.backbone), **changed}))

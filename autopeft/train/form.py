@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers import PreTrainedModel
 
+from autopeft.core.errors import StudyError
 from autopeft.train.backbone import Backbone
 from autopeft.train.dry import padded_model
 from autopeft.train.live import Live
@@ -94,6 +95,9 @@ def _checkpoint(model: PreTrainedModel, wanted: bool | None, undo: ExitStack) ->
         model.activation_checkpointing_disable()
         model.disable_input_require_grads()  # the hook that enabling leaves on the embeddings
 
+    if wanted and not model.supports_gradient_checkpointing:
+        reason = f"{type(model).__name__} does not support it"
+        raise StudyError(reason, "backbone.gradient_checkpointing")
     active = model.is_activation_checkpointing
     if wanted is not None and wanted != active:
         switch, back = (enable, disable) if wanted else (disable, enable)

@@ -86,7 +86,7 @@ def predict_memory(
         padded: whether some sequence is shorter, so that attention needs a mask.
 
     Raises:
-        StudyError: `backbone` holds data, or the device is unknown.
+        StudyError: `backbone` holds data, or does not support checkpointing; an unknown device.
         AttachError: `config` does not fit the backbone.
     """
     return predict_pack(

@@ -4,10 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, MPNetConfig
 
 from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.errors import StudyError
+from autopeft.method.sites import shape_of
 from autopeft.space.settings import BackboneSettings
-from autopeft.train.backbone import Backbone, meta_backbone
+from autopeft.train.backbone import Backbone, head_of, meta_backbone
 from autopeft.train.fit import Fit, fit
 from autopeft.train.memory import predict_memory
 from tests.train.conftest import MINILM
@@ -93,6 +97,17 @@ def test_accumulation_that_is_there_is_multiplied(minilm: Backbone) -> None:
     found = fit(minilm, base, limit, sequence_length=LENGTH)
     train = dict(found.config.train)
     assert train["batch_size"] * train["gradient_accumulation_steps"] == 60
+
+
+def test_what_a_model_does_not_support_is_not_tried() -> None:
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(MPNetConfig()).eval()
+    parts = (head_of(model), shape_of(model), torch.float32, torch.device("meta"))
+    found = fit(Backbone(model, None, *parts), config(), 1, sequence_length=LENGTH)
+    assert not found.fits
+    assert dict(found.config.backbone) == {"activation_offloading": True, "quantization": "nf4"}
+    with pytest.raises(StudyError, match="does not support it"):
+        peak(Backbone(model, None, *parts), config(gradient_checkpointing=True))
 
 
 def test_nothing_is_offloaded_from_a_cpu(minilm: Backbone) -> None:
