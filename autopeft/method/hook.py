@@ -200,7 +200,8 @@ def _apply(edits: Sequence[_Edit], rows: Rows) -> Callable[[nn.Module, Inputs, T
         for edit in edits:
             if rows.sole in edit.spots:
                 source = edit.source(inputs[0], output)
-                output = output + edit.alone(rows.sole, module, source, output)
+                change = edit.alone(rows.sole, module, source, output)
+                output = output + change if edit.stage else output.add_(change)
         return output
 
     return apply

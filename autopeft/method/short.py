@@ -59,7 +59,9 @@ def short_attention(
 class _Attention(torch.autograd.Function):
     """softmax(scale Q K^T + mask) V, the softmax in float32 or better.
 
-    Queries of the heads that share a key head are rows of one product.
+    Queries of the heads that share a key head are rows of one product. Backward needs no softmax:
+    with P = weights and dP = their gradient, dS = P (dP - sum_j P_j dP_j), where the sum is that
+    of dO O over the head (Dao et al., "FlashAttention", 2022, appendix B.2).
     """
 
     @staticmethod
@@ -73,32 +75,32 @@ class _Attention(torch.autograd.Function):
         dropout: float,
     ) -> Tensor:
         batch, heads, queries, _ = query.shape
-        q, k, v = _rows(query, key.shape[1]), _rows(key), _rows(value)
-        wide = torch.promote_types(q.dtype, torch.float32)
-        scores = torch.bmm(q, k.transpose(1, 2)).to(wide).mul_(scale)
-        _mask(scores.view(batch, heads, queries, -1), mask)
-        weights = torch.softmax(scores, -1).to(query.dtype)
+        q, k, v = _rows(query * scale, key.shape[1]), _rows(key), _rows(value)
+        scores = torch.bmm(q, k.transpose(1, 2))
+        wide = scores.to(torch.promote_types(query.dtype, torch.float32))
+        if mask is not None:
+            wide.view(batch, heads, queries, -1).add_(_added(mask, wide.dtype))
+        weights = torch.softmax(wide, -1).to(query.dtype)
         keep = kept(weights, dropout) if dropout else None
-        ctx.save_for_backward(q, k, v, weights, keep)
-        ctx.scale, ctx.shapes = scale, (query.shape, key.shape, value.shape)
         output = torch.bmm(weights if keep is None else weights * keep, v)
+        ctx.save_for_backward(q, k, v, weights, keep, output)
+        ctx.scale, ctx.shapes = scale, (query.shape, key.shape, value.shape)
         return output.view(batch, heads, queries, -1).transpose(1, 2)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, output: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, weights, keep = ctx.saved_tensors
+    def backward(ctx: Any, towards: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, weights, keep, output = ctx.saved_tensors
         query, key, value = ctx.shapes
-        g = _rows(output.transpose(1, 2), key[1])
+        g = _rows(towards.transpose(1, 2), key[1])
         thinned = weights if keep is None else weights * keep
         by_value = torch.bmm(thinned.transpose(1, 2), g).view(value)
-        towards = torch.bmm(g, v.transpose(1, 2))
+        scores = torch.bmm(g, v.transpose(1, 2))
         if keep is not None:
-            towards.mul_(keep)
-        wide = torch.promote_types(q.dtype, torch.float32)
-        scores = torch._softmax_backward_data(towards.to(wide), weights.to(wide), -1, wide)
-        scores = scores.mul_(ctx.scale).to(q.dtype)
-        by_query = torch.bmm(scores, k).view(query)
+            scores.mul_(keep)
+        mean = (g * output).sum(-1, keepdim=True)  # of the above under the weights
+        scores.sub_(mean).mul_(weights)
+        by_query = torch.bmm(scores, k).mul_(ctx.scale).view(query)
         by_key = torch.bmm(scores.transpose(1, 2), q).view(key)
         return by_query, by_key, by_value, None, None, None
 
@@ -110,11 +112,10 @@ def _rows(x: Tensor, key_heads: int | None = None) -> Tensor:
     return x.reshape(batch * heads // groups, groups * positions, width)
 
 
-def _mask(scores: Tensor, mask: Tensor | None) -> None:
-    """Hides scores in place; a query that sees nothing sees everything alike."""
-    if mask is None:
-        return
-    if mask.dtype == torch.bool:
-        scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)
-    else:
-        scores.add_(mask)
+def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as what is added to scores; a query that sees nothing sees everything alike."""
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(
+        ~mask, torch.finfo(dtype).min
+    )
