@@ -20,7 +20,7 @@ from autopeft.train.batches import Encoded
 from autopeft.train.cohort import Cohort, Trainee
 from autopeft.train.descent import Descent
 from autopeft.train.hidden import HiddenStates
-from autopeft.train.memory import starting_depth
+from autopeft.train.lower import starting_depth
 from autopeft.train.passes import Passes
 from autopeft.train.quick import quicken
 from autopeft.train.randomness import Randomness

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -41,8 +41,8 @@ class Descent:
         self.step = 0
         self._parameters, self._settings = list(parameters), settings
         self._rungs = list(budget.rungs)
-        micro_batches = math.ceil(len(lengths) / settings.batch_size)
-        self._epoch = math.ceil(micro_batches / settings.gradient_accumulation_steps)
+        together = settings.batch_size * settings.gradient_accumulation_steps
+        self._epoch = math.ceil(len(lengths) / together)
         self._total = self._steps(budget.rungs[-1])
         on_cpu = all(p.device.type == "cpu" for p in self._parameters)
         self._optimizer = torch.optim.AdamW(
@@ -51,8 +51,9 @@ class Descent:
             weight_decay=settings.weight_decay,
             fused=on_cpu or None,
         )
-        self._batches = _batches(lengths, settings, torch.Generator().manual_seed(budget.seed))
-        self._batch = next(self._batches)
+        order = torch.Generator().manual_seed(budget.seed)
+        self._batches = shuffled(lengths, together, order)
+        self._batch = self._micro_batches()
         self._learned = 0
         self._losses: list[Tensor] = []
         self._first, self._seconds = 0, 0.0
@@ -139,7 +140,11 @@ class Descent:
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.step += 1
-        self._batch, self._learned = next(self._batches), 0
+        self._batch, self._learned = self._micro_batches(), 0
+
+    def _micro_batches(self) -> Sequence[Tensor]:
+        """The rows of the coming batch, as many at a time as are computed together."""
+        return next(self._batches).split(self._settings.batch_size)
 
     def _factor(self) -> float:
         """The share of the learning rate at the coming step: a ramp, then the schedule."""
@@ -161,15 +166,3 @@ class Descent:
             raise RuntimeError(
                 f"training diverged: loss is {value} at step {self._first + index + 1}"
             )
-
-
-def _batches(
-    lengths: Tensor, settings: TrainSettings, order: torch.Generator
-) -> Iterator[Sequence[Tensor]]:
-    """Endless batches as lists of micro-batches; the last of an epoch may have fewer."""
-    micro_batches = shuffled(lengths, settings.batch_size, order)
-    in_epoch = math.ceil(len(lengths) / settings.batch_size)
-    while True:
-        epoch = [next(micro_batches) for _ in range(in_epoch)]
-        for start in range(0, in_epoch, settings.gradient_accumulation_steps):
-            yield epoch[start : start + settings.gradient_accumulation_steps]

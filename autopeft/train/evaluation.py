@@ -7,12 +7,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autopeft.method.member import Member
+from autopeft.space.settings import TrainSettings
 from autopeft.train.batches import Encoded, by_length
 from autopeft.train.passes import Passes
 from autopeft.train.task import measure
 
-_MAX_TOKENS = {"cpu": 2048}  # fastest on one thread, where larger batches leave the cache
-_MAX_TOKENS_ELSEWHERE = 16_384
+CPU_TOKENS = 2048
+"""Tokens of a batch on a CPU: the fastest on one thread, where more of them leave the caches."""
 
 
 @torch.inference_mode()
@@ -27,7 +28,7 @@ def evaluate(passes: Passes, member: Member, split: Encoded, rows: Tensor) -> di
     """
     passes.backbone.model.eval()
     labels, predictions, loss = [], [], 0.0
-    max_tokens = _MAX_TOKENS.get(passes.backbone.device.type, _MAX_TOKENS_ELSEWHERE)
+    max_tokens = CPU_TOKENS if passes.backbone.device.type == "cpu" else _trained(member, split)
     for places in by_length(split.lengths[rows], max_tokens):
         sizes = [len(places) if other is member else 0 for other in passes.pack.members]
         logits, wanted = passes.logits(split, rows[places], sizes)
@@ -36,3 +37,9 @@ def evaluate(passes: Passes, member: Member, split: Encoded, rows: Tensor) -> di
         predictions += logits.argmax(-1).tolist()
     n_examples = len(rows)
     return {**measure(labels, predictions), "loss": loss / n_examples, "n_examples": n_examples}
+
+
+def _trained(member: Member, split: Encoded) -> int:
+    """Tokens of a micro-batch of the training, for which there was memory, and for more than it."""
+    batch_size = TrainSettings(**dict(member.config.train)).batch_size
+    return batch_size * int(split.lengths.max())

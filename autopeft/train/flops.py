@@ -16,8 +16,7 @@ from autopeft.train.backbone import Backbone
 from autopeft.train.dry import batch_of, loss_of, outputs_of, padded_model
 from autopeft.train.form import as_trained
 from autopeft.train.kernels import Kernels
-from autopeft.train.lower import enter, started_at
-from autopeft.train.memory import starting_depth
+from autopeft.train.lower import enter, started_at, starting_depth
 from autopeft.train.replay import replay
 
 _FORMULAS: Mapping[Any, Any] = FlopCounterMode(display=False).flop_registry

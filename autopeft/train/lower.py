@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from autopeft.core.config import PeftConfig
 from autopeft.core.errors import AttachError
+from autopeft.core.shape import Shape
+from autopeft.method.registry import lowest_layer
 from autopeft.method.sites import layers_of
 from autopeft.train.kernels import Kernels
 
@@ -78,6 +81,18 @@ def can_start_above(model: PreTrainedModel) -> bool:
     if model not in _STACKS:
         _STACKS[model] = _examined(model)
     return _STACKS[model] is not None
+
+
+def starting_depth(model: PreTrainedModel, shape: Shape, configs: Sequence[PeftConfig]) -> int:
+    """The layer at which the training of some configurations begins; 0 is the whole model.
+
+    Args:
+        model: without a configuration on it.
+        shape: of the model.
+        configs: those that train together.
+    """
+    depth = min(lowest_layer(config, shape) for config in configs)
+    return depth if depth and can_start_above(model) else 0
 
 
 def enter(model: PreTrainedModel, depth: int, inputs: Inputs) -> Tensor:
@@ -231,9 +246,7 @@ def _probed(
     return _Probe(inputs, real, outputs, logits), early
 
 
-def random_inputs(
-    model: PreTrainedModel, seed: int = 0
-) -> tuple[dict[str, Tensor], Tensor | None]:
+def random_inputs(model: PreTrainedModel, seed: int = 0) -> tuple[dict[str, Tensor], Tensor | None]:
     """Arguments of the model, and which of their tokens are real."""
     generator = torch.Generator().manual_seed(seed)
     if model.main_input_name == "pixel_values":

@@ -18,17 +18,15 @@ from transformers.utils import ModelOutput
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, unknown
-from autopeft.core.shape import Shape
 from autopeft.method.member import Member, draw
 from autopeft.method.pack import Pack
-from autopeft.method.registry import lowest_layer
 from autopeft.space.settings import TrainSettings
 from autopeft.train.backbone import Backbone
 from autopeft.train.dry import Batch, batch_of, loss_of, outputs_of, padded_model
 from autopeft.train.form import in_form
 from autopeft.train.kernels import Kernels
 from autopeft.train.live import REST, Live
-from autopeft.train.lower import can_start_above, enter, started_at
+from autopeft.train.lower import enter, started_at, starting_depth
 from autopeft.train.offload import offloaded
 
 GRANULARITY = {"cuda": 512, "cpu": 1}
@@ -149,18 +147,6 @@ def _check(backbone: Backbone, configs: Sequence[PeftConfig], device: str) -> No
         raise StudyError("memory is predicted without weights, see `meta_backbone`", "backbone")
     if len({config.backbone for config in configs}) > 1:
         raise StudyError("the configurations of a pack want it in different forms", "backbone")
-
-
-def starting_depth(model: PreTrainedModel, shape: Shape, configs: Sequence[PeftConfig]) -> int:
-    """The layer at which the training of some configurations begins; 0 is the whole model.
-
-    Args:
-        model: without a configuration on it.
-        shape: of the model.
-        configs: those that train together.
-    """
-    depth = min(lowest_layer(config, shape) for config in configs)
-    return depth if depth and can_start_above(model) else 0
 
 
 def _packed(

@@ -15,14 +15,13 @@ from autopeft.core.config import PeftConfig
 from autopeft.core.errors import AutoPeftError
 from autopeft.core.report import Failure, Report
 from autopeft.method.member import draw
-from autopeft.method.registry import lowest_layer
 from autopeft.space.settings import BackboneSettings, TrainSettings
 from autopeft.train.backbone import Backbone, load_backbone, load_tokenizer, target_device
 from autopeft.train.cohort import Cohort, Trainee
 from autopeft.train.descent import Descent
 from autopeft.train.evaluation import evaluate
 from autopeft.train.hidden import HiddenStates
-from autopeft.train.lower import can_start_above
+from autopeft.train.lower import can_start_above, starting_depth
 from autopeft.train.passes import Passes
 from autopeft.train.quick import quicken
 from autopeft.train.randomness import Randomness
@@ -198,7 +197,7 @@ class Trainer:
 
     def _terms_of(self, config: PeftConfig) -> _Terms:
         backbone = self._backbone(config)
-        depth = lowest_layer(config, backbone.shape) if can_start_above(backbone.model) else 0
+        depth = starting_depth(backbone.model, backbone.shape, [config])
         return _Terms(BackboneSettings(**dict(config.backbone)), depth)
 
     def _passes(self, terms: _Terms) -> Passes:

@@ -226,7 +226,7 @@ def test_where_memory_is_short_half_of_the_members_wait(
             raise torch.OutOfMemoryError("too many rows")
 
     hook = model.register_forward_pre_hook(refuse, with_kwargs=True)
-    monkeypatch.setattr("autopeft.train.evaluation._MAX_TOKENS", {"cpu": 16 * 16})
+    monkeypatch.setattr("autopeft.train.evaluation.CPU_TOKENS", 16 * 16)
     try:
         reports = list(trainer([lora() for _ in range(4)], Budget((0.2, 0.5))))
     finally:
