@@ -200,8 +200,7 @@ def _apply(edits: Sequence[_Edit], rows: Rows) -> Callable[[nn.Module, Inputs, T
         for edit in edits:
             if rows.sole in edit.spots:
                 source = edit.source(inputs[0], output)
-                change = edit.alone(rows.sole, module, source, output)
-                output = output + change if edit.stage else output.add_(change)
+                output = output + edit.alone(rows.sole, module, source, output)
         return output
 
     return apply

@@ -42,7 +42,7 @@ SETTINGS = [
     (space(f"{{place: [{LORA}], limits: {{trainable_param: 1%}}}}"), "unknown limit", "params'?"),
     ("task.metric=acuracy", "tiny.yaml: task.metric: unknown metric", "'accuracy'?"),
     ("task.type=text-clasification", "task.type: unknown type", "'text-classification'?"),
-    ("objectives=acuracy", "objectives: unknown objectives 'acuracy'", "known: accuracy-memory"),
+    ("objectives=acuracy", "objectives: unknown objectives 'acuracy'", "accuracy-memory"),
     ("objectives=7", "objectives: expected a name, a path or a mapping, got 7", ""),
     ("objectives=[{name: acc, goal: maximize, reference: 0}]", "unknown metric 'acc'", "accuracy"),
     ("engine.type=dask", "engine.type: unknown type 'dask'; known: inline, ray", ""),

@@ -144,12 +144,18 @@ def wait_for_work_on(node, folder, seconds=90):
 
 
 class Patient(Placed):
-    """Leaves some work to another node."""
+    """Leaves some work to another node, where it takes longer than the node lives."""
 
     def __init__(self, folder, node):
         super().__init__(folder)
-        if self.node != node:
+        self.dies = self.node == node
+        if not self.dies:
             wait_for_work_on(node, folder)
+
+    def advance(self):
+        if self.dies and self.file.exists():
+            time.sleep(60)
+        return super().advance()
 
 
 @pytest.mark.parametrize("members", [1, 4])

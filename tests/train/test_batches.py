@@ -17,7 +17,7 @@ LENGTHS = torch.randint(4, 64, (103,), generator=torch.Generator().manual_seed(0
 def encoded(max_length: int = 16, **columns: list[str]) -> Encoded:
     labels = list(range(len(columns["text"])))
     table = Dataset.from_dict({**columns, "label": labels})
-    return Encoded.of(table, load_tokenizer(MINILM), max_length)
+    return Encoded.of("train", table, load_tokenizer(MINILM), max_length)
 
 
 def test_a_batch_is_what_the_tokenizer_would_pad() -> None:

@@ -41,7 +41,7 @@ def test_logits_and_gradients_are_the_same(name: str) -> None:
     for output, gradients in found[:2]:
         assert torch.allclose(output, found[2][0], rtol=1e-4, atol=1e-5)
         for ours, plain in zip(gradients, found[2][1], strict=True):
-            assert torch.allclose(ours, plain, rtol=1e-3, atol=1e-5)
+            assert torch.allclose(ours, plain, atol=1e-4 * plain.abs().max().item())
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
