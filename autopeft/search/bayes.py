@@ -42,7 +42,7 @@ from autopeft.search.known import Known, KnownLosses
 if TYPE_CHECKING:
     from autopeft.space.bound import BoundSpace
 
-N_EXACT = 16
+N_EXACT = 8
 """For how many promising candidates slow known objectives are computed."""
 
 N_FALLBACK = 64

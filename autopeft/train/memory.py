@@ -249,14 +249,12 @@ def _trace(step: _Step, device: str, live: Live) -> None:
 
 
 def _optimizer(weights: list[nn.Parameter], device: str, live: Live) -> torch.optim.Optimizer:
-    """The trainer's optimizer after a first step; CUDA takes the form for lists of tensors."""
+    """The trainer's optimizer as after a first step; CUDA takes the form for lists of tensors."""
     optimizer = torch.optim.AdamW(weights, foreach=device == "cuda")
     for weight in weights:
-        weight.grad = torch.empty_like(weight)
-    optimizer.step()
-    optimizer.zero_grad()
-    for state in optimizer.state.values():
-        live.own("optimizer", state.values())
+        moments = {name: torch.empty_like(weight) for name in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[weight] = {"step": torch.ones(()), **moments}
+        live.own("optimizer", optimizer.state[weight].values())
     return optimizer
 
 
