@@ -9,7 +9,7 @@ from autopeft.core.errors import StudyError
 from autopeft.core.report import Failure, Report
 from autopeft.engine.crew import Crew
 from autopeft.engine.inline import Inline
-from autopeft.engine.room import CONTEXT, MARGIN, Need, Room
+from autopeft.engine.room import CONTEXT, MARGIN, MIXED, Need, Room
 from autopeft.engine.roster import Roster
 from tests.contracts import engine as kit
 
@@ -23,7 +23,7 @@ def need(config):
 
 def room(own, members=16):
     """Room for a backbone and so many bytes of members."""
-    return Room(members, (BACKBONE + own + 0.5 + CONTEXT) / MARGIN, need=need)
+    return Room(members, (BACKBONE + MIXED * (own + 0.5) + CONTEXT) / MARGIN, need=need)
 
 
 class Bounded(kit.Curves):
