@@ -7,12 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from autopeft.method.dropout import kept
 
 LONGEST = 256
 """Queries above which the scores outgrow the caches."""
+
+FIRST_ONLY = "autopeft_first_only"
+"""Attribute of an attention of whose output nothing but the first position is read."""
 
 _UNUSUAL = ("position_bias", "softcap", "s_aux", "cache")
 _fused = ALL_ATTENTION_FUNCTIONS["sdpa"]
@@ -28,7 +32,8 @@ def short_attention(
 ) -> tuple[Tensor, Tensor | None]:
     """An attention function of transformers, with the semantics and the options of its `sdpa`.
 
-    Longer sequences and biases of positions go to that one.
+    Longer sequences and biases of positions go to that one. Of a module marked `FIRST_ONLY` the
+    output is zero after the first position.
 
     Args:
         module: the attention, whose `is_causal` holds where no option says so.
@@ -50,10 +55,15 @@ def short_attention(
     if attention_mask is None and causal and queries > 1:
         seen = torch.ones(queries, key.shape[2], dtype=torch.bool, device=key.device)
         attention_mask = seen.tril()[None, None]
+    if getattr(module, FIRST_ONLY, False):
+        query = query[:, :, :1]
+        attention_mask = None if attention_mask is None else attention_mask[:, :, :1]
     scaling = options.get("scaling")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     dropout = options.get("dropout", 0.0)
-    return _Attention.apply(query, key, value, attention_mask, scale, dropout), None
+    output = _Attention.apply(query, key, value, attention_mask, scale, dropout)
+    missing = queries - query.shape[2]
+    return F.pad(output, (0, 0, 0, 0, 0, missing)) if missing else output, None
 
 
 class _Attention(torch.autograd.Function):

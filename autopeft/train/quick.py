@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from autopeft.method import attention
 from autopeft.method.dropout import QuickDropout
+from autopeft.method.short import FIRST_ONLY
 from autopeft.method.sites import layers_of
 from autopeft.train.kernels import Kernels
 from autopeft.train.lower import random_inputs
@@ -33,7 +34,8 @@ def quicken(model: PreTrainedModel, device: str, undo: ExitStack) -> None:
     """Lets `model` compute the same with less work, until `undo` closes.
 
     The feed-forward network of the last layer runs for the first position only, where the head
-    reads no other. On a CPU attention is that of `short_attention` and dropout that of `kept`.
+    reads no other. On a CPU attention is that of `short_attention`, which then does the same in
+    that layer, and dropout that of `kept`.
 
     Args:
         model: carries no configuration.
@@ -47,6 +49,10 @@ def quicken(model: PreTrainedModel, device: str, undo: ExitStack) -> None:
         return
     if model.config._attn_implementation == "sdpa":
         attention.switch(model, attention.SHORT, undo)
+        if block is not None:
+            last = layers_of(model)[-1].attentions["self"]
+            setattr(last, FIRST_ONLY, True)
+            undo.callback(delattr, last, FIRST_ONLY)
     for module in model.modules():
         if type(module) is nn.Dropout:
             undo.callback(setattr, module, "__class__", nn.Dropout)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from autopeft.method.dropout import QuickDropout, kept
-from autopeft.method.short import LONGEST, short_attention
+from autopeft.method.short import FIRST_ONLY, LONGEST, short_attention
 
 sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
 
@@ -52,6 +52,18 @@ def test_more_keys_than_queries_are_all_seen() -> None:
     ours, _ = short_attention(module, query, key, value, None)
     theirs, _ = sdpa(module, query, key, value, None)
     assert torch.allclose(ours, theirs, rtol=1e-10)
+
+
+@pytest.mark.parametrize("mask", ["none", "bool", "added"])
+def test_a_module_that_is_read_at_its_first_position_computes_no_other(mask: str) -> None:
+    module = Attention(1, causal=False)
+    query, key, value = drawn(3, 4, 7, 8), drawn(3, 4, 7, 8), drawn(3, 4, 7, 8)
+    whole, _ = short_attention(module, query, key, value, masks(7, 7)[mask])
+    setattr(module, FIRST_ONLY, True)
+    first, _ = short_attention(module, query, key, value, masks(7, 7)[mask])
+    assert first.shape == whole.shape
+    assert torch.allclose(first[:, 0], whole[:, 0], rtol=1e-12)
+    assert not first[:, 1:].any()
 
 
 def test_long_sequences_and_biases_of_positions_go_to_pytorch() -> None:
