@@ -29,7 +29,7 @@ from autopeft.train.passes import Passes
 
 WARM_STEPS, MEMORY_STEPS = 2, 3
 
-_OPTIONS: dict[str, dict[str, Any]] = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "lora": {"targets": ("q", "v"), "r": 8, "lora_alpha": None, "lora_dropout": 0.0},
     "adapter": {
         "form": "sequential",
@@ -140,7 +140,7 @@ def configs_of(kind: str, shape: Shape, count: int, texts: Texts) -> list[PeftCo
 
 
 def _everywhere(method: str, shape: Shape) -> Placement:
-    return Placement.of(method, range(len(shape.layers)), _OPTIONS[method])
+    return Placement.of(method, range(len(shape.layers)), OPTIONS[method])
 
 
 def seconds_per_step(

@@ -19,6 +19,7 @@ from autopeft.train.hub import locate
 from autopeft.train.known import head_params
 from benchmarks import study_cost, study_floor, study_hf, study_ours
 from benchmarks.hf_training import Form, train
+from benchmarks.packed import OPTIONS
 from benchmarks.study_equivalent import Equivalent, peft_equivalent
 from benchmarks.throughput import SMALL as SMALL_PACKS
 from benchmarks.throughput import run as run_throughput
@@ -26,15 +27,7 @@ from benchmarks.trial_variants import MINILM
 
 ROOT = Path(__file__).parent.parent
 TRIALS = ("ours fresh", "ours warm", "hf", "hf tuned", "lora step", "mix step")
-LORA = {"targets": ("q", "v"), "r": 8, "lora_alpha": None, "lora_dropout": 0.0}
-ADAPTER = {
-    "form": "sequential",
-    "at": "ffn",
-    "size": 32,
-    "activation": "relu",
-    "bias": True,
-    "scale": 1.0,
-}
+LORA, ADAPTER = OPTIONS["lora"], OPTIONS["adapter"]
 
 
 def configured(*placements) -> PeftConfig:

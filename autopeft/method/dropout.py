@@ -1,4 +1,4 @@
-"""Dropout whose masks cost a CPU a fifth of PyTorch's: sixteen random bits an element."""
+"""Dropout whose masks take sixteen random bits an element, which is little work for a CPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def kept(like: Tensor, p: float) -> Tensor:
     words = like.new_empty(like.numel() // 4 + 1, dtype=torch.int64)  # batched inside vmap
     words.random_(-(2**63), None)
     bits = words.view(torch.int16)[: like.numel()].view(like.shape)
-    stays = bits.ge_(dropped - levels // 2)  # an integer: bools convert ten times slower
+    stays = bits.ge_(dropped - levels // 2)  # an integer, since bools convert slowly
     return stays.to(like.dtype).mul_(levels / (levels - dropped))
 
 

@@ -13,7 +13,7 @@ from autopeft.train.passes import Passes
 from autopeft.train.task import measure
 
 CPU_TOKENS = 2048
-"""Tokens of a batch on a CPU: the fastest on one thread, where more of them leave the caches."""
+"""Tokens of a batch on a CPU; of more of them the activations leave the caches."""
 
 
 @torch.inference_mode()
