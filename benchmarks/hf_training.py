@@ -25,8 +25,9 @@ class Form:
     Attributes:
         max_length: tokens after which a text is cut.
         warmup: share of the steps.
-        tuned: bf16 and batches grouped by length; evaluation stays in batches of 8, which are
+        group_by_length: batches of similar length; evaluation stays in batches of 8, which are
             faster here than 32.
+        bf16: training and evaluation under autocast.
     """
 
     epochs: int
@@ -35,7 +36,8 @@ class Form:
     max_length: int
     warmup: float
     seed: int
-    tuned: bool
+    group_by_length: bool
+    bf16: bool
 
 
 def train(model: nn.Module, tokenizer_of: str, splits: Mapping[str, Dataset], form: Form) -> Row:
@@ -66,8 +68,8 @@ def _arguments(folder: str, form: Form) -> TrainingArguments:
         seed=form.seed,
         use_cpu=True,
         disable_tqdm=True,
-        bf16=form.tuned,
-        train_sampling_strategy="group_by_length" if form.tuned else "random",
+        bf16=form.bf16,
+        train_sampling_strategy="group_by_length" if form.group_by_length else "random",
     )
 
 

@@ -7,7 +7,7 @@ two workers of one core each, the same sentences, epochs, learning rates and see
 - `study ours stopped`: the same with early stopping, a study of its own with its own proposals.
 - `study hf`: the configurations that `study ours` proposed, under plain Ray Tune, each trial a
   process of its own with the defaults of `Trainer`; see `study_equivalent` for what HF peft lacks.
-- `study hf tuned`: the same with bf16 and batches grouped by length.
+- `study hf tuned`: the same with batches grouped by length, and bf16 where that is faster.
 
 An interrupted side of HF goes on with the trials that are missing. What had finished before then
 counts with the seconds of its trials, divided by the workers: the start of an interrupted piece
@@ -28,8 +28,8 @@ from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import study_equivalent, study_floor, study_hf, study_ours
-from benchmarks.hf_training import Form, Row
-from benchmarks.trial_variants import BATCH_SIZE, MAX_LENGTH, MINILM, Size, task_of
+from benchmarks.hf_training import Row
+from benchmarks.trial_variants import MAX_LENGTH, MINILM, Size, form_of, task_of
 
 if TYPE_CHECKING:
     from autopeft.core.config import PeftConfig
@@ -89,7 +89,7 @@ def plan_of(configs: Sequence[PeftConfig], size: Size, data: Path, tuned: bool) 
     model = meta_backbone(MINILM, BackboneSettings(), task_type="text-classification").model
     equivalents = tuple(study_equivalent.peft_equivalent(config, model) for config in configs)
     warmup = TrainSettings().warmup_ratio
-    form = Form(size.epochs, BATCH_SIZE, 0.0, MAX_LENGTH, warmup, 0, tuned)
+    form = form_of(size, 0.0, warmup, 0, tuned=tuned)
     return study_hf.Plan(str(locate(MINILM, "model")), str(data), form, equivalents, WORKERS)
 
 

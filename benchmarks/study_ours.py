@@ -21,7 +21,7 @@ import yaml
 
 from benchmarks.hf_training import Row
 
-FIRST_RUNG, REDUCTION = 1 / 3, 3
+FIRST_RUNG, REDUCTION = 3 / 16, 4
 """With stopping: epochs until trials are compared for the first time; one of how many goes on."""
 
 NAME = "layer-mix-32"
@@ -78,7 +78,8 @@ def run(
     folder.mkdir(parents=True)
     path = study_file(setting, folder, stopping)
     command = [str(Path(sys.executable).parent / "autopeft"), "run", str(path), "--json"]
-    variables = {**os.environ, **environment, "AUTOPEFT_CACHE": str(fresh_cache(folder / "cache"))}
+    cache = fresh_cache(setting.task, folder / "cache")
+    variables = {**os.environ, **environment, "AUTOPEFT_CACHE": str(cache)}
     launched, start = datetime.now(), time.perf_counter()
     subprocess.run(command, env=variables, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
@@ -87,10 +88,12 @@ def run(
     return {"seconds": seconds, "trials": rows, "where_the_time_goes": spent}
 
 
-def fresh_cache(folder: Path) -> Path:
+def fresh_cache(task: Mapping[str, Any], folder: Path) -> Path:
     """A cache that holds the sentences as they were fetched, and nothing that a study makes."""
     from autopeft.train.shared import cache_folder
+    from autopeft.train.task import Task
 
+    Task(**task).load()
     shutil.copytree(cache_folder(), folder, ignore=lambda *_: MADE)
     return folder
 

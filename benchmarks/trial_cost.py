@@ -10,7 +10,7 @@ after each epoch:
 - `hf`: a new process, `Trainer` with its defaults (float32, batches padded to their longest text,
   evaluation in batches of 8, which is faster here than 32). peft trains the classifier only;
   `modules_to_save` adds the pooler, so that both train the same parameters.
-- `hf tuned`: the same with `bf16` and batches grouped by length.
+- `hf tuned`: the same with batches grouped by length, and `bf16` where that is faster.
 - `lora step`: one training step of 32 texts of 64 tokens in float32, ours and peft's by turns.
 - `mix step`: the same of ours with configurations of `layer-mix`, and by turns with it forward and
   backward of the frozen model to the lowest layer of the configuration.

@@ -177,7 +177,7 @@ def test_hf_trains_with_a_prefix_whose_logits_come_with_a_cache(weights, meta) -
 
     rows = Dataset.from_dict({"text": ["good", "very bad indeed"] * 4, "label": [1, 0] * 4})
     equivalent = peft_equivalent(configured(("prefix", range(6), {"length": 4})), meta.model)
-    form = Form(1, 4, 1e-3, 16, 0.06, 0, tuned=False)
+    form = Form(1, 4, 1e-3, 16, 0.06, 0, group_by_length=False, bf16=False)
     model = study_hf.model_of(weights, equivalent, seed=0)
     before = [p.detach().clone() for p in model.parameters() if p.requires_grad]
     row = train(model, weights, {"train": rows, "validation": rows}, form)
@@ -187,7 +187,7 @@ def test_hf_trains_with_a_prefix_whose_logits_come_with_a_cache(weights, meta) -
 
 
 def plan() -> study_hf.Plan:
-    form = Form(1, 32, 0.0, 64, 0.06, 0, tuned=True)
+    form = Form(1, 32, 0.0, 64, 0.06, 0, group_by_length=True, bf16=True)
     equivalents = (Equivalent(1e-3, {"a.b": 8}, {"a.b": 16.0}), Equivalent(2e-3, prefix=4))
     return study_hf.Plan("model", "data", form, equivalents, workers=2)
 

@@ -33,7 +33,7 @@ TASK_TYPES = {
 }
 _WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json", "*.bin.index.json")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+_BFLOAT16_FLAGS = {"amx_bf16", "bf16"}
 _HEAD_SEED = 0
 
 
@@ -228,22 +228,27 @@ def target_device(name: str) -> torch.device:
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where `device` multiplies it natively, else float32.
+    """bfloat16 where `device` multiplies it faster than float32, else that.
 
-    A CUDA device that is not in this machine counts as one that does.
+    A CUDA device that is not in this machine counts as one that does, a CPU outside Linux as one
+    that does not.
     """
     if device.type == "cuda":
         native = not torch.cuda.is_available() or torch.cuda.get_device_capability(device)[0] >= 8
     else:
-        native = device.type == "cpu" and _cpu_multiplies_bfloat16()
+        cpuinfo = Path("/proc/cpuinfo")
+        on_linux = device.type == "cpu" and cpuinfo.is_file()
+        native = on_linux and has_fast_bfloat16(cpuinfo.read_text(encoding="utf-8"))
     return torch.bfloat16 if native else torch.float32
 
 
-def _cpu_multiplies_bfloat16() -> bool:
-    """Whether Linux lists an instruction for it; other systems count as having none."""
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
-    return bool(_BFLOAT16_FLAGS & set(text.split()))
+def has_fast_bfloat16(cpuinfo: str) -> bool:
+    """Whether a processor, as Linux describes it, multiplies bfloat16 faster than float32.
+
+    With `avx512_bf16` AMD's do, and Intel's take twice as long; those need `amx_bf16`.
+    """
+    words = set(cpuinfo.split())
+    return bool(_BFLOAT16_FLAGS & words) or {"AuthenticAMD", "avx512_bf16"} <= words
 
 
 def _dtype(settings: BackboneSettings, automatic: torch.dtype) -> torch.dtype:

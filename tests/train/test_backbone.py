@@ -14,6 +14,7 @@ from autopeft.space.settings import BackboneSettings
 from autopeft.train.backbone import (
     Backbone,
     fast_dtype,
+    has_fast_bfloat16,
     head_of,
     load_backbone,
     load_tokenizer,
@@ -177,6 +178,23 @@ def test_a_config_alone_makes_a_model_without_weights(
     assert {p.device.type for p in backbone.model.parameters()} == {"meta"}
     assert not backbone.model.config.use_cache
     assert backbone.tokenizer is None
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "fast"),
+    [
+        ("AuthenticAMD", "avx512f avx512_bf16", True),
+        ("AuthenticAMD", "avx512f", False),
+        ("GenuineIntel", "avx512f avx512_bf16", False),
+        ("GenuineIntel", "avx512f avx512_bf16 amx_bf16", True),
+        ("", "fp asimd bf16", True),
+        ("", "fp asimd", False),
+    ],
+)
+def test_bfloat16_is_for_processors_that_are_faster_with_it(
+    vendor: str, flags: str, fast: bool
+) -> None:
+    assert has_fast_bfloat16(f"vendor_id\t: {vendor}\nflags\t: fpu {flags}\n") == fast
 
 
 @pytest.mark.parametrize(
