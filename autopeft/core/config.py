@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 Settings = tuple[tuple[str, Any], ...]
@@ -58,7 +59,7 @@ class PeftConfig:
         """The configuration in canonical form."""
         return cls(_joined(placements), freeze(train or {}), freeze(backbone or {}))
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Content hash, 16 hexadecimal digits; the same in every process."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))

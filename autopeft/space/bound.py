@@ -158,7 +158,12 @@ class BoundSpace:
 
     def sample(self, rng: np.random.Generator) -> PeftConfig:
         """A configuration of a point drawn uniformly."""
-        return self.build(lambda dimension: dimension.sample(rng))
+        return self.draw(rng)[0]
+
+    def draw(self, rng: np.random.Generator) -> tuple[PeftConfig, Params]:
+        """A configuration of a point drawn uniformly, and the decisions that it asks for."""
+        walk = self.walk(lambda dimension: dimension.sample(rng))
+        return self.follow(walk), walk.chosen
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Every decision that some point asks for, as Optuna distributions."""
@@ -207,18 +212,28 @@ class BoundSpace:
         params = self.assign(config)
         if params is None:
             raise SpaceError("the space does not contain this configuration", self.space.name)
-        found: dict[PeftConfig, None] = {}
+        return list(self.near(config, params, rng, n))
+
+    def near(
+        self, config: PeftConfig, params: Params, rng: np.random.Generator, n: int
+    ) -> dict[PeftConfig, Params]:
+        """The neighbours of a configuration of which a point is known, each with a point."""
+        found: dict[PeftConfig, Params] = {}
         for _ in range(4 * n):
             if len(found) == n or not params:
                 break
             name = list(params)[int(rng.integers(len(params)))]
-            found.setdefault(self._moved(params, name, rng))
+            moved, point = self._moved(params, name, rng)
+            found.setdefault(moved, point)
             found.pop(config, None)
-        return list(found)
+        return found
 
-    def _moved(self, params: Params, name: str, rng: np.random.Generator) -> PeftConfig:
+    def _moved(
+        self, params: Params, name: str, rng: np.random.Generator
+    ) -> tuple[PeftConfig, Params]:
         changed = {**params, name: self.dimensions[name].move(params[name], rng)}
-        return self.build(lambda d: changed[d.name] if d.name in changed else d.sample(rng))
+        walk = self.walk(lambda d: changed[d.name] if d.name in changed else d.sample(rng))
+        return self.follow(walk), walk.chosen
 
     @cached_property
     def assignments(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 Scope = Literal["space", "group", "layer"]
@@ -38,7 +39,7 @@ class Range:
     integer: bool = False
     per: Scope | None = None
 
-    @property
+    @cached_property
     def grid(self) -> tuple[float, ...] | None:
         """All values, ascending; None for a continuous range."""
         if self.step is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from autopeft.core.errors import SpaceError
@@ -134,6 +135,7 @@ class Walk:
         return options
 
 
+@lru_cache(maxsize=1024)
 def option_nodes(entry: Tree) -> list[tuple[str, Any]]:
     """The options of a placement, defaults filled in, in the order in which they are decided.
 
@@ -151,16 +153,19 @@ def can_be_empty(node: Any) -> bool:
     return isinstance(node, Subset)
 
 
+@lru_cache(maxsize=4096)
 def choice_dimension(node: Choice, path: str, here: Here) -> Dimension:
     """The decision of a choice."""
     return Dimension.of(path + here.suffix(node.per), node, node.per or here.default)
 
 
+@lru_cache(maxsize=4096)
 def range_dimension(node: Range, path: str, here: Here) -> Dimension:
     """The decision of a range."""
     return Dimension.of(path + here.suffix(node.per), node, node.per or here.default)
 
 
+@lru_cache(maxsize=4096)
 def member_dimension(node: Subset, item: Any, path: str, here: Here) -> Dimension:
     """The decision about one item of a subset; of one group for a subset of the groups."""
     if node.items is None:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
-from autopeft.core.config import PeftConfig
-from autopeft.method.count import count
+from autopeft.core.config import PeftConfig, Settings
+from autopeft.method.count import count, size_of
 from autopeft.search.known import Known
 from autopeft.space.settings import TrainSettings
 from autopeft.train.backbone import Backbone
+from autopeft.train.estimate import MemoryEstimate, estimates
 from autopeft.train.flops import count_flops
 from autopeft.train.memory import Memory, predict_memory
 
@@ -72,8 +73,18 @@ def known_quantities(setting: Setting) -> Mapping[str, Known]:
     """How each known objective is computed, by name."""
     head = head_params(setting.backbone)
 
+    shape = setting.backbone.shape
+
+    @lru_cache(maxsize=65536)
+    def trained(method: str, options: Settings, layer: int) -> int:
+        return size_of(method, dict(options), shape.layers[layer])
+
     def trainable(config: PeftConfig) -> int:
-        return count(config, setting.backbone.shape).trainable
+        """The sum over layers, each counted once; `count` says what does not fit."""
+        placed = [(p, [n for n in p.layers if n < len(shape.layers)]) for p in config.placements]
+        found = [sum(trained(p.method, p.options, n) for n in layers) for p, layers in placed]
+        fits = all(found) and all(p.layers == tuple(layers) for p, layers in placed)
+        return sum(found) if fits else count(config, shape).trainable
 
     @lru_cache(maxsize=4096)
     def flops(architecture: PeftConfig) -> int:
@@ -81,9 +92,13 @@ def known_quantities(setting: Setting) -> Mapping[str, Known]:
         counted = count_flops(setting.backbone, architecture, 1, setting.sequence_length)
         return counted.training_step - counted.lower
 
+    def memory(config: PeftConfig) -> int:
+        return setting.memory(config).peak
+
+    estimate = MemoryEstimate(memory, len(shape.layers)) if estimates(shape) else None
     return {
         "trainable_params": Known(trainable),
         "stored_params": Known(lambda config: trainable(config) + head),
-        "peak_memory": Known(lambda config: setting.memory(config).peak, slow=True),
+        "peak_memory": Known(memory, slow=True, estimate=estimate),
         "training_flops": Known(lambda c: flops(PeftConfig(c.placements)), slow=True),
     }
