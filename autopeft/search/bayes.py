@@ -7,23 +7,12 @@ import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from botorch.acquisition.logei import qLogNoisyExpectedImprovement
-from botorch.acquisition.multi_objective import logei
-from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
-from botorch.fit import fit_gpytorch_mll
-from botorch.models import ModelList, SingleTaskGP
-from botorch.models.deterministic import GenericDeterministicModel
-from botorch.models.model import Model
-from botorch.models.transforms.input import FilterFeatures
-from botorch.sampling.get_sampler import get_sampler
-from gpytorch.mlls import ExactMarginalLogLikelihood
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
@@ -34,10 +23,13 @@ from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import front
-from autopeft.search.candidates import candidates, spread, thrifty, unseen
+from autopeft.search.belief import Belief
+from autopeft.search.candidates import Draws, candidates, everything, spread, thrifty, unseen
 from autopeft.search.features import features
+from autopeft.search.gain import expected_gain
 from autopeft.search.history import History, Observation, read_history
 from autopeft.search.known import Known, KnownLosses
+from autopeft.search.prior import Prior
 
 if TYPE_CHECKING:
     from autopeft.space.bound import BoundSpace
@@ -45,119 +37,16 @@ if TYPE_CHECKING:
 N_EXACT = 8
 """For how many promising candidates slow known objectives are computed."""
 
+N_SURE = 2
+"""The same where their estimates are good."""
+
 N_FALLBACK = 64
 """How many random configurations are drawn where no model helps."""
 
-N_FIT = 80
-"""Steps of the optimiser of the model's hyperparameters at most."""
-
-N_SAMPLES = 32
-"""Draws from the posterior that the acquisition averages over."""
+N_CLIMBS, N_CLIMBERS = 2, 12
+"""How often neighbours of the most promising candidates join them, and of how many."""
 
 Array = NDArray[np.float64]
-
-logei._load_attempted = True  # else BoTorch compiles C++ at the first use, for some seconds
-
-
-@dataclass(frozen=True)
-class Points:
-    """Configurations as the acquisition needs them.
-
-    Attributes:
-        rows: features, shape `(n, d)`.
-        known: losses of the known objectives, shape `(n, k)`.
-    """
-
-    rows: Array
-    known: Array
-
-    def __getitem__(self, index: Any) -> Points:
-        return Points(self.rows[index], self.known[index])
-
-    def tensor(self) -> torch.Tensor:
-        """Features and negated known losses side by side, shape `(n, d + k)`, float64."""
-        return torch.from_numpy(np.concatenate([self.rows, -self.known], axis=1))
-
-
-class Gain:
-    """How much a candidate is expected to add to the hypervolume of what is observed and pending.
-
-    Measured losses are random functions of the features, with noise that is inferred; known losses
-    are exact. With a single objective it is the expected improvement.
-
-    Args:
-        observed: `n` points.
-        losses: measured losses of the observed points, shape `(n, l)`, NaN where there is none.
-        pending: points that are being measured.
-        corner: worst losses that count, measured ones first, shape `(l + k,)`.
-
-    Raises:
-        ValueError, RuntimeError: no model can be fitted to the losses.
-    """
-
-    def __init__(self, observed: Points, losses: Array, pending: Points, corner: Array) -> None:
-        n_features, n_known = observed.rows.shape[1], observed.known.shape[1]
-        mean, std = np.nanmean(losses, axis=0), np.nanstd(losses, axis=0)
-        std = np.where(std > 0, std, 1.0)
-        points = observed.tensor()
-        models = [_fit(points, column, n_features) for column in ((mean - losses) / std).T]
-        if n_known:
-            models.append(_exact(n_features, n_known))
-        model = ModelList(*models) if len(models) > 1 else models[0]
-        scaled = np.append((mean - corner[: len(mean)]) / std, -corner[len(mean) :])
-        self.acquisition = _acquisition(model, points, pending, scaled)
-
-    def __call__(self, candidates: Points) -> Array:
-        """The logarithm of the gain of every candidate by itself, shape `(n,)`."""
-        with torch.no_grad():
-            gains = self.acquisition(candidates.tensor()[:, None, :])
-        if not torch.isfinite(gains).all():
-            raise RuntimeError("the acquisition is not finite")
-        return np.asarray(gains.numpy())
-
-
-def _fit(points: torch.Tensor, targets: Array, n_features: int) -> Model:
-    """A Gaussian process on the first `n_features` columns of the points with a finite target."""
-    usable = torch.from_numpy(np.isfinite(targets))
-    model = SingleTaskGP(
-        points[usable],
-        torch.from_numpy(targets)[usable][:, None],
-        input_transform=FilterFeatures(torch.arange(n_features)),
-        outcome_transform=None,
-    )
-    likelihood = ExactMarginalLogLikelihood(model.likelihood, model)
-    fit_gpytorch_mll(likelihood, optimizer_kwargs={"options": {"maxiter": N_FIT}})
-    return model
-
-
-def _exact(n_features: int, n_known: int) -> Model:
-    """A model without uncertainty that reads the known objectives from the last columns."""
-    return GenericDeterministicModel(lambda x: x[..., n_features:], num_outputs=n_known)
-
-
-def _acquisition(model: Model, points: torch.Tensor, pending: Points, corner: Array) -> Any:
-    """Noisy expected improvement, of the hypervolume where there are several objectives.
-
-    The logarithmic forms still tell candidates apart where the improvement underflows (Ament et
-    al. 2023, Unexpected Improvements to Expected Improvement for Bayesian Optimization).
-    """
-    waiting = pending.tensor() if len(pending.rows) else None
-    sampler = get_sampler(
-        model.posterior(points),
-        torch.Size([N_SAMPLES]),
-        seed=int(torch.randint(2**31, ()).item()),
-    )
-    if len(corner) == 1:
-        return qLogNoisyExpectedImprovement(model, points, sampler, X_pending=waiting)
-    return qLogNoisyExpectedHypervolumeImprovement(
-        model,
-        corner.tolist(),
-        points,
-        sampler,
-        X_pending=waiting,
-        prune_baseline=True,
-        cache_root=False,
-    )
 
 
 class BayesSampler(BaseSampler):
@@ -176,15 +65,14 @@ class BayesSampler(BaseSampler):
         known: how known objectives are computed, by name; a known objective that is not among
             them is learned.
         limits: greatest values of known objectives, by name; candidates beyond are left out.
+        earlier: observations of earlier studies, losses in the order of the objectives.
         seed: of all randomness.
         n_startup: with how many trials, running ones included, the model begins; baselines are
             not among them, since they say little about the space.
 
     References:
-        Daulton, Balandat, Bakshy, Parallel Bayesian Optimization of Multiple Noisy Objectives with
-        Expected Hypervolume Improvement, 2021, equation 3.
-        Hvarfner, Hellsten, Nardi, Vanilla Bayesian Optimization Performs Great in High Dimensions,
-        2024 (the prior on length scales).
+        Yang et al., Efficient Computation of Expected Hypervolume Improvement Using Box
+        Decomposition Algorithms, 2019.
     """
 
     def __init__(
@@ -193,6 +81,7 @@ class BayesSampler(BaseSampler):
         objectives: Sequence[Objective],
         known: Mapping[str, Known] | None = None,
         limits: Mapping[str, float] | None = None,
+        earlier: Sequence[Sequence[Observation]] = (),
         *,
         seed: int = 0,
         n_startup: int | None = None,
@@ -201,6 +90,8 @@ class BayesSampler(BaseSampler):
         self._known = KnownLosses(self.objectives, known or {}, limits or {})
         if not self._known.learned:
             raise StudyError("bayes needs an objective that training measures", "objectives")
+        self._everything = everything(space)
+        self._prior = Prior(earlier, self._known.learned, space.n_layers)
         self._distributions = {n: d for n, d in space.distributions().items() if not d.single()}
         default = max(8, round(2 * len(self._distributions) ** 0.5))
         self.n_startup = default if n_startup is None else n_startup
@@ -262,66 +153,95 @@ class BayesSampler(BaseSampler):
         """A configuration of a wanted cost, unlike the others."""
         cheapest = self._known.cheapest
         cost = (lambda config: 0.0) if cheapest is None else partial(self._known.loss, cheapest)
-        found = list(self._known.within(thrifty(self.space, cost, history.seen, rng), slow=False))
+        drawn = thrifty(Draws(self.space, rng), cost, history.seen)
+        found = list(self._known.within(drawn, slow=False))
         taken = [o.config for o in (*history.observed, *history.pending)]
         rows = features([*taken, *found], self.space.n_layers)
         costs = np.array([cost(config) for config in found])
+        promise = self._prior(found).sum(axis=1) if len(self._prior) else None
         for _ in range(min(len(found), N_EXACT)):
-            place = spread(index, costs, rows[len(taken) :], rows[: len(taken)])
+            place = spread(index, costs, rows[len(taken) :], rows[: len(taken)], promise)
             if any(self._known.within([found[place]], slow=True)):
                 return found[place]
             del found[place]
             costs, rows = np.delete(costs, place), np.delete(rows, len(taken) + place, axis=0)
+            promise = None if promise is None else np.delete(promise, place)
         raise RuntimeError("no unseen configuration within the limits was found")
 
     def _best(self, history: History, rng: np.random.Generator) -> PeftConfig:
         """The candidate of the largest gain; slow known losses are first estimated."""
         measured, pending = self._usable(history.observed), self._usable(history.pending)
-        n, before = len(measured), [*measured, *pending]
-        known = np.array([self._known.row(o.config, o.losses) for o in before])
-        losses = np.array([[o.losses[i] for i in self._known.learned] for o in measured])
-        both = np.column_stack([losses, known[:n]])
-        elites = [before[i].config for i in np.flatnonzero(front(both))]
-        near = candidates(self.space, elites, history.seen, rng)
-        found = list(self._known.within(near, slow=False))
+        draws = Draws(self.space, rng)
+        found = self._candidates(measured, history, draws)
+        with _one_thread():
+            n_layers, prior = self.space.n_layers, self._prior
+            belief = Belief(measured, pending, self._known, found, n_layers, prior)
+            for _ in range(N_CLIMBS if self._everything is None else 0):
+                order = np.argsort(-self._gains(belief, found), kind="stable")
+                best = [found[i] for i in order[:N_CLIMBERS]]
+                near = [config for each in best for config in draws.near(each, N_CLIMBERS)]
+                fresh = unseen(near, history.seen | {config.key for config in found})
+                found += self._known.within(fresh, slow=False)
+            return self._finalist(belief, found)
+
+    def _candidates(
+        self, measured: Sequence[Observation], history: History, draws: Draws
+    ) -> list[PeftConfig]:
+        """Unseen configurations within the limits that are cheap to check.
+
+        Raises:
+            RuntimeError: there are none.
+        """
+        if self._everything is None:
+            rows = [self._known.row(o.config, o.losses) for o in measured]
+            learned = [[o.losses[i] for i in self._known.learned] for o in measured]
+            best = front(np.column_stack([learned, rows]))
+            elites = [o.config for o, is_best in zip(measured, best, strict=True) if is_best]
+            fresh = candidates(draws, elites, history.seen)
+        else:
+            fresh = unseen(self._everything, history.seen)
+        found = list(self._known.within(fresh, slow=False))
         if not found:
             raise RuntimeError("no unseen configuration within the limits was found")
-        rows = features([*(o.config for o in before), *found], self.space.n_layers)
-        old = Points(rows[: len(before)], known)
-        new = Points(rows[len(before) :], self._known.guess(found, rows, known))
-        with _quiet(int(rng.integers(2**31))):
-            gain = Gain(old[:n], losses, old[n:], self._corner(both))
-            return self._finalist(found, new, gain)
+        return found
 
-    def _finalist(self, found: Sequence[PeftConfig], new: Points, gain: Gain) -> PeftConfig:
+    def _gains(
+        self, belief: Belief, found: Sequence[PeftConfig], exact: Array | None = None
+    ) -> Array:
+        means, deviations = belief(found, exact)
+        return expected_gain(belief.reached, self._corner(belief.reached), means, deviations)
+
+    def _finalist(self, belief: Belief, found: Sequence[PeftConfig]) -> PeftConfig:
         """The best of the most promising candidates, once their slow known losses are exact."""
-        order = np.argsort(-gain(new), kind="stable")[: 4 * N_EXACT]
-        place = {found[i].key: i for i in order}
+        order = np.argsort(-self._gains(belief, found), kind="stable")[: 4 * N_EXACT]
         fitting = self._known.within([found[i] for i in order], slow=True)
-        first = list(
-            islice(fitting, N_EXACT if any(map(self._known.is_slow, self._known.exact)) else 1)
-        )
+        first = list(islice(fitting, self._n_exact()))
         if not first:
             raise RuntimeError("no promising configuration is within the limits")
-        if len(first) == 1:
-            return first[0]
-        exact = np.array([self._known.row(c, [math.nan] * len(self.objectives)) for c in first])
-        gains = gain(Points(new.rows[[place[c.key] for c in first]], exact))
-        return first[int(gains.argmax())]
+        exact = [self._known.row(c, [math.nan] * len(self.objectives)) for c in first]
+        return first[int(self._gains(belief, first, np.array(exact)).argmax())]
+
+    def _n_exact(self) -> int:
+        """How many candidates are compared by exact known losses."""
+        if any(map(self._known.is_guessed, self._known.exact)):
+            return N_EXACT
+        return N_SURE if any(map(self._known.is_slow, self._known.exact)) else 1
 
     def _usable(self, observations: Sequence[Observation]) -> list[Observation]:
         """The observations whose known losses are all finite."""
         return [o for o in observations if np.isfinite(self._known.row(o.config, o.losses)).all()]
 
     def _corner(self, losses: Array) -> Array:
-        """Worst losses that count: the references of the objectives, measured ones first.
+        """Worst losses that count, measured ones first: the references of the objectives.
 
-        Where nothing observed is better than a reference, a little beyond all that is observed.
+        But never more than a little beyond all that is observed: from a far corner whatever is
+        cheap would seem to gain most, however bad.
         """
         low, high = np.nanmin(losses, axis=0), np.nanmax(losses, axis=0)
         order = [*self._known.learned, *self._known.exact]
         wanted = np.array([self.objectives[i].loss(self.objectives[i].reference) for i in order])
-        return np.where(wanted > low, wanted, high + 0.1 * np.where(high > low, high - low, 1.0))
+        beyond = high + 0.1 * np.where(high > low, high - low, 1.0)
+        return np.where(wanted > low, np.minimum(wanted, beyond), beyond)
 
     def _anything(self, history: History, rng: np.random.Generator) -> PeftConfig:
         """A random configuration, unseen and within cheap limits where one is found."""
@@ -333,17 +253,11 @@ class BayesSampler(BaseSampler):
 
 
 @contextmanager
-def _quiet(seed: int) -> Iterator[None]:
-    """Seeds torch and takes one thread, so that sums do not depend on the number of cores.
-
-    The state of torch is restored afterwards; advice of BoTorch is not shown.
-    """
+def _one_thread() -> Iterator[None]:
+    """Lets torch take one thread, so that sums do not depend on the number of cores."""
     n_threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.manual_seed(seed)
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(n_threads)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ Array = NDArray[np.float64]
 Kind = tuple[str, Settings]
 
 
-def features(configs: Sequence[PeftConfig], n_layers: int) -> Array:
-    """Configurations as rows of numbers in [0, 1], comparable among each other only.
+class Encoder:
+    """Turns configurations into rows of numbers in [0, 1].
 
     They are computed from the configurations alone, so that baselines and trials of other spaces
     count as data. Columns, each dropped where it does not vary: for every kind of placement
@@ -31,24 +32,106 @@ def features(configs: Sequence[PeftConfig], n_layers: int) -> Array:
     layers; every other number; every other setting as one column per value.
 
     Args:
-        configs: those to compare, such as a history and its candidates.
+        configs: those that decide on columns and scales, such as a history and some candidates.
         n_layers: of the backbone.
-
-    Returns:
-        Shape `(len(configs), n_columns)`; at least one column.
     """
-    if not configs:
-        return np.zeros((0, 1))
-    blocks = [
-        _profiles(configs, n_layers),
-        _totals(configs, n_layers),
-        *_settings([_numbers_of(config) for config in configs]),
-        *_settings([{f"train.{k}": v for k, v in config.train} for config in configs]),
-        *_settings([{f"backbone.{k}": v for k, v in config.backbone} for config in configs]),
-    ]
-    columns = np.concatenate(blocks, axis=1)
-    varying = np.ptp(columns, axis=0) > 1e-9
-    return columns[:, varying] if varying.any() else np.zeros((len(configs), 1))
+
+    def __init__(self, configs: Sequence[PeftConfig], n_layers: int) -> None:
+        placements = [p for config in configs for p in config.placements]
+        self._n_layers, self._hats = n_layers, _hats(n_layers)
+        self._kinds = {k: i for i, k in enumerate(sorted(set(map(_kind, placements)), key=repr))}
+        self._methods = {m: i for i, m in enumerate(sorted({p.method for p in placements}))}
+        self._settings = [_Setting.of(name, rows) for name, rows in _settings(configs)]
+        sizes, sums, _ = self._read(configs)
+        self._scales = _scales(sizes), _scales(sums)
+        varies = np.ptp(self._columns(configs), axis=0) > 1e-9 if configs else np.zeros(0)
+        self._varying = varies.astype(bool)
+
+    def __call__(self, configs: Sequence[PeftConfig]) -> Array:
+        """Rows of shape `(len(configs), n_columns)`, with one column at least.
+
+        What none of the deciding configurations has does not show.
+        """
+        if not self._varying.any() or not configs:
+            return np.zeros((len(configs), max(1, int(self._varying.sum()))))
+        return np.clip(self._columns(configs)[:, self._varying], 0.0, 1.0)
+
+    def _columns(self, configs: Sequence[PeftConfig]) -> Array:
+        sizes, sums, shares = self._read(configs)
+        levels = _levels(sizes, self._scales[0]) @ self._hats
+        named = [_named(config) for config in configs]
+        blocks = [levels.reshape(len(configs), levels.shape[1] * levels.shape[2])]
+        blocks += [_levels(sums, self._scales[1])[..., 0], np.minimum(shares, 1.0)]
+        blocks += [setting.columns(named) for setting in self._settings]
+        return np.concatenate(blocks, axis=1)
+
+    def _read(self, configs: Sequence[PeftConfig]) -> tuple[Array, Array, Array]:
+        """Sizes by kind and layer, and by method their sum, and the share of layers.
+
+        Shapes: `(n, n_kinds, n_layers)`, `(n, n_methods, 1)` and `(n, n_methods)`.
+        """
+        sizes = np.zeros((len(configs), len(self._kinds), self._n_layers))
+        sums = np.zeros((len(configs), len(self._methods), 1))
+        shares = np.zeros((len(configs), len(self._methods)))
+        for i, config in enumerate(configs):
+            for placement in config.placements:
+                kind, method = self._kinds.get(_kind(placement)), placement.method
+                size, layers = size_of(placement), placement.layers
+                if kind is not None:
+                    sizes[i, kind, [layer for layer in layers if layer < self._n_layers]] += size
+                if method in self._methods:
+                    sums[i, self._methods[method], 0] += size * len(layers)
+                    shares[i, self._methods[method]] += len(layers) / self._n_layers
+        return sizes, sums, shares
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """A number as one column, or anything else as one column per value.
+
+    Attributes:
+        values: those that have a column each; empty for a number.
+        low: smallest number, or its logarithm.
+        high: largest number, or its logarithm.
+        log: whether the logarithm counts, as where numbers span decades.
+    """
+
+    name: str
+    values: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+
+    @classmethod
+    def of(cls, name: str, values: Sequence[Any]) -> _Setting:
+        """The setting as some configurations have it."""
+        numbers = [float(value) for value in values if _is_number(value)]
+        if not numbers:
+            return cls(name, tuple(sorted({repr(value) for value in values})))
+        low, high = min(numbers), max(numbers)
+        if low > 0 and high / low >= 8:
+            return cls(name, (), math.log(low), math.log(high), True)
+        return cls(name, (), low, high)
+
+    def columns(self, rows: Sequence[Mapping[str, Any]]) -> Array:
+        """Shape `(n, n_values or 1)`; what is no number stands in the middle of those."""
+        found = [row.get(self.name) for row in rows]
+        if self.values:
+            return np.array([repr(v) == k for v in found for k in self.values], float).reshape(
+                len(found), -1
+            )
+        return np.array([self._unit(value) for value in found])[:, None]
+
+    def _unit(self, value: Any) -> float:
+        if not _is_number(value) or self.high <= self.low or (self.log and value <= 0):
+            return 0.5
+        scaled = math.log(value) if self.log else float(value)
+        return (scaled - self.low) / (self.high - self.low)
+
+
+def features(configs: Sequence[PeftConfig], n_layers: int) -> Array:
+    """Configurations as rows that are comparable among each other only, see `Encoder`."""
+    return Encoder(configs, n_layers)(configs)
 
 
 def size_of(placement: Placement) -> float:
@@ -61,50 +144,21 @@ def _kind(placement: Placement) -> Kind:
     return placement.method, tuple((k, v) for k, v in options if v is not None)
 
 
-def _profiles(configs: Sequence[PeftConfig], n_layers: int) -> Array:
-    """Size of every kind at every anchor; `(n, n_kinds * n_anchors)`."""
-    kinds = sorted({_kind(p) for config in configs for p in config.placements}, key=repr)
-    sizes = np.zeros((len(configs), len(kinds), n_layers))
-    for i, config in enumerate(configs):
-        for placement in config.placements:
-            layers = [layer for layer in placement.layers if layer < n_layers]
-            sizes[i, kinds.index(_kind(placement)), layers] += size_of(placement)
-    levels = _levels(sizes) @ _hats(n_layers)
-    return np.asarray(levels.reshape(len(configs), -1))
+def _settings(configs: Sequence[PeftConfig]) -> Iterable[tuple[str, list[Any]]]:
+    """Every setting that some configuration has, with its value in all of them."""
+    rows = [_named(config) for config in configs]
+    for name in sorted({name for row in rows for name in row}):
+        yield name, [row.get(name) for row in rows]
 
 
-def _totals(configs: Sequence[PeftConfig], n_layers: int) -> Array:
-    """Share of layers and size over all layers of every method; `(n, 2 * n_methods)`."""
-    methods = sorted({p.method for config in configs for p in config.placements})
-    sums = np.zeros((len(configs), len(methods), 1))
-    shares = np.zeros((len(configs), len(methods)))
-    for i, config in enumerate(configs):
-        for placement in config.placements:
-            j = methods.index(placement.method)
-            sums[i, j, 0] += size_of(placement) * len(placement.layers)
-            shares[i, j] += len(placement.layers) / n_layers
-    return np.concatenate([_levels(sums)[..., 0], np.minimum(shares, 1.0)], axis=1)
+def _named(config: PeftConfig) -> dict[str, Any]:
+    """The settings of a configuration, and its numeric options beside sizes, by name."""
+    settings = {f"train.{key}": value for key, value in config.train}
+    settings |= {f"backbone.{key}": value for key, value in config.backbone}
+    return {**settings, **_numbers_of(config)}
 
 
-def _levels(sizes: Array) -> Array:
-    """Sizes `(n, n_kinds, …)` to [0, 1]: 0 where absent, else linear in the logarithm."""
-    largest = sizes.max(axis=tuple(i for i in range(sizes.ndim) if i != 1), initial=1.0)
-    scale = 1.0 + np.log2(np.maximum(largest, 1.0))
-    levels = np.where(sizes > 0, 1.0 + np.log2(np.maximum(sizes, 1.0)), 0.0)
-    return np.asarray(levels / scale.reshape(1, -1, *[1] * (sizes.ndim - 2)))
-
-
-def _hats(n_layers: int) -> Array:
-    """Overlapping weights that read a profile at evenly spaced depths; `(n_layers, n_anchors)`."""
-    n_anchors = min(ANCHORS, n_layers)
-    if n_anchors <= 1:
-        return np.full((n_layers, 1), 1.0 / n_layers)
-    position = np.linspace(0.0, n_anchors - 1.0, n_layers)
-    weights = np.maximum(1.0 - np.abs(position[:, None] - np.arange(n_anchors)), 0.0)
-    return np.asarray(weights / weights.sum(axis=0))
-
-
-def _numbers_of(config: PeftConfig) -> dict[str, float]:
+def _numbers_of(config: PeftConfig) -> Mapping[str, float]:
     """The numeric options beside the size, averaged over the layers they hold on."""
     sums: dict[str, list[float]] = {}
     for placement in config.placements:
@@ -116,25 +170,25 @@ def _numbers_of(config: PeftConfig) -> dict[str, float]:
     return {name: total / layers for name, (total, layers) in sums.items() if layers}
 
 
-def _settings(rows: Sequence[Mapping[str, Any]]) -> Iterable[Array]:
-    """One block of columns per name; `(n, 1)` for numbers, `(n, n_values)` for the others."""
-    for name in sorted({key for row in rows for key in row}):
-        values = [row.get(name) for row in rows]
-        if any(_is_number(value) for value in values):
-            yield _number_column(values)[:, None]
-        else:
-            known = sorted({repr(value) for value in values})
-            yield np.array([[float(repr(v) == k) for k in known] for v in values])
+def _scales(sizes: Array) -> Array:
+    """The level of the largest size of every kind, `(1, n_kinds, 1)`, given `(n, n_kinds, …)`."""
+    return 1.0 + np.log2(np.maximum(sizes.max(axis=(0, 2), initial=1.0), 1.0))[None, :, None]
 
 
-def _number_column(values: Sequence[Any]) -> Array:
-    """Numbers to [0, 1], by their logarithm where they span decades; others stand in the middle."""
-    column = np.array([float(v) if _is_number(v) else math.nan for v in values])
-    low, high = np.nanmin(column), np.nanmax(column)
-    if low > 0 and high / low >= 8:
-        column, low, high = np.log(column), math.log(low), math.log(high)
-    scaled = (column - low) / (high - low) if high > low else np.full(len(column), 0.5)
-    return np.nan_to_num(scaled, nan=0.5)
+def _levels(sizes: Array, scales: Array) -> Array:
+    """Sizes to [0, 1]: 0 where absent, else linear in the logarithm."""
+    levels = np.where(sizes > 0, 1.0 + np.log2(np.maximum(sizes, 1.0)), 0.0)
+    return np.asarray(levels / scales)
+
+
+def _hats(n_layers: int) -> Array:
+    """Overlapping weights that read a profile at evenly spaced depths; `(n_layers, n_anchors)`."""
+    n_anchors = min(ANCHORS, n_layers)
+    if n_anchors <= 1:
+        return np.full((n_layers, 1), 1.0 / n_layers)
+    position = np.linspace(0.0, n_anchors - 1.0, n_layers)
+    weights = np.maximum(1.0 - np.abs(position[:, None] - np.arange(n_anchors)), 0.0)
+    return np.asarray(weights / weights.sum(axis=0))
 
 
 def _is_number(value: object) -> bool:

@@ -24,10 +24,16 @@ class Observation:
 
     Attributes:
         losses: in the order of the objectives; NaN where there is none.
+        doubts: variance of each loss beside the noise of a training; by default none is in doubt.
     """
 
     config: PeftConfig
     losses: tuple[float, ...]
+    doubts: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.doubts:
+            object.__setattr__(self, "doubts", (0.0,) * len(self.losses))
 
 
 @dataclass(frozen=True)
@@ -61,11 +67,14 @@ def read_history(
         if config is None:
             continue
         seen.add(config.key)
-        losses = _losses(trial, trials, objectives)
+        told = [_told(trial, trials, o, index) for index, o in enumerate(objectives)]
+        seen_as = Observation(config, tuple(v for v, _ in told), tuple(d for _, d in told))
         if not trial.state.is_finished():
-            pending.append(Observation(config, losses))
-        elif any(math.isfinite(v) for v, o in zip(losses, objectives, strict=True) if not o.known):
-            observed.append(Observation(config, losses))
+            pending.append(seen_as)
+        elif any(
+            math.isfinite(v) for (v, _), o in zip(told, objectives, strict=True) if not o.known
+        ):
+            observed.append(seen_as)
             n_baselines += trial.user_attrs.get("baseline") is not None
     return History(tuple(observed), tuple(pending), frozenset(seen), n_baselines)
 
@@ -83,34 +92,35 @@ def config_of(trial: FrozenTrial, space: BoundSpace) -> PeftConfig | None:
         return None
 
 
-def _losses(
-    trial: FrozenTrial, trials: Sequence[FrozenTrial], objectives: Sequence[Objective]
-) -> tuple[float, ...]:
-    """Measured values of complete trials, promised values of stopped ones, known values of all."""
-    losses = []
-    for index, objective in enumerate(objectives):
-        value = math.nan
-        if objective.known and objective.name in trial.user_attrs.get("known", {}):
-            value = objective.loss(float(trial.user_attrs["known"][objective.name]))
-        elif trial.state == TrialState.COMPLETE and len(trial.values) == len(objectives):
-            value = objective.loss(trial.values[index])
-        elif trial.state == TrialState.PRUNED and not objective.known:
-            value = _promise(trial, trials, objective, index)
-        losses.append(value if math.isfinite(value) else math.nan)
-    return tuple(losses)
+def _told(
+    trial: FrozenTrial, trials: Sequence[FrozenTrial], objective: Objective, index: int
+) -> tuple[float, float]:
+    """The loss of one objective and its variance; NaN where the trial tells nothing of it.
+
+    Measured values of complete trials, promised ones of stopped trials, known ones of all.
+    """
+    value, doubt = math.nan, 0.0
+    if objective.known and objective.name in trial.user_attrs.get("known", {}):
+        value = objective.loss(float(trial.user_attrs["known"][objective.name]))
+    elif trial.state == TrialState.COMPLETE and len(trial.values) > index:
+        value = objective.loss(trial.values[index])
+    elif trial.state == TrialState.PRUNED and not objective.known:
+        value, doubt = _promise(trial, trials, objective, index)
+    return (value, doubt) if math.isfinite(value) else (math.nan, 0.0)
 
 
 def _promise(
     trial: FrozenTrial, trials: Sequence[FrozenTrial], objective: Objective, index: int
-) -> float:
-    """The final loss that the last report of a stopped trial promises.
+) -> tuple[float, float]:
+    """The final loss that the last report of a stopped trial promises, and its variance.
 
     It is a straight line through the complete trials' losses at the same fidelity and at the end,
     with a slope in [0, 1] so that it never overshoots; a shift while there are fewer than three.
+    The variance is that of the complete trials about the line.
     """
     reports = _curve(trial, objective)
     if not reports:
-        return math.nan
+        return math.nan, 0.0
     fidelity, last = max(reports.items())
     pairs = [
         (curve[fidelity], objective.loss(other.values[index]))
@@ -120,12 +130,13 @@ def _promise(
         and math.isfinite(other.values[index])
     ]
     if not pairs:
-        return last
+        return last, 0.0
     early, final = np.array(pairs).T
     slope = 1.0
     if len(pairs) >= 3 and early.var() > 0:
         slope = float(np.clip(np.cov(early, final)[0, 1] / early.var(ddof=1), 0.0, 1.0))
-    return float(final.mean() + slope * (last - early.mean()))
+    line = final.mean() + slope * (np.append(early, last) - early.mean())
+    return float(line[-1]), float(np.mean((final - line[:-1]) ** 2))
 
 
 def _curve(trial: FrozenTrial, objective: Objective) -> dict[float, float]:

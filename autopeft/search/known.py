@@ -27,10 +27,12 @@ class Known:
     Attributes:
         value: the value of a configuration in the user's unit; the same for the same one.
         slow: whether a value takes long enough (some 10 ms) to compute only a few.
+        estimate: of a slow one, nearly its value in little time; None where nothing tells it.
     """
 
     value: Callable[[PeftConfig], float]
     slow: bool = False
+    estimate: Callable[[PeftConfig], float] | None = None
 
 
 class KnownLosses:
@@ -58,6 +60,10 @@ class KnownLosses:
         """Whether the objective at an index of `exact` is slow."""
         return self._known[self._objectives[index].name].slow
 
+    def is_guessed(self, index: int) -> bool:
+        """Whether it is slow and nothing estimates it but its history."""
+        return self.is_slow(index) and self._known[self._objectives[index].name].estimate is None
+
     @property
     def cheapest(self) -> int | None:
         """The first index of `exact` that is not slow."""
@@ -82,21 +88,25 @@ class KnownLosses:
             if all(self._value(n, config) <= self._limits.get(n, MOST) for n in names):
                 yield config
 
-    def guess(self, found: Sequence[PeftConfig], rows: Array, known: Array) -> Array:
+    def guess(self, found: Sequence[PeftConfig], old: Array, known: Array, new: Array) -> Array:
         """Exact losses of candidates, the slow ones estimated.
 
         Args:
             found: candidates.
-            rows: features of the history, then of the candidates, shape `(n + len(found), d)`.
+            old: features of the history, shape `(n, d)`.
             known: exact losses of the history, shape `(n, n_exact)`.
+            new: features of the candidates, shape `(len(found), d)`.
 
         Returns:
             Shape `(len(found), n_exact)`.
         """
-        old, new = rows[: len(known)], rows[len(known) :]
         guess = np.empty((len(found), len(self.exact)))
         for column, i in enumerate(self.exact):
-            if self.is_slow(i):
+            objective = self._objectives[i]
+            quick = self._known[objective.name].estimate
+            if quick is not None:
+                guess[:, column] = [objective.loss(quick(config)) for config in found]
+            elif self.is_slow(i):
                 guess[:, column] = estimate(old, known[:, column], new)
             else:
                 guess[:, column] = [self.loss(i, config) for config in found]

@@ -24,7 +24,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autopeft.core.errors import StudyError, unknown
 from autopeft.objective.objective import Objective
+from autopeft.search.history import Observation
 from autopeft.search.known import Known
+from autopeft.search.staged import StagedSampler
 
 if TYPE_CHECKING:
     from autopeft.space.bound import BoundSpace
@@ -130,6 +132,7 @@ class Problem:
         known: how known objectives are computed, by name.
         limits: greatest values of known objectives, by name.
         seed: of all randomness.
+        earlier: observations of earlier studies.
     """
 
     space: BoundSpace
@@ -137,6 +140,7 @@ class Problem:
     known: Mapping[str, Known]
     limits: Mapping[str, float]
     seed: int
+    earlier: Sequence[Sequence[Observation]] = ()
 
 
 def _optuna(
@@ -171,8 +175,18 @@ def _bayes(problem: Problem) -> BaseSampler:
     from autopeft.search.bayes import BayesSampler
 
     return BayesSampler(
-        problem.space, problem.objectives, problem.known, problem.limits, seed=problem.seed
+        problem.space,
+        problem.objectives,
+        problem.known,
+        problem.limits,
+        problem.earlier,
+        seed=problem.seed,
     )
+
+
+def _staged(problem: Problem) -> BaseSampler:
+    """One part of the space after the other, each fixed by averages, as S4 was found."""
+    return StagedSampler(problem.space, problem.objectives, seed=problem.seed)
 
 
 SAMPLERS: Mapping[str, Callable[[Problem], BaseSampler]] = {
@@ -191,6 +205,7 @@ SAMPLERS: Mapping[str, Callable[[Problem], BaseSampler]] = {
     ),
     "qmc": _qmc,
     "random": _optuna("Uniform.", lambda seed: RandomSampler(seed=seed)),
+    "staged": _staged,
     "tpe": _optuna("Tree-structured Parzen estimator.", lambda seed: TPESampler(seed=seed)),
 }
 """All samplers by the name that a study gives in `search.sampler`; each begins its docstring with
@@ -205,6 +220,7 @@ def make_sampler(
     objectives: Sequence[Objective],
     known: Mapping[str, Known] | None = None,
     limits: Mapping[str, float] | None = None,
+    earlier: Sequence[Sequence[Observation]] = (),
 ) -> BaseSampler:
     """The sampler of a name, ready for `optuna.create_study(sampler=…, directions=…)`.
 
@@ -215,10 +231,12 @@ def make_sampler(
         objectives: in the order of the study's directions.
         known: how known objectives are computed, by name; `bayes` makes use of them.
         limits: greatest values of known objectives, by name; `bayes` keeps to them.
+        earlier: observations of earlier studies, losses in the order of the objectives; `bayes`
+            learns from them what to expect.
 
     Raises:
         StudyError: no such name, or objectives that the sampler cannot pursue.
     """
     if name not in SAMPLERS:
         raise StudyError(unknown("sampler", name, SAMPLERS), "search.sampler")
-    return SAMPLERS[name](Problem(space, objectives, known or {}, limits or {}, seed))
+    return SAMPLERS[name](Problem(space, objectives, known or {}, limits or {}, seed, earlier))

@@ -73,6 +73,9 @@ class SuccessiveHalving(Stopper):
     have reached the rung, by rank on the signal and the known losses, then by crowding. While
     fewer than `reduction` have reached the rung, all go on. A signal that is not finite ranks last.
 
+    With brackets, a trial passes the first so many rungs uncompared as its number divided by the
+    number of brackets leaves over, which spares some of those that start slowly.
+
     Args:
         rungs: fidelities at which trials are compared, ascending; the last is the end of training.
         reduction: one of how many goes on.
@@ -80,12 +83,15 @@ class SuccessiveHalving(Stopper):
         signal: the metric to rank by; `auto` is `validation_loss`, and with a tiny validation set
             `train_loss`. A metric that is no objective is minimised.
         n_validation: how many validation examples there are, or None where that is not known.
+        brackets: 1 compares all trials at all rungs.
 
     Raises:
-        StudyError: rungs that do not ascend, or a reduction of 1 or less.
+        StudyError: rungs that do not ascend, a reduction of 1 or less, or brackets that leave
+            no rung to compare at.
 
     References:
-        Schmucker et al., Multi-objective Asynchronous Successive Halving, 2021, algorithm 1.
+        Schmucker et al., Multi-objective Asynchronous Successive Halving, 2021, algorithm 1;
+        Li et al., Hyperband, 2018, section 3 (brackets).
     """
 
     def __init__(
@@ -95,11 +101,16 @@ class SuccessiveHalving(Stopper):
         objectives: Sequence[Objective] = (),
         signal: str = "auto",
         n_validation: int | None = None,
+        brackets: int = 1,
     ) -> None:
         if not rungs or rungs[0] <= 0 or any(a >= b for a, b in pairwise(rungs)):
             raise StudyError(f"rungs must be positive and ascend, got {list(rungs)}", "fidelity")
         if not reduction > 1:
             raise StudyError(f"must be a number above 1, got {reduction}", "fidelity.reduction")
+        most = max(1, len(rungs) - 1)
+        if not 1 <= brackets <= most:
+            raise StudyError(f"must be from 1 to {most}, got {brackets}", "fidelity.brackets")
+        self.brackets = brackets
         self.rungs, self.reduction = tuple(float(rung) for rung in rungs), float(reduction)
         self.signal = _signal(n_validation) if signal == "auto" else signal
         self._objective = next((o for o in objectives if o.name == self.signal), None)
@@ -115,6 +126,8 @@ class SuccessiveHalving(Stopper):
             return Decision(True, "at the last rung")
         if current.protected:
             return Decision(True, "baselines are trained to the end")
+        if len(passed) <= (bracket := current.number % self.brackets):
+            return Decision(True, f"bracket {bracket} passes the first {bracket} rungs")
         return self._compare(curves, current, passed[-1])
 
     def _compare(self, curves: Sequence[Curve], current: Curve, rung: float) -> Decision:
@@ -241,11 +254,12 @@ class Fidelity:
     objectives: tuple[Objective, ...] = ()
     signal: str = "auto"
     n_validation: int | None = None
+    brackets: int = 1
 
 
 STOPPERS: Mapping[str, Callable[[Fidelity], Stopper]] = {
     "halving": lambda f: SuccessiveHalving(
-        f.rungs, f.reduction, f.objectives, f.signal, f.n_validation
+        f.rungs, f.reduction, f.objectives, f.signal, f.n_validation, f.brackets
     ),
     "none": lambda f: Never(),
 }

@@ -12,7 +12,8 @@ from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError, StudyError
 from autopeft.objective.objective import Objective, load_objectives
 from autopeft.objective.pareto import hypervolume
-from autopeft.search.bayes import BayesSampler, Gain, Points
+from autopeft.search.bayes import BayesSampler
+from autopeft.search.features import features
 from autopeft.search.history import History, Observation
 from autopeft.search.known import Known
 from autopeft.space.space import SearchSpace
@@ -43,55 +44,19 @@ def observed(n: int, objectives: tuple[Objective, ...] = (ACCURACY, PARAMS)) -> 
     return History(observations, (), frozenset(c.key for c in found))
 
 
-def gain(known: bool = True) -> tuple[Gain, Points]:
-    """A gain over six points on a line whose loss and cost fall and grow with the position."""
-    rows = np.linspace(0, 1, 6)[:, None]
-    points = Points(rows, rows.copy() if known else np.empty((6, 0)))
-    losses = 1 - np.sqrt(rows)
-    corner = np.array([1.2, 1.2]) if known else np.array([1.2])
-    torch.manual_seed(0)
-    return Gain(points, losses, points[:0], corner), points
-
-
-def test_known_losses_enter_exactly() -> None:
-    """The same features gain the more the cheaper they are, and nothing beyond the corner."""
-    gains, _ = gain()
-    rows = np.full((4, 1), 0.7)
-    found = np.exp(gains(Points(rows, np.array([[0.0], [0.3], [0.69], [1.3]]))))
-    assert found[0] > found[1] > found[2] > found[3]
-    assert found[3] == pytest.approx(0, abs=1e-6)
-
-
-def test_gain_is_that_of_the_hypervolume() -> None:
-    """With hardly any noise the gain is the hypervolume that a point adds."""
-    gains, points = gain()
-    query = Points(np.array([[0.2], [0.6]]), np.array([[0.05], [0.1]]))
-    losses = np.column_stack([1 - np.sqrt(points.rows), points.known])
-    before = hypervolume(losses, [1.2, 1.2])
-    new = np.column_stack([1 - np.sqrt(query.rows), query.known])
-    wanted = [hypervolume([*losses, row], [1.2, 1.2]) - before for row in new]
-    found = np.exp(gains(query))
-    assert found[1] / found[0] == pytest.approx(wanted[1] / wanted[0], rel=0.15)
-
-
-def test_with_one_objective_it_is_expected_improvement() -> None:
-    gains, points = gain(known=False)
-    found = gains(Points(np.array([[0.1], [1.0], [1.1]]), np.empty((3, 0))))
-    assert found.argmax() == 2
-    assert len(points.rows) == 6
-
-
-def test_pending_points_are_not_proposed_twice() -> None:
-    rows = np.array([[0.0], [0.2], [0.4], [1.0]])
-    losses = np.array([[1.0], [0.8], [0.6], [0.5]])
-    points = Points(rows, np.zeros((4, 1)))
-    waiting = Points(np.array([[0.7]]), np.zeros((1, 1)))
-    query = Points(np.array([[0.7]]), np.zeros((1, 1)))
-    torch.manual_seed(0)
-    alone = Gain(points, losses, points[:0], np.array([1.2, 1.0]))(query)[0]
-    torch.manual_seed(0)
-    busy = Gain(points, losses, waiting, np.array([1.2, 1.0]))(query)[0]
-    assert busy < 0.5 * alone
+def test_running_trials_are_not_proposed_twice() -> None:
+    """What runs is believed to come out as expected, so the next proposal is another."""
+    history = observed(12)
+    sampler = BayesSampler(SPACE, (ACCURACY, PARAMS), {"trainable_params": Known(kit.cost)})
+    chosen: list[PeftConfig] = []
+    for _ in range(3):
+        pending = tuple(Observation(c, (math.nan, PARAMS.loss(kit.cost(c)))) for c in chosen)
+        seen = history.seen | {c.key for c in chosen}
+        now = History(history.observed, pending, seen)
+        chosen.append(sampler.choose(now, np.random.default_rng(0), 12 + len(chosen)))
+    assert len({c.key for c in chosen}) == 3
+    rows = features([*chosen, *(o.config for o in history.observed)], SPACE.n_layers)
+    assert np.linalg.norm(rows[1] - rows[0]) > 0.1
 
 
 @pytest.mark.parametrize(

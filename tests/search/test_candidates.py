@@ -5,8 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autopeft.core.config import PeftConfig, Placement
-from autopeft.search.candidates import candidates, spread, thrifty, unseen, van_der_corput
+from autopeft.search.candidates import (
+    Draws,
+    candidates,
+    everything,
+    spread,
+    thrifty,
+    unseen,
+    van_der_corput,
+)
 from autopeft.search.features import features
+from autopeft.space.space import SearchSpace
 from tests.contracts import sampler as kit
 
 SPACE = kit.problem().space
@@ -17,7 +26,7 @@ def test_candidates_are_new_distinct_and_inside() -> None:
     elites = [SPACE.sample(rng) for _ in range(3)]
     foreign = PeftConfig.of([Placement.of("prefix", [0], {"length": 3})])
     seen = {config.key for config in elites}
-    found = candidates(SPACE, [*elites, foreign], seen, rng)
+    found = candidates(Draws(SPACE, rng), [*elites, foreign], seen)
     keys = [config.key for config in found]
     assert len(keys) == len(set(keys)) > 100
     assert not seen & set(keys)
@@ -29,7 +38,7 @@ def test_neighbours_of_the_elites_are_among_them() -> None:
     elite = SPACE.sample(np.random.default_rng(3))
 
     def nearest(elites: list[PeftConfig]) -> float:
-        found = candidates(SPACE, elites, {elite.key}, np.random.default_rng(0))
+        found = candidates(Draws(SPACE, np.random.default_rng(0)), elites, {elite.key})
         rows = features([elite, *found], SPACE.n_layers)
         return float(np.sort(np.linalg.norm(rows[1:] - rows[0], axis=1))[:10].mean())
 
@@ -39,13 +48,24 @@ def test_neighbours_of_the_elites_are_among_them() -> None:
 def test_the_walk_reaches_the_cheap_end() -> None:
     rng = np.random.default_rng(0)
     drawn = min(kit.cost(SPACE.sample(rng)) for _ in range(30))
-    found = thrifty(SPACE, kit.cost, set(), np.random.default_rng(0))
+    found = thrifty(Draws(SPACE, np.random.default_rng(0)), kit.cost, set())
     assert min(kit.cost(config) for config in found) < drawn
     assert all(config in SPACE for config in found)
 
 
+def test_a_small_space_is_taken_as_a_whole() -> None:
+    lora = {"method": "lora", "r": {"choice": [0, 4, 16]}}
+    document = {"layers": {"groups": 3}, "place": [lora]}
+    found = everything(SearchSpace.load(document).on(6))
+    assert found is not None
+    assert len({config.key for config in found}) == len(found) == 27
+    assert everything(SearchSpace.load({**document, "layers": {"groups": 8}}).on(8)) is None
+    rate = {"learning_rate": {"float": [1e-4, 1e-2]}}
+    assert everything(SearchSpace.load({**document, "train": rate}).on(6)) is None
+
+
 def test_an_exhausted_space_has_no_candidates() -> None:
-    found = candidates(SPACE, [], set(), np.random.default_rng(0))
+    found = candidates(Draws(SPACE, np.random.default_rng(0)), [], set())
     keys = {config.key for config in found}
     assert unseen(found, keys) == []
     assert unseen([*found, *found], set()) == found

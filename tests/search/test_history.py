@@ -85,6 +85,21 @@ def test_stopped_trials_promise_what_the_others_became() -> None:
     assert stopped(falling, 0.4) == pytest.approx(0.8)
 
 
+def test_a_promise_is_in_doubt_by_what_the_others_stray_from_it() -> None:
+    def doubt(*finals: float) -> float:
+        trials = [
+            trial(i, TrialState.COMPLETE, [final, 9.0], reports=reports(0.5 + i / 10, final))
+            for i, final in enumerate(finals)
+        ]
+        trials.append(trial(9, TrialState.PRUNED, reports=reports(0.6)))
+        history = read_history(trials, SPACE, OBJECTIVES)
+        assert all(o.doubts == (0.0, 0.0) for o in history.observed[:-1])
+        return history.observed[-1].doubts[0]
+
+    assert doubt(0.6, 0.7, 0.8) == pytest.approx(0.0)
+    assert doubt(0.62, 0.66, 0.82) == pytest.approx(np.mean([0.02**2, 0.04**2, 0.02**2]), rel=0.3)
+
+
 def test_a_rejected_trial_promises_nothing() -> None:
     history = read_history([trial(0, TrialState.PRUNED)], SPACE, OBJECTIVES)
     assert history.observed == ()

@@ -67,7 +67,7 @@ def test_slow_losses_are_guessed_from_the_history() -> None:
     slow = KnownLosses(
         load_objectives("accuracy-params"), {"trainable_params": Known(params, slow=True)}, {}
     )
-    found = slow.guess([config(2), config(4)], rows, np.array([[1.0], [3.0]]))
+    found = slow.guess([config(2), config(4)], rows[:2], np.array([[1.0], [3.0]]), rows[2:])
     np.testing.assert_allclose(found[:, 0], [2, 4], atol=0.01)
     assert params.asked == 0
 

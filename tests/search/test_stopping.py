@@ -152,3 +152,23 @@ def test_bad_names_and_reductions() -> None:
         make_stopper("halving", Fidelity((1.0, 3.0), 1.0))
     with pytest.raises(StudyError, match=r"unknown stopper 'halve'.*did you mean 'halving'"):
         make_stopper("halve", Fidelity((1.0,)))
+
+
+def test_brackets_let_slow_starters_pass_the_first_rungs() -> None:
+    """With two brackets every second trial is compared from the second rung on."""
+    stopper = SuccessiveHalving((1.0, 3.0, 9.0), 3.0, brackets=2)
+    curves = at_rung([float(i) for i in range(9)], [0.0] * 9)
+    assert going_on(stopper, curves) == [0, 1, 2, 3, 5, 7]
+    later = [
+        Curve(c.number, c.known, (*c.reports, Report(2, 3.0, dict(c.reports[0].metrics))))
+        for c in curves
+    ]
+    assert going_on(stopper, later) == [0, 1, 2]
+    reason = stopper.decide(curves, curves[7]).reason
+    assert reason == "bracket 1 passes the first 1 rungs"
+
+
+@pytest.mark.parametrize(("brackets", "rungs"), [(0, (1.0, 3.0)), (2, (1.0, 3.0)), (2, (1.0,))])
+def test_brackets_leave_a_rung_to_compare_at(brackets: int, rungs: tuple[float, ...]) -> None:
+    with pytest.raises(StudyError, match=r"fidelity.brackets: must be from 1 to 1, got"):
+        SuccessiveHalving(rungs, 3.0, brackets=brackets)

@@ -1,0 +1,110 @@
+"""What a search believes of configurations after a history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autopeft.core.config import PeftConfig
+from autopeft.search.features import Encoder
+from autopeft.search.history import Observation
+from autopeft.search.known import KnownLosses
+from autopeft.search.prior import Prior
+from autopeft.search.surrogate import Surrogate
+
+N_MOST = 300
+"""Observations that a model is fitted to; of more, the latest and those nearest to the front."""
+
+Array = NDArray[np.float64]
+
+
+class Belief:
+    """The distribution of the losses of configurations: normal where learned, exact where known.
+
+    Columns of losses are the learned ones, then the known ones.
+
+    Args:
+        measured: configurations with finite known losses.
+        pending: those that run, which are believed to come out as expected.
+        known: the known objectives.
+        others: configurations that will be asked about, so that features tell them apart.
+        n_layers: of the backbone.
+        prior: what earlier studies say.
+
+    Attributes:
+        reached: losses `(n, m)` that a gain is over: those of the measured and the pending.
+
+    Raises:
+        ValueError, RuntimeError: no model can be fitted to the losses.
+    """
+
+    def __init__(
+        self,
+        measured: Sequence[Observation],
+        pending: Sequence[Observation],
+        known: KnownLosses,
+        others: Sequence[PeftConfig],
+        n_layers: int,
+        prior: Prior,
+    ) -> None:
+        self._known, self._prior = known, prior
+        before = [*measured, *pending]
+        configs = [o.config for o in before]
+        self._encoder = Encoder([*configs, *others], n_layers)
+        self._rows = self._encode(configs)
+        self._exact = np.array([known.row(o.config, o.losses) for o in before])
+        losses = np.array([[o.losses[i] for i in known.learned] for o in measured])
+        doubts = np.array([[o.doubts[i] for i in known.learned] for o in measured])
+        waiting = self._rows[len(measured) :]
+        self._models = [
+            self._model(loss, doubt).believing(waiting)
+            for loss, doubt in zip(losses.T, doubts.T, strict=True)
+        ]
+        expected = np.stack([model(waiting)[0] for model in self._models], axis=1)
+        self.reached = np.column_stack([np.concatenate([losses, expected]), self._exact])
+
+    def __call__(
+        self, configs: Sequence[PeftConfig], exact: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Means and deviations of the losses, each `(k, m)`; slow known ones are estimated.
+
+        Args:
+            configs: `k` of them.
+            exact: known losses `(k, n_known)`, where they have been computed.
+        """
+        rows = self._encode(configs)
+        if exact is None:
+            exact = self._known.guess(configs, self._rows, self._exact, rows)
+        found = [model(rows) for model in self._models]
+        means = np.column_stack([*(mean for mean, _ in found), exact])
+        variances = np.column_stack([*(variance for _, variance in found), np.zeros_like(exact)])
+        return means, np.sqrt(variances)
+
+    def _model(self, losses: Array, doubts: Array) -> Surrogate:
+        """Of one learned loss `(n,)`, NaN where there is none."""
+        usable = np.flatnonzero(np.isfinite(losses))
+        if len(usable) > N_MOST:
+            usable = usable[_telling(losses[usable], self._exact[usable])]
+        return Surrogate(self._rows[usable], losses[usable], doubts[usable], len(self._prior))
+
+    def _encode(self, configs: Sequence[PeftConfig]) -> Array:
+        """Features, those of the earlier studies last."""
+        return np.column_stack([self._encoder(configs), self._prior(configs)])
+
+
+def _telling(losses: Array, known: Array) -> NDArray[np.int64]:
+    """Which `N_MOST` of `n` observations tell most: the latest half, and the best of the others.
+
+    The best are those that the least loss among equally cheap ones beats by little.
+
+    Args:
+        losses: shape `(n,)`.
+        known: shape `(n, n_known)`.
+    """
+    cheaper = (known[None, :, :] <= known[:, None, :]).all(axis=2)
+    behind = losses - np.where(cheaper, losses[None, :], np.inf).min(axis=1)
+    latest = N_MOST // 2
+    best = np.argsort(behind[:-latest], kind="stable")[: N_MOST - latest]
+    return np.append(np.sort(best), np.arange(len(losses) - latest, len(losses)))

@@ -1,0 +1,56 @@
+"""What earlier studies, perhaps on other data, say of configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autopeft.core.config import PeftConfig
+from autopeft.search.features import Encoder
+from autopeft.search.history import Observation
+from autopeft.search.surrogate import Surrogate
+
+N_LEAST = 8
+"""Observations below which an earlier study says nothing."""
+
+N_MOST = 300
+"""Observations of an earlier study that are learned from, the latest ones."""
+
+Array = NDArray[np.float64]
+
+
+class Prior:
+    """The losses that models of earlier studies expect, each as a number per configuration.
+
+    What transfers is the order of configurations, not the loss: the columns are features, whose
+    weight the data of the new study decide.
+
+    Args:
+        studies: the observations of each earlier study, losses in the order of the objectives.
+        learned: indices of the objectives that are measured.
+        n_layers: of the backbone.
+    """
+
+    def __init__(
+        self, studies: Sequence[Sequence[Observation]], learned: Sequence[int], n_layers: int
+    ) -> None:
+        self._models: list[tuple[Encoder, Surrogate]] = []
+        for observations in studies:
+            for index in learned:
+                told = [o for o in observations if np.isfinite(o.losses[index])][-N_MOST:]
+                if len(told) >= N_LEAST:
+                    encode = Encoder([o.config for o in told], n_layers)
+                    rows = encode([o.config for o in told])
+                    losses = np.array([o.losses[index] for o in told])
+                    doubts = np.array([o.doubts[index] for o in told])
+                    self._models.append((encode, Surrogate(rows, losses, doubts)))
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def __call__(self, configs: Sequence[PeftConfig]) -> Array:
+        """Expected losses, shape `(len(configs), len(self))`."""
+        columns = [model(encode(configs))[0] for encode, model in self._models]
+        return np.array(columns).T.reshape(len(configs), len(self))

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+
+from autopeft.core.config import PeftConfig
+from autopeft.objective.objective import load_objectives
+from autopeft.search.bayes import BayesSampler
+from autopeft.search.history import History, Observation
+from autopeft.search.known import Known
+from autopeft.search.prior import N_LEAST, Prior
+from tests.contracts import sampler as kit
+
+SPACE, OBJECTIVES = kit.problem().space, load_objectives("accuracy-params")
+
+
+def observed(n: int, seed: int = 0, flip: bool = False) -> list[Observation]:
+    """Random configurations with the values of the contract's problem, or the opposite of them."""
+    rng = np.random.default_rng(seed)
+    configs = [SPACE.sample(rng) for _ in range(n)]
+    sign = -1.0 if flip else 1.0
+    return [
+        Observation(c, (-sign * kit.accuracy(c), OBJECTIVES[1].loss(kit.cost(c)))) for c in configs
+    ]
+
+
+def configs(n: int) -> list[PeftConfig]:
+    return [o.config for o in observed(n, seed=7)]
+
+
+def test_it_knows_the_order_of_unseen_configurations() -> None:
+    found = Prior([observed(60)], [0], SPACE.n_layers)
+    unseen = configs(40)
+    expected = found(unseen)
+    assert expected.shape == (40, 1)
+    accuracies = [kit.accuracy(c) for c in unseen]
+    assert np.corrcoef(expected[:, 0], accuracies)[0, 1] < -0.8
+
+
+def test_studies_that_say_too_little_are_passed_over() -> None:
+    short = observed(N_LEAST - 1)
+    silent = [Observation(o.config, (np.nan, o.losses[1])) for o in observed(30)]
+    prior = Prior([short, silent, []], [0], SPACE.n_layers)
+    assert len(prior) == 0
+    assert prior(configs(3)).shape == (3, 0)
+
+
+def errors(prior_flipped: bool | None) -> float:
+    """Mean error of the belief after few observations, with an earlier study or without one."""
+    from autopeft.search.belief import Belief
+    from autopeft.search.known import KnownLosses
+
+    known = KnownLosses(OBJECTIVES, {"trainable_params": Known(kit.cost)}, {})
+    earlier = [] if prior_flipped is None else [observed(60, seed=1, flip=prior_flipped)]
+    prior, unseen = Prior(earlier, known.learned, SPACE.n_layers), configs(60)
+    belief = Belief(observed(6), [], known, unseen, SPACE.n_layers, prior)
+    means, _ = belief(unseen)
+    return float(np.abs(means[:, 0] + [kit.accuracy(c) for c in unseen]).mean())
+
+
+def test_an_earlier_study_helps_and_one_that_is_wrong_is_seen_through() -> None:
+    without = errors(None)
+    assert errors(False) < 0.8 * without
+    assert errors(True) < 1.5 * without
+
+
+def test_first_proposals_are_what_promises_most() -> None:
+    """With an earlier study the first trials are better than without it."""
+
+    def first(earlier: list[list[Observation]]) -> float:
+        known = {"trainable_params": Known(kit.cost)}
+        sampler = BayesSampler(SPACE, OBJECTIVES, known, earlier=earlier)
+        chosen: list[PeftConfig] = []
+        for number in range(4):
+            past = History((), (), frozenset(c.key for c in chosen))
+            chosen.append(sampler.choose(past, np.random.default_rng(number), number))
+        return float(np.mean([kit.accuracy(c) for c in chosen]))
+
+    assert first([observed(60)]) > first([])
