@@ -65,7 +65,7 @@ class Outcome:
             "model": spec.model,
             "data": spec.task.get("data", ""),
             "search space": spec.space if isinstance(spec.space, str) else "inline",
-            "sampler": spec.search.sampler,
+            "sampler": spec.search.proposer,
             "seed": spec.search.seed,
             "storage": without_password(spec.storage_url),
         }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autopeft.api.earlier import observations
 from autopeft.api.outcome import Outcome
 from autopeft.api.placement import device_of, engine_of
 from autopeft.core.catalog import Reference, place
@@ -63,12 +64,13 @@ class Prepared:
         """
         spec = self.spec
         sampler = make_sampler(
-            spec.search.sampler,
+            spec.search.proposer,
             seed=spec.search.seed,
             space=self.space,
             objectives=self.objectives,
             known=self.known,
             limits=self.limits,
+            earlier=observations(spec.search.warm_start, self.objectives),
         )
         record = open_record(
             spec.storage_url, spec.name, self.objectives, self._identity(), sampler
@@ -102,7 +104,12 @@ class Prepared:
         """What decides which trials go on, where so many validation examples tell."""
         fidelity = self.spec.fidelity
         made_from = Fidelity(
-            self.rungs, fidelity.reduction, self.objectives, fidelity.signal, n_validation
+            self.rungs,
+            fidelity.reduction,
+            self.objectives,
+            fidelity.signal,
+            n_validation,
+            fidelity.brackets,
         )
         return make_stopper(fidelity.stopper if len(self.rungs) > 1 else "none", made_from)
 
@@ -127,7 +134,11 @@ class Prepared:
                 disk_cache=worker.disk_cache,
             )
             with self.open() as study:
-                engine.run(study, make, stopper, watch or (lambda _: None))
+                told = watch or (lambda _: None)
+                engine.run(study, make, stopper, told)
+                search = self.spec.search
+                if study.queue_repeats(search.n_finalists, search.n_seeds):
+                    engine.run(study, make, stopper, told)
                 return Outcome(self.spec, self.objectives, study.trials())
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autopeft.api.run import Prepared
-from autopeft.cli.show import best_of, duration, ended, seconds_left, states_of
+from autopeft.cli.show import best_of, duration, ended, seconds_left, states_of, wanted
 from autopeft.report.summary import summary
 from autopeft.report.value import shown, title
 from autopeft.study.study import Study
@@ -68,7 +68,7 @@ class Progress:
         told = "  ".join(
             part
             for part in (
-                f"[{done}/{self._n_trials}] trial {trial.number} {trial.state}",
+                f"[{done}/{wanted(trials, self._n_trials)}] trial {trial.number} {trial.state}",
                 values,
                 trial.error,
                 what + summary(trial.config),
@@ -84,7 +84,7 @@ class Progress:
         counts = ", ".join(f"{n} {state}" for state, n in states.items() if n)
         table.add_row(
             f"[bold]{escape(self.prepared.spec.name)}[/]",
-            f"{ended(trials)}/{self._n_trials}",
+            f"{ended(trials)}/{wanted(trials, self._n_trials)}",
             counts,
         )
         for objective in self.prepared.objectives:

@@ -16,8 +16,9 @@ from rich.table import Table
 from autopeft.api.outcome import Outcome
 from autopeft.objective.objective import Objective
 from autopeft.report.front import plain
+from autopeft.report.seeds import folded
 from autopeft.report.summary import summary
-from autopeft.report.value import shown, title
+from autopeft.report.value import shown, title, valued
 from autopeft.study.trial import State, TrialRecord
 
 _console = Console(soft_wrap=False)
@@ -39,7 +40,7 @@ def say(text: str) -> None:
 
 def best_of(trials: Sequence[TrialRecord], objective: Objective) -> TrialRecord | None:
     """The complete trial with the best value of an objective."""
-    complete = [t for t in trials if t.state == "complete"]
+    complete = [t for t in folded(trials) if t.state == "complete"]
     return min(complete, key=lambda t: objective.loss(t.values[objective.name]), default=None)
 
 
@@ -55,6 +56,12 @@ def ended(trials: Sequence[TrialRecord]) -> int:
     return states["complete"] + states["stopped"] + states["failed"]
 
 
+def wanted(trials: Sequence[TrialRecord], n_trials: int) -> int:
+    """How many trials are to be run in all, those with other seeds included."""
+    repeats = sum(t.repeat_of is not None and t.error != "interrupted" for t in trials)
+    return max(ended(trials), n_trials + repeats)
+
+
 def status_of(outcome: Outcome) -> dict[str, Any]:
     """The status of a study as plain values."""
     best = {}
@@ -65,7 +72,7 @@ def status_of(outcome: Outcome) -> dict[str, Any]:
             best[objective.name] = {"trial": trial.number, "value": value}
     return {
         "study": outcome.spec.name,
-        "n_trials": outcome.spec.search.n_trials,
+        "n_trials": wanted(outcome.trials, outcome.spec.search.n_trials),
         "states": states_of(outcome.trials),
         "best": best,
         "hypervolume": outcome.hypervolume,
@@ -81,7 +88,7 @@ def seconds_left(trials: Sequence[TrialRecord], n_trials: int) -> float | None:
     seconds = [t.seconds for t in trials if t.seconds is not None and t.error != "interrupted"]
     if not seconds:
         return None
-    left = max(0, n_trials - ended(trials))
+    left = wanted(trials, n_trials) - ended(trials)
     return sum(seconds) / len(seconds) * left / max(1, states_of(trials)["running"])
 
 
@@ -94,7 +101,7 @@ def show_front(outcome: Outcome) -> None:
         table.add_column(_two_lines(title(objective)), justify="right", no_wrap=True)
     table.add_column("configuration")
     for trial in outcome.front.trials:
-        values = (shown(o, trial.values[o.name]) for o in outcome.objectives)
+        values = (valued(o, trial) for o in outcome.objectives)
         name = f"{trial.baseline}: " if trial.baseline else ""
         table.add_row(str(trial.number), *values, escape(name + summary(trial.config)))
     _console.print(table)
@@ -111,8 +118,7 @@ def show_status(outcome: Outcome) -> None:
     status = status_of(outcome)
     counts = ", ".join(f"{n} {state}" for state, n in status["states"].items() if n)
     done = ended(outcome.trials)
-    wanted = max(done, status["n_trials"])
-    say(f"{status['study']}: {done} of {wanted} trials ({counts or 'none yet'})")
+    say(f"{status['study']}: {done} of {status['n_trials']} trials ({counts or 'none yet'})")
     for objective in outcome.objectives:
         trial = best_of(outcome.trials, objective)
         if trial is not None:
@@ -120,7 +126,7 @@ def show_status(outcome: Outcome) -> None:
             say(f"  best {title(objective)} {value}  trial {trial.number}  {summary(trial.config)}")
     say(f"  hypervolume {status['hypervolume']:.4f}")
     left = status["seconds_left"]
-    if done < wanted:
+    if done < status["n_trials"]:
         say(f"  time left {'unknown' if left is None else f'about {duration(left)}'}")
 
 

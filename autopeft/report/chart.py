@@ -11,6 +11,7 @@ from autopeft.core.errors import StudyError
 from autopeft.objective import pareto
 from autopeft.objective.objective import Objective
 from autopeft.report.front import Front, pick
+from autopeft.report.seeds import folded
 from autopeft.report.value import short, title
 from autopeft.study.trial import TrialRecord
 
@@ -107,6 +108,7 @@ def chart(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> Ch
     rest = [o for o in objectives if o is not quality]
     cost = next((o for o in rest if o.known), rest[0] if rest else None)
     colour = next((o for o in rest if o is not cost), None)
+    records = folded(records)
     front = Front.of(records, objectives)
     on_front = {trial.number for trial in front.trials}
     found = (_dot(r, quality, cost, colour, on_front) for r in records)

@@ -10,6 +10,7 @@ from typing import Any
 from autopeft.core.errors import StudyError, unknown
 from autopeft.objective import pareto
 from autopeft.objective.objective import Objective
+from autopeft.report.seeds import folded
 from autopeft.study.trial import TrialRecord
 
 DEFAULT_WITHIN = "1%"
@@ -18,6 +19,8 @@ DEFAULT_WITHIN = "1%"
 @dataclass(frozen=True)
 class Front:
     """The complete trials that no other complete trial dominates.
+
+    Of trials that were run again with other seeds the means count, see `folded`.
 
     Attributes:
         objectives: in the order of the study.
@@ -31,7 +34,7 @@ class Front:
     def of(cls, records: Iterable[TrialRecord], objectives: Sequence[Objective]) -> Front:
         """The front of the records, a pure function of both arguments."""
         objectives = tuple(objectives)
-        finished = [record for record in records if record.state == "complete"]
+        finished = [record for record in folded(records) if record.state == "complete"]
         keep = pareto.front([losses(record, objectives) for record in finished])
         best = [record for record, kept in zip(finished, keep, strict=True) if kept]
         best.sort(key=lambda record: (*losses(record, objectives), record.number))
@@ -49,10 +52,16 @@ class Front:
                     "trial": trial.number,
                     "values": {o.name: plain(o, trial.values) for o in self.objectives},
                     "config": trial.config.to_dict(),
+                    **_seeds(trial),
                 }
                 for trial in self.trials
             ],
         }
+
+
+def _seeds(trial: TrialRecord) -> dict[str, Any]:
+    """How sure the values are, where there are several seeds."""
+    return {"seeds": trial.n_seeds, "margins": dict(trial.margins)} if trial.n_seeds > 1 else {}
 
 
 def losses(record: TrialRecord, objectives: Sequence[Objective]) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from autopeft.objective import pareto
@@ -13,9 +14,10 @@ from autopeft.report.baseline import Comparison, compare
 from autopeft.report.chart import chart
 from autopeft.report.front import Front, learned, losses, pick
 from autopeft.report.interactive import fragment, lines_figure, pareto_figure
+from autopeft.report.seeds import folded
 from autopeft.report.style import STYLESHEET
 from autopeft.report.summary import summary
-from autopeft.report.value import shown, title
+from autopeft.report.value import shown, title, valued
 from autopeft.study.trial import TrialRecord
 
 FILE = "report.html"
@@ -81,7 +83,7 @@ def hypervolumes(records: Sequence[TrialRecord], objectives: Sequence[Objective]
     corner = [o.loss(o.reference) for o in objectives]
     rows: list[list[float]] = []
     volumes: list[float] = []
-    for record in sorted(records, key=lambda record: record.number):
+    for record in sorted(folded(records), key=lambda record: record.number):
         if record.state == "complete":
             rows.append(losses(record, objectives))
         volumes.append(pareto.hypervolume(rows, corner) if rows else 0.0)
@@ -120,7 +122,7 @@ def _baselines(records: Sequence[TrialRecord], objectives: Sequence[Objective]) 
     """How the search fares against each baseline, in words and in a table."""
     if {objective.known for objective in objectives} != {True, False}:
         return "<p>A comparison needs a learned objective and a known one.</p>"
-    found = compare(records, objectives)
+    found = compare(folded(records), objectives)
     if not found:
         return "<p>No baseline is complete.</p>"
     quality = learned(objectives)
@@ -193,12 +195,13 @@ def _trial_table(records: Sequence[TrialRecord], objectives: Sequence[Objective]
 
 def _values(record: TrialRecord, objectives: Sequence[Objective]) -> list[str]:
     """The values of the objectives, from the plan where the trial is not complete."""
-    values = {**record.known, **record.values}
-    return [_text(shown(objective, values.get(objective.name))) for objective in objectives]
+    filled = replace(record, values={**record.known, **record.values})
+    return [_text(valued(objective, filled)) for objective in objectives]
 
 
 def _number(record: TrialRecord, mark: str = "") -> str:
-    label = f"{record.baseline or ''}{mark}".strip()
+    again = "" if record.repeat_of is None else f" {record.repeat_of} again"
+    label = f"{record.baseline or ''}{mark}{again}".strip()
     return f"{record.number} <small>{_text(label)}</small>" if label else str(record.number)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from autopeft.objective.objective import Objective
+from autopeft.study.trial import TrialRecord
 
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 
@@ -20,6 +21,12 @@ def shown(objective: Objective, value: float | None) -> str:
     if objective.known:
         return f"{value:,.4g}"
     return f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
+
+
+def valued(objective: Objective, record: TrialRecord) -> str:
+    """The value of a trial, with its margin where it is a mean: `0.7870 ± 0.0120`."""
+    text, margin = shown(objective, record.values.get(objective.name)), record.margins
+    return f"{text} ± {margin[objective.name]:.2g}" if objective.name in margin else text
 
 
 def short(objective: Objective, value: float) -> str:

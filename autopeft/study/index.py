@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autopeft.study.record import is_interrupted, read_trial
 from autopeft.study.trial import TrialRecord
 
-REASONS = ("retry", "baseline")
+REASONS = ("retry", "baseline", "repeat")
 """Attributes that say why a trial was queued."""
 
 Name = tuple[str, Any]
@@ -72,6 +72,15 @@ class Index:
         """Whether a trial of a baseline was ever queued."""
         return any(trial.user_attrs.get("baseline") == name for trial in self._trials)
 
+    def has_repeat(self, name: str) -> bool:
+        """Whether a trial with this `repeat` was ever queued and not lost."""
+        return bool(self._named.get(("repeat", name)))
+
+    def n_repeats_waiting(self) -> int:
+        """How many repeats are queued."""
+        waiting = (t for t in self._trials if t.state == TrialState.WAITING)
+        return sum("repeat" in t.user_attrs for t in waiting)
+
     def unread(self) -> list[TrialRecord]:
         """The trials that have changed since they were last asked for."""
         numbers, self._unread = sorted(self._unread), set()
@@ -96,12 +105,15 @@ def _names(trial: FrozenTrial) -> list[Name]:
     attrs = trial.user_attrs
     if "rejected" in attrs:
         return []
-    kinds = REASONS if is_interrupted(trial) else (*REASONS, "key")
+    own = is_interrupted(trial) or "repeat" in attrs
+    kinds = REASONS if own else (*REASONS, "key")
     return [(kind, attrs[kind]) for kind in kinds if kind in attrs]
 
 
 def _counts(trial: FrozenTrial) -> bool:
-    """Whether a trial is one of `n_trials`: it is or was trained."""
+    """Whether a trial is one of `n_trials`: it is or was trained, and repeats no other."""
+    if "repeat" in trial.user_attrs:
+        return False
     if trial.state == TrialState.PRUNED:
         return "rejected" not in trial.user_attrs
     return trial.state != TrialState.WAITING and not is_interrupted(trial)

@@ -24,15 +24,30 @@ class Search(_Section):
     """How configurations are proposed.
 
     Attributes:
+        sampler: a name of `SAMPLERS`.
+        strategy: `staged` fixes one part of the space after the other, see `StagedSampler`.
         n_trials: trials of the study in all, baselines and failures included.
         seed: of proposals and of training.
         baselines: fixed configurations that are trained first.
+        warm_start: earlier studies, by name or file, from which `bayes` learns what to expect.
+        n_finalists: configurations of the front that are trained again with other seeds at the
+            end; they do not count among `n_trials`.
+        n_seeds: trainings of each of those in all.
     """
 
     sampler: str = "bayes"
+    strategy: Literal["joint", "staged"] = "joint"
     n_trials: int = Field(default=50, ge=1)
     seed: int = Field(default=0, ge=0)
     baselines: list[Any] = Field(default_factory=list)
+    warm_start: list[Any] = Field(default_factory=list)
+    n_finalists: int = Field(default=0, ge=0)
+    n_seeds: int = Field(default=3, ge=2)
+
+    @property
+    def proposer(self) -> str:
+        """The name of the sampler that proposes."""
+        return "staged" if self.strategy == "staged" else self.sampler
 
 
 class FidelitySection(_Section):
@@ -42,12 +57,14 @@ class FidelitySection(_Section):
         epochs: `[first, last]` rung; a single number trains every trial that far.
         reduction: at every rung one of so many goes on.
         signal: the metric to rank by; `auto` is the least noisy one at hand.
+        brackets: every second trial of two, every third of three and so on passes rungs uncompared.
     """
 
     epochs: float | list[float] = 3.0
     reduction: float = Field(default=3.0, gt=1)
     stopper: str = "halving"
     signal: str = "auto"
+    brackets: int = Field(default=1, ge=1)
 
     @field_validator("epochs")
     @classmethod

@@ -25,6 +25,7 @@ from autopeft.space.bound import BoundSpace
 from autopeft.study.heart import Heart, is_alive
 from autopeft.study.index import Index
 from autopeft.study.record import lost
+from autopeft.study.repeats import repeats
 from autopeft.study.storage import flush, sign
 from autopeft.study.suggest import suggest
 from autopeft.study.trial import TrialRecord
@@ -35,12 +36,14 @@ N_DUPLICATES = 30
 N_REJECTED = 300
 """Proposals in a row that a limit rejects, after which the search gives up."""
 
-
 N_ALIKE = 5
 """First trials of a run that all fail with one error, after which the run gives up."""
 
-_QUEUED = ("config", "key", "baseline", "retry")
+_QUEUED = ("config", "key", "baseline", "retry", "repeat", "repeat_of", "seed")
 """What a trial that waits tells."""
+
+_PROTECTED = {"baseline", "repeat"}
+"""Attributes of trials that are never stopped."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,30 @@ class Study:
 
     @property
     def n_left(self) -> int:
-        """Trials that are still to be started."""
-        return max(0, self.terms.n_trials - self._seen().n_counted())
+        """Trials that are still to be started, repeats included."""
+        index = self._seen()
+        return max(0, self.terms.n_trials - index.n_counted()) + index.n_repeats_waiting()
+
+    def queue_repeats(self, n_finalists: int, n_seeds: int) -> int:
+        """Queues trials of the front once more for every further seed, see `repeats`.
+
+        Those that have been queued before are not queued again.
+
+        Args:
+            n_finalists: trials at most.
+            n_seeds: trainings of each in all.
+
+        Returns:
+            How many were queued.
+        """
+        seeds = range(self.terms.seed + 1, self.terms.seed + n_seeds)
+        found = repeats(self.trials(), self.objectives, n_finalists, seeds)
+        index = self._seen()
+        new = [(trial, told) for trial, told in found if not index.has_repeat(told["repeat"])]
+        for trial, told in new:
+            own = {"config": trial.config.to_dict(), "key": trial.config.key}
+            self._queue(self._point(trial.config), {**own, **told})
+        return len(new)
 
     def ask(self) -> Ticket | None:
         """The next trial; None where the study has as many as it may have.
@@ -176,7 +201,8 @@ class Study:
         trial.set_user_attr("reports", attrs["reports"])
         flush(self.record)
         reports = tuple(Report(**document) for document in attrs["reports"])
-        return self._curve(ticket.number, attrs["known"], reports, attrs.get("baseline"))
+        protected = not _PROTECTED.isdisjoint(attrs)
+        return self._curve(ticket.number, attrs["known"], reports, protected)
 
     def curves(self) -> list[Curve]:
         """The learning curves of all trials that have reported."""
@@ -224,7 +250,8 @@ class Study:
             trial.set_user_attr("owner", self._heart.owner)
             flush(self.record)
         self._running[trial.number] = trial, time.monotonic()
-        if self._seen().n_counted(trial.number) < self.terms.n_trials:
+        is_repeat = "repeat" in trial.user_attrs
+        if is_repeat or self._seen().n_counted(trial.number) < self.terms.n_trials:
             return trial
         attrs = trial.user_attrs
         self._reject(trial, "the study has as many trials as it may have")
@@ -260,7 +287,8 @@ class Study:
     def _ticket(self, trial: optuna.Trial, config: PeftConfig) -> Ticket:
         self._running[trial.number] = trial, time.monotonic()  # proposing it is no training
         folder = str(Path(self.terms.folder) / "trials" / str(trial.number))
-        return Ticket(trial.number, config, Budget(self.terms.rungs, self.terms.seed, folder))
+        seed = trial.user_attrs.get("seed", self.terms.seed)
+        return Ticket(trial.number, config, Budget(self.terms.rungs, seed, folder))
 
     def _reject(self, trial: optuna.Trial, reason: str) -> None:
         trial.set_user_attr("rejected", reason)
@@ -351,8 +379,9 @@ class Study:
         """Brings the values and the curves of all trials up to date."""
         for trial in self._seen().unread():
             if trial.reports:
+                protected = trial.baseline is not None or trial.repeat_of is not None
                 self._curves[trial.number] = self._curve(
-                    trial.number, trial.known, trial.reports, trial.baseline
+                    trial.number, trial.known, trial.reports, protected
                 )
 
     def _curve(
@@ -360,11 +389,11 @@ class Study:
         number: int,
         known: Mapping[str, float],
         reports: tuple[Report, ...],
-        baseline: str | None,
+        protected: bool,
     ) -> Curve:
         """A trial as a stopper sees it."""
         losses = tuple(o.loss(known.get(o.name, math.nan)) for o in self.objectives if o.known)
-        return Curve(number, losses, reports, baseline is not None)
+        return Curve(number, losses, reports, protected)
 
 
 def _document(report: Report) -> dict[str, Any]:

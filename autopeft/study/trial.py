@@ -28,6 +28,9 @@ class TrialRecord:
         error: text of a failure or the reason of a rejection, or None.
         seconds: wall time of training and evaluation, or None where none is recorded.
         folder: where the trained tensors lie, or None.
+        repeat_of: the trial whose configuration this one trains with another seed, or None.
+        n_seeds: how many trainings the values are the means of.
+        margins: by objective, half the width of the 95 % interval of such a mean.
     """
 
     number: int
@@ -40,3 +43,6 @@ class TrialRecord:
     error: str | None = None
     seconds: float | None = None
     folder: str | None = None
+    repeat_of: int | None = None
+    n_seeds: int = 1
+    margins: Mapping[str, float] = field(default_factory=dict)

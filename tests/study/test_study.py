@@ -5,6 +5,7 @@ import pytest
 
 from autopeft.core.errors import StudyError
 from autopeft.core.report import Report
+from autopeft.report.front import Front
 from autopeft.study.record import find_record, open_record, read_trials
 from tests.contracts import engine as kit
 
@@ -104,3 +105,62 @@ def test_passwords_are_not_shown():
     with pytest.raises(StudyError) as caught:
         find_record("postgresql+psycopg2://nobody:geheim@127.0.0.1:1/none", "toy")
     assert "geheim" not in str(caught.value)
+
+
+class Seeded(kit.Curves):
+    """Curves that depend a little on the seed."""
+
+    def join(self, member, config, budget):
+        super().join(member, config, budget)
+        self.seeds = {**getattr(self, "seeds", {}), member: budget.seed}
+
+    def reach(self, member, rung):
+        report = super().reach(member, rung)
+        metrics = {**report.metrics}
+        metrics["accuracy"] += 0.001 * self.seeds[member]
+        return Report(report.step, report.fidelity, metrics, member)
+
+
+def test_the_front_is_trained_again_with_other_seeds(tmp_path):
+    """A run that is continued queues only what has not been queued."""
+    engine = kit.ENGINES["inline"]()
+    with kit.make_study(tmp_path) as study:
+        engine.run(study, Seeded, kit.make_halving())
+        before = study.trials()
+        assert study.queue_repeats(2, 3) == 4
+        assert study.n_left == 4
+    with kit.make_study(tmp_path) as study:
+        assert study.queue_repeats(2, 3) == 0
+        engine.run(study, Seeded, kit.make_halving())
+        trials = study.trials()
+        assert study.n_left == 0
+        assert study.queue_repeats(2, 3) == 0
+    repeats = trials[len(before) :]
+    assert [t.state for t in repeats] == ["complete"] * 4
+    assert trials[: len(before)] == before
+    front = Front.of(before, kit.OBJECTIVES).trials
+    again = {t.repeat_of for t in repeats}
+    assert len(again) == 2
+    assert again <= {t.number for t in front}
+    for number in again:
+        own = [t for t in repeats if t.repeat_of == number]
+        first = before[number]
+        gains = [t.values["accuracy"] - first.values["accuracy"] for t in own]
+        assert gains == pytest.approx([0.001, 0.002])
+        assert all(t.config == first.config for t in own)
+
+
+def test_an_interrupted_repeat_is_run_again(tmp_path):
+    engine = kit.ENGINES["inline"]()
+    with kit.make_study(tmp_path) as study:
+        engine.run(study, kit.Curves, kit.make_halving())
+        study.queue_repeats(1, 2)
+        ticket = study.ask()
+        assert ticket.budget.seed == 1
+    with kit.make_study(tmp_path) as study:
+        assert study.n_left == 1
+        assert study.queue_repeats(1, 2) == 0
+        engine.run(study, kit.Curves, kit.make_halving())
+        repeats = [t for t in study.trials() if t.repeat_of is not None]
+    assert [t.state for t in repeats] == ["failed", "complete"]
+    assert repeats[0].error == "interrupted"

@@ -1,0 +1,36 @@
+"""What earlier studies have found, for a new one to begin with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from autopeft.api.outcome import open_study
+from autopeft.core.catalog import Reference
+from autopeft.core.errors import StudyError, inside
+from autopeft.objective.objective import Objective
+from autopeft.search.history import Observation
+
+
+def observations(
+    studies: Sequence[Reference], objectives: Sequence[Objective]
+) -> list[list[Observation]]:
+    """The complete trials of each study, with the losses of `objectives`, NaN where it has none.
+
+    Raises:
+        StudyError: a study that has not been run, or measures none of the objectives.
+    """
+    found = []
+    with inside("search.warm_start"):
+        for study in studies:
+            outcome = open_study(study)
+            measured = [o.name for o in objectives if not o.known]
+            theirs = [o.name for o in outcome.objectives]
+            if not set(measured) & set(theirs):
+                told = f"{outcome.spec.name!r} measures {', '.join(theirs)}"
+                raise StudyError(f"{told}, not {' or '.join(measured)}")
+            complete = [trial for trial in outcome.trials if trial.state == "complete"]
+            rows = [[o.loss(t.values.get(o.name, math.nan)) for o in objectives] for t in complete]
+            pairs = zip(complete, rows, strict=True)
+            found.append([Observation(trial.config, tuple(row)) for trial, row in pairs])
+    return found

@@ -1,0 +1,150 @@
+"""The comparison of samplers, on a table that a formula fills."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autopeft.method.count import count
+from benchmarks.search import __main__ as comparison
+from benchmarks.search import card, halving, problem, speed
+from benchmarks.search.figures import figures, interval, trials_to
+from benchmarks.search.measure import (
+    RUNGS,
+    bound_space,
+    config_of,
+    done,
+    header,
+    measure,
+    orders,
+    points,
+)
+from benchmarks.search.peers import PEERS
+from benchmarks.search.race import N_START
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole table: what stands higher and is larger helps more, with noise of a seed."""
+    path = tmp_path_factory.mktemp("tables") / "movies.csv"
+    space = bound_space()
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header(space))
+        for order in orders(space):
+            digits = np.array(order.point) / ([16, 64] * 3)
+            gain = digits.reshape(3, 2) @ [1.0, 1.3] @ [0.5, 0.7, 1.4]
+            rng = np.random.default_rng([*order.point, order.seed])
+            final = 0.7 + 0.1 * (1 - np.exp(-gain / 4)) + rng.normal(0, 0.003)
+            params = count(config_of(space, order.point), space.shape).trainable
+            cells = [*order.point, order.seed, params, 10**8 + params]
+            for rung in RUNGS:
+                accuracy = final - 0.1 / (1 + rung)
+                cells += [round(v, 5) for v in (accuracy, 1 - accuracy, 1 - accuracy, 1.0, 0.5)]
+            writer.writerow(cells)
+    return path.parent
+
+
+@pytest.fixture(autouse=True)
+def own_tables(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (problem, halving, card):
+        monkeypatch.setattr(module, "tables", lambda: folder)
+
+
+def test_rows_are_trained_and_the_table_grows(tmp_path: Path) -> None:
+    path, space = tmp_path / "movies.csv", bound_space()
+    measure("movies", path, workers=1, most=2)
+    measure("movies", path, workers=1, most=1)
+    assert done(path, space) == set(list(orders(space))[:3])
+    rows = list(csv.DictReader(path.open()))
+    assert [row["seed"] for row in rows] == ["0", "1", "2"]
+    for row in rows:
+        assert 0.4 < float(row["accuracy@3"]) < 0.9
+        assert float(row["train_seconds@0.333"]) > 0
+    path.write_text("other,columns\n1,2\n")
+    with pytest.raises(SystemExit, match="rows of another kind"):
+        done(path, space)
+
+
+def test_the_space_is_as_large_as_is_said() -> None:
+    space = bound_space()
+    assert len(points(space)) == 729 == len({config_of(space, p).key for p in points(space)})
+    assert len(list(orders(space))) == 729 + 2 * 73
+
+
+def test_a_table_that_is_not_whole_is_no_problem(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = (folder / "movies.csv").read_text().splitlines()
+    (tmp_path / "movies.csv").write_text("\n".join(lines[:50]))
+    monkeypatch.setattr(problem, "tables", lambda: tmp_path)
+    with pytest.raises(SystemExit, match="not whole yet"):
+        problem.tabular("movies")
+
+
+def test_all_samplers_start_alike_and_none_gets_worse() -> None:
+    found = problem.tabular("movies")
+    names = ("bayes", "random", "tpe", "nsga2", "gp")
+    courses = {name: PEERS[name].run(found, 0, N_START + 4) for name in names}
+    assert len({tuple(course.volumes[:N_START]) for course in courses.values()}) == 1
+    for course in courses.values():
+        assert len(course.volumes) == N_START + 4
+        assert (np.diff(course.volumes) >= 0).all()
+        assert 0 <= course.volumes[0] < course.volumes[-1] <= 1
+    assert PEERS["random"].run(found, 1, 7).volumes != courses["random"].volumes[:7]
+
+
+def test_the_whole_table_has_all_of_the_hypervolume() -> None:
+    found = problem.tabular("movies")
+    values = [found.values(config_of(found.space, point)) for point in points(found.space)]
+    assert found.volumes(values)[-1] == pytest.approx(1)
+
+
+def test_figures() -> None:
+    volumes = np.array([[0.5, 0.91, 0.96, 1.0], [0.2, 0.5, 0.9, 0.94]])
+    assert trials_to(volumes, 0.95).tolist() == [3, 5]
+    runs = [{"volumes": list(row), "seconds": [0.1, 0.3]} for row in volumes]
+    found = figures(runs)
+    assert found["trials_to_90"]["median"] == 2.5
+    assert found["trials_to_95"]["reached"] == 0.5
+    low, high = interval(np.arange(100.0), np.mean)
+    assert low < 49.5 < high
+    assert high - low == pytest.approx(2 * 1.96 * 28.9 / 10, rel=0.1)
+
+
+def test_the_comparison_runs_and_resumes(tmp_path: Path) -> None:
+    wanted = [
+        comparison.Order("movies", name, seed, 8) for name in ("random", "tpe") for seed in (0, 1)
+    ]
+    runs = tmp_path / "runs.jsonl"
+    comparison.run(wanted[:2], runs, 1, folder=problem.tables())
+    before = runs.read_text()
+    found = comparison.run(wanted, runs, 1, folder=problem.tables())
+    assert runs.read_text().startswith(before)
+    assert len(runs.read_text().splitlines()) == 4
+    told = comparison.summary(found)["movies"]
+    assert set(told) == {"random", "tpe"}
+    comparison.draw(found, tmp_path / "search.png")
+    assert (tmp_path / "search.png").stat().st_size > 1000
+
+
+def test_stopping_saves_epochs() -> None:
+    whole, stopped = (halving.study("movies", 0, 20, stops=stops) for stops in (False, True))
+    assert whole.epochs == 60
+    assert stopped.epochs < 40
+    assert 0.5 < stopped.volume / whole.volume < 1.2
+
+
+def test_the_card_tells_noise_and_correlations() -> None:
+    table = problem.Table(problem.tables() / "movies.csv")
+    assert card.noise(table) == pytest.approx(0.003, rel=0.2)
+    text = card.card("movies")
+    assert "729 configurations with seed 0, 73 of them with 3 seeds" in text
+    assert "| 3 | 1.00 | -1.00 | -1.00 |" in text
+
+
+def test_proposals_are_timed() -> None:
+    assert 0 < speed.suggest_seconds((12,), 1)["12"] < 60
