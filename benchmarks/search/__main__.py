@@ -1,0 +1,152 @@
+"""Compares samplers on measured tables.
+
+`python -m benchmarks.search` runs every sampler on every table with 20 seeds, all with the same
+starting points, and writes `benchmarks/results/search.json` and a plot beside it. A proposal that
+a run has tried before costs nothing and does not count. `--small` is a few seeds and trials.
+
+Every run is a line that is written as soon as it ends, so that an interrupted comparison goes on
+where it stopped; delete `runs/search` to start anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as Shown
+
+from benchmarks.search import halving
+from benchmarks.search.figures import Run, figures
+from benchmarks.search.peers import PEERS
+from benchmarks.search.plot import draw
+from benchmarks.search.problem import tabular
+from benchmarks.search.race import N_START
+from benchmarks.search.speed import COUNTS, suggest_seconds
+from benchmarks.search.texts import REFERENCES
+
+ROOT = Path(__file__).parent.parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "search.json"
+RUNS = ROOT / "runs" / "search" / "runs.jsonl"
+SEEDS, TRIALS = 20, 200
+SMALL_SEEDS, SMALL_TRIALS, SMALL_COUNTS = 2, 25, (50,)
+STOPPING_SEEDS = 5
+PACKAGES = ("optuna", "torch", "botorch")
+
+
+@dataclass(frozen=True)
+class Order:
+    """One run that is wanted."""
+
+    problem: str
+    sampler: str
+    seed: int
+    trials: int
+
+
+def carry_out(folder: Path | None, order: Order) -> dict[str, Any]:
+    """One run, with one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    problem = tabular(order.problem, folder)
+    course = PEERS[order.sampler].run(problem, order.seed, order.trials)
+    return {**asdict(order), **asdict(course)}
+
+
+def run(orders: Sequence[Order], path: Path, workers: int, folder: Path | None = None) -> list[Run]:
+    """The runs that are wanted, on the tables in `folder`; those that `path` lacks are done."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    there = _read(path)
+    missing = [order for order in orders if order not in there]
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers) as pool, path.open("a", encoding="utf-8") as file:
+        for n, found in enumerate(pool.imap_unordered(partial(carry_out, folder), missing), 1):
+            file.write(json.dumps(found, separators=(",", ":")) + "\n")
+            file.flush()
+            print(f"{n} of {len(missing)}: {found['sampler']} on {found['problem']}", flush=True)
+    there = _read(path)
+    return [there[order] for order in orders]
+
+
+def _read(path: Path) -> dict[Order, Run]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    runs = [json.loads(line) for line in lines]
+    return {Order(**{k: row[k] for k in Order.__annotations__}): row for row in runs}
+
+
+def summary(runs: Sequence[Run]) -> dict[str, Any]:
+    """The figures of every sampler on every problem."""
+    found: dict[str, dict[str, Any]] = {}
+    for problem, sampler in dict.fromkeys((row["problem"], row["sampler"]) for row in runs):
+        own = [row for row in runs if (row["problem"], row["sampler"]) == (problem, sampler)]
+        found.setdefault(problem, {})[sampler] = figures(own)
+    return found
+
+
+def show(tables: dict[str, Any]) -> None:
+    for name, samplers in tables.items():
+        shown = Shown(title=f"{name}: trials to a share of the hypervolume, and hypervolume")
+        for column in ("sampler", "90 %", "95 %", "95 % interval", "99 %", "at 25", "at 50", "s"):
+            shown.add_column(column, justify="right")
+        for sampler, own in samplers.items():
+            to = {share: own[f"trials_to_{share}"] for share in (90, 95, 99)}
+            low, high = to[95]["interval"]
+            at = [own.get(f"hypervolume_at_{n}", {}).get("mean", 0.0) for n in (25, 50)]
+            shown.add_row(
+                sampler,
+                *(f"{to[share]['median']:.0f}" for share in (90, 95)),
+                f"{low:.0f} to {high:.0f}",
+                f"{to[99]['median']:.0f}",
+                *(f"{value:.4f}" for value in at),
+                f"{own['seconds']:.3f}",
+            )
+        Console(width=100).print(shown)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compares samplers on measured tables.")
+    parser.add_argument("--tables", nargs="+", choices=REFERENCES, default=list(REFERENCES))
+    parser.add_argument("--samplers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--small", action="store_true", help="few seeds and trials, to try it")
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--trials", type=int)
+    parser.add_argument("--workers", type=int, default=2, help="processes with one thread each")
+    parser.add_argument("--runs", type=Path, default=RUNS)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    chosen = parser.parse_args()
+    seeds = chosen.seeds or (SMALL_SEEDS if chosen.small else SEEDS)
+    trials = chosen.trials or (SMALL_TRIALS if chosen.small else TRIALS)
+    orders = [
+        Order(table, sampler, seed, trials)
+        for seed in range(seeds)
+        for table in chosen.tables
+        for sampler in chosen.samplers
+    ]
+    runs = run(orders, chosen.runs, chosen.workers)
+    document: dict[str, Any] = {
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+        "versions": {name: version(name) for name in PACKAGES},
+        "starting_points": N_START,
+        "tables": summary(runs),
+        "suggest_seconds": suggest_seconds(SMALL_COUNTS if chosen.small else COUNTS),
+        "stopping": halving.figures(chosen.tables, SMALL_SEEDS if chosen.small else STOPPING_SEEDS),
+    }
+    chosen.output.parent.mkdir(parents=True, exist_ok=True)
+    chosen.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    draw(runs, chosen.output.with_suffix(".png"))
+    show(document["tables"])
+    print(json.dumps({name: document[name] for name in ("suggest_seconds", "stopping")}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

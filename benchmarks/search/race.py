@@ -1,0 +1,154 @@
+"""One sampler on one problem with one seed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
+
+from autopeft.core.config import PeftConfig
+from autopeft.space.dimension import Dimension
+from benchmarks.search.problem import Problem
+
+N_START = 6
+"""Starting points, the same for all samplers of a seed: `Problem.first` and random ones."""
+
+N_AGAIN = 20
+"""Proposals in a row that have been tried before, until a random new one is taken instead."""
+
+Make = Callable[[Problem, int], BaseSampler]
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a run did.
+
+    Attributes:
+        volumes: share of the greatest hypervolume after every trial.
+        seconds: of every proposal after the starting points, without those tried before.
+        again: proposals that had been tried before; they cost nothing and do not count.
+    """
+
+    volumes: list[float]
+    seconds: list[float]
+    again: int
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The decisions of a problem as a sampler sees them.
+
+    Peers get a list of values as whole numbers in its order, so that they know what is near;
+    samplers of autopeft get the space as it is.
+    """
+
+    problem: Problem
+    plain: bool
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """For Optuna."""
+        if self.plain:
+            return self.problem.space.distributions()
+        return {name: _axis(d) for name, d in self.problem.space.dimensions.items()}
+
+    def params(self, config: PeftConfig) -> dict[str, Any]:
+        """The point of a configuration."""
+        point = self.problem.space.assign(config)
+        assert point is not None
+        if self.plain:
+            return point
+        dimensions = self.problem.space.dimensions
+        return {name: _place(dimensions[name], value) for name, value in point.items()}
+
+    def config(self, params: Mapping[str, Any]) -> PeftConfig:
+        """The configuration of a point."""
+        space = self.problem.space
+        if self.plain:
+            return space.resolve(params)
+        given = {name: _value(d, params[name]) for name, d in space.dimensions.items()}
+        return space.resolve(given)
+
+
+def _axis(dimension: Dimension) -> BaseDistribution:
+    if dimension.values is None:
+        return FloatDistribution(0.0, 1.0)
+    return IntDistribution(0, len(dimension.values) - 1)
+
+
+def _place(dimension: Dimension, value: Any) -> int | float:
+    return dimension.to_unit(value) if dimension.values is None else dimension.index(value)
+
+
+def _value(dimension: Dimension, place: Any) -> Any:
+    return dimension.from_unit(place) if dimension.values is None else dimension.values[place]
+
+
+class Race:
+    """A study in memory that begins with the starting points of a seed."""
+
+    def __init__(self, problem: Problem, make: Make, seed: int, *, plain: bool) -> None:
+        self._problem, self._axes = problem, Axes(problem, plain)
+        self._rng = np.random.default_rng(seed)
+        directions = [o.goal for o in problem.objectives]
+        self._study = optuna.create_study(sampler=make(problem, seed), directions=directions)
+        self._values: dict[str, tuple[float, ...]] = {}
+        for config in self._starts():
+            self._add(config)
+
+    def run(self, n_trials: int) -> Course:
+        """Runs until there are so many different trials, the starting points included."""
+        seconds, again, in_a_row = [], 0, 0
+        while len(self._values) < n_trials:
+            start = time.perf_counter()
+            trial = self._study.ask(self._axes.distributions())
+            elapsed = time.perf_counter() - start
+            config = self._axes.config(trial.params)
+            known = config.key in self._values
+            values = self._record(config)
+            self._study.tell(trial, values)
+            in_a_row = in_a_row + 1 if known else 0
+            again += known
+            if not known:
+                seconds.append(elapsed)
+            elif in_a_row >= N_AGAIN:
+                self._add(self._fresh())
+                in_a_row = 0
+        volumes = self._problem.volumes(list(self._values.values()))
+        return Course([round(v, 5) for v in volumes], [round(s, 4) for s in seconds], again)
+
+    def _starts(self) -> list[PeftConfig]:
+        space, found = self._problem.space, {}
+        if self._problem.first is not None:
+            first = dict(zip(space.dimensions, self._problem.first, strict=True))
+            found[space.resolve(first).key] = space.resolve(first)
+        while len(found) < N_START:
+            config = space.sample(self._rng)
+            found[config.key] = config
+        return list(found.values())
+
+    def _fresh(self) -> PeftConfig:
+        while True:
+            config = self._problem.space.sample(self._rng)
+            if config.key not in self._values:
+                return config
+
+    def _record(self, config: PeftConfig) -> tuple[float, ...]:
+        if config.key not in self._values:
+            self._values[config.key] = self._problem.values(config)
+        return self._values[config.key]
+
+    def _add(self, config: PeftConfig) -> None:
+        trial = optuna.create_trial(
+            params=self._axes.params(config),
+            distributions=self._axes.distributions(),
+            values=self._record(config),
+            state=TrialState.COMPLETE,
+        )
+        self._study.add_trial(trial)

