@@ -62,7 +62,7 @@ def _shortfall(level: float, means: Array, deviations: Array) -> Array:
     """The expectation of max(level - loss, 0) of every candidate, shape `(k,)`."""
     if level == -np.inf:
         return np.zeros(len(means))
-    distance = level - means
+    distance = np.maximum(level - means, -1e100)  # a loss that is infinite gains nothing
     z = distance / np.where(deviations > 0, deviations, 1.0)
     uncertain = distance * ndtr(z) + deviations * np.exp(-z * z / 2) / _ROOT
     return np.where(deviations > 0, np.maximum(uncertain, 0.0), np.maximum(distance, 0.0))

@@ -105,7 +105,7 @@ class KnownLosses:
             objective = self._objectives[i]
             quick = self._known[objective.name].estimate
             if quick is not None:
-                guess[:, column] = [objective.loss(quick(config)) for config in found]
+                guess[:, column] = [_estimated(objective, quick, config) for config in found]
             elif self.is_slow(i):
                 guess[:, column] = estimate(old, known[:, column], new)
             else:
@@ -120,6 +120,16 @@ class KnownLosses:
                 value = math.nan
             self._memory[name, config.key] = value
         return self._memory[name, config.key]
+
+
+def _estimated(
+    objective: Objective, quick: Callable[[PeftConfig], float], config: PeftConfig
+) -> float:
+    """The loss that an estimate gives; infinite, which gains nothing, where it does not fit."""
+    try:
+        return objective.loss(quick(config))
+    except AutoPeftError:
+        return math.inf
 
 
 def estimate(rows: Array, values: Array, queries: Array) -> Array:

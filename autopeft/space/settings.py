@@ -31,8 +31,8 @@ class TrainSettings(_Settings):
 class BackboneSettings(_Settings):
     """In which form the frozen backbone is held.
 
-    `dtype: auto` is the fastest that the device multiplies: bfloat16 where it has
-    instructions for it, else float32. `gradient_checkpointing` computes the inside of each layer
+    `dtype: auto` is the fastest that the device multiplies: bfloat16 where that
+    is faster, else float32. `gradient_checkpointing` computes the inside of each layer
     again in the backward pass; `activation_offloading` keeps what the backward pass needs in the
     memory of the host. Both change the cost of a training, not its result.
     """

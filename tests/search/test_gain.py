@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -49,3 +51,7 @@ def test_what_is_beyond_the_corner_or_no_number_does_not_count() -> None:
     more = np.array([[0.5, 0.5], [2.0, 0.1], [np.nan, 0.1], [0.6, 0.6]])
     np.testing.assert_allclose(expected_gain(more, corner, candidates, np.zeros((5, 2))), wanted)
     assert expected_gain(more, corner, np.array([[1.5, 0.0]]), np.zeros((1, 2))) == 0
+    unfit, deviations = np.array([[0.1, np.inf]]), np.array([[0.1, 0.0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert expected_gain(more, corner, unfit, deviations) == 0

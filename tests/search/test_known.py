@@ -72,6 +72,16 @@ def test_slow_losses_are_guessed_from_the_history() -> None:
     assert params.asked == 0
 
 
+def test_an_estimate_is_taken_and_what_does_not_fit_is_infinite() -> None:
+    params, rows = Counter(), np.array([[1.0], [2.0]])
+    known = Known(params, slow=True, estimate=Counter())
+    losses = KnownLosses(load_objectives("accuracy-params"), {"trainable_params": known}, {})
+    assert not losses.is_guessed(1)
+    found = losses.guess([config(2), config(13)], rows[:0], np.empty((0, 1)), rows)
+    assert found[:, 0].tolist() == [2.0, math.inf]
+    assert params.asked == 0
+
+
 def test_sums_of_effects_are_found() -> None:
     rng = np.random.default_rng(0)
     rows, effects = rng.random((40, 6)), rng.normal(size=6)
