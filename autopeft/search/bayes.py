@@ -176,13 +176,16 @@ class BayesSampler(BaseSampler):
         with _one_thread():
             n_layers, prior = self.space.n_layers, self._prior
             belief = Belief(measured, pending, self._known, found, n_layers, prior)
+            gains = self._gains(belief, found)
             for _ in range(N_CLIMBS if self._everything is None else 0):
-                order = np.argsort(-self._gains(belief, found), kind="stable")
-                best = [found[i] for i in order[:N_CLIMBERS]]
+                best = [found[i] for i in np.argsort(-gains, kind="stable")[:N_CLIMBERS]]
                 near = [config for each in best for config in draws.near(each, N_CLIMBERS)]
                 fresh = unseen(near, history.seen | {config.key for config in found})
-                found += self._known.within(fresh, slow=False)
-            return self._finalist(belief, found)
+                fresh = list(self._known.within(fresh, slow=False))
+                gains = np.append(gains, self._gains(belief, fresh))
+                found += fresh
+            order = np.argsort(-gains, kind="stable")
+            return self._finalist(belief, [found[i] for i in order[: 4 * N_EXACT]])
 
     def _candidates(
         self, measured: Sequence[Observation], history: History, draws: Draws
@@ -211,11 +214,9 @@ class BayesSampler(BaseSampler):
         means, deviations = belief(found, exact)
         return expected_gain(belief.reached, self._corner(belief.reached), means, deviations)
 
-    def _finalist(self, belief: Belief, found: Sequence[PeftConfig]) -> PeftConfig:
-        """The best of the most promising candidates, once their slow known losses are exact."""
-        order = np.argsort(-self._gains(belief, found), kind="stable")[: 4 * N_EXACT]
-        fitting = self._known.within([found[i] for i in order], slow=True)
-        first = list(islice(fitting, self._n_exact()))
+    def _finalist(self, belief: Belief, promising: Sequence[PeftConfig]) -> PeftConfig:
+        """The best of candidates, the most promising ones first, by exact known losses."""
+        first = list(islice(self._known.within(promising, slow=True), self._n_exact()))
         if not first:
             raise RuntimeError("no promising configuration is within the limits")
         exact = [self._known.row(c, [math.nan] * len(self.objectives)) for c in first]

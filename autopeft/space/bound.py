@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class BoundSpace:
         self.n_layers = len(shape.layers)
         self.names = group_names(_plain(space.layers.groups), shape)
         self.has_fill = _mentions_fill(space.place)
+        self._costs: dict[Hashable, int] = {}
         check_budget(self.has_fill, space.budget)
         for pattern in self.patterns:
             self.partition(pattern)
@@ -138,7 +139,10 @@ class BoundSpace:
     def _trains(self, raw: Raw) -> bool:
         if self.cost is None or is_fill(raw):
             return True
-        return self.cost(raw.method, raw.options, self.shape.layers[raw.layer]) > 0
+        key = (raw.layer, raw.method, tuple(raw.options.items()))
+        if key not in self._costs:
+            self._costs[key] = self.cost(raw.method, raw.options, self.shape.layers[raw.layer])
+        return self._costs[key] > 0
 
     def _check_idle(self) -> None:
         """Refuses a configuration all of whose placements find nothing to train."""
@@ -176,11 +180,16 @@ class BoundSpace:
 
         return {dimension.name: dimension for dimension in all_dimensions(self)}
 
-    def assign(self, config: PeftConfig) -> dict[str, Any] | None:
+    def assign(self, config: PeftConfig) -> Params | None:
         """A point that stands for `config`; None where the space does not contain it."""
+        return self._match(config)
+
+    @cached_property
+    def _match(self) -> Callable[[PeftConfig], Params | None]:
+        """The search for a point, which remembers what it has found."""
         from autopeft.space.match import match
 
-        return match(self, config)
+        return lru_cache(maxsize=8192)(partial(match, self))
 
     def __contains__(self, config: object) -> bool:
         return isinstance(config, PeftConfig) and self.assign(config) is not None

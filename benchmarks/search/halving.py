@@ -15,7 +15,7 @@ from autopeft.search.stopping import Curve, Fidelity, Never, Stopper, make_stopp
 from benchmarks.search.figures import interval
 from benchmarks.search.problem import Table, tabular
 from benchmarks.search.race import N_START
-from benchmarks.search.texts import N_VALIDATION, TEXTS, tables
+from benchmarks.search.texts import N_VALIDATION, SHARES, tables
 
 REDUCTION, TRIALS = 3.0, 100
 SIGNALS = ("accuracy", "validation_loss", "train_loss")
@@ -27,18 +27,17 @@ class End:
 
     Attributes:
         volume: share of the greatest hypervolume that its complete trials reach.
-        epochs: trained in all.
+        trained: shares of whole trainings, in all.
     """
 
     volume: float
-    epochs: float
+    trained: float
 
 
 def study(name: str, seed: int, n_trials: int, *, stops: bool) -> End:
     """One study with `bayes`, one trial after the other, each following its recorded curve."""
     problem, table = tabular(name), Table(tables() / f"{name}.csv")
-    rungs = TEXTS[name].rungs
-    fidelity = Fidelity(rungs, REDUCTION, problem.objectives, "auto", N_VALIDATION)
+    fidelity = Fidelity(SHARES, REDUCTION, problem.objectives, "auto", N_VALIDATION)
     stopper = make_stopper("halving", fidelity) if stops else Never()
     sampler = BayesSampler(
         problem.space, problem.objectives, problem.known, seed=seed, n_startup=N_START
@@ -46,30 +45,31 @@ def study(name: str, seed: int, n_trials: int, *, stops: bool) -> End:
     directions = [objective.goal for objective in problem.objectives]
     record = optuna.create_study(sampler=sampler, directions=directions)
     curves: list[Curve] = []
-    complete, epochs = [], 0.0
+    complete, trained = [], 0.0
     for number in range(n_trials):
         trial = record.ask(problem.space.distributions())
         config = problem.space.resolve(trial.params)
-        reports = _reports(table.by_key[config.key], rungs)
-        cost = problem.objectives[1].loss(problem.values(config)[1])
-        reached = _trained(stopper, curves, Curve(number, (cost,), reports))
+        values = problem.values(config)
+        reports = _reports(table.by_key[config.key])
+        costs = tuple(problem.losses(values)[1:])
+        reached = _trained(stopper, curves, Curve(number, costs, reports))
         curves.append(reached)
-        epochs += reached.reports[-1].fidelity
+        trained += reached.reports[-1].fidelity
         documents = [{"fidelity": r.fidelity, "metrics": r.metrics} for r in reached.reports]
         trial.set_user_attr("reports", documents)
-        trial.set_user_attr("known", {"trainable_params": problem.values(config)[1]})
+        trial.set_user_attr("known", dict(zip(problem.known, values[1:], strict=True)))
         if len(reached.reports) == len(reports):
-            complete.append(problem.values(config))
-            record.tell(trial, problem.values(config))
+            complete.append(values)
+            record.tell(trial, values)
         else:
             record.tell(trial, state=TrialState.PRUNED)
-    return End(problem.volumes(complete)[-1], epochs)
+    return End(problem.volumes(complete)[-1], trained)
 
 
-def _reports(row: Any, rungs: tuple[float, ...]) -> tuple[Report, ...]:
+def _reports(row: Any) -> tuple[Report, ...]:
     return tuple(
-        Report(0, rung, {name: row[f"{name}@{n}"] for name in SIGNALS})
-        for n, rung in enumerate(rungs, 1)
+        Report(0, share, {name: row[f"{name}@{n}"] for name in SIGNALS})
+        for n, share in enumerate(SHARES, 1)
     )
 
 
@@ -83,14 +83,14 @@ def _trained(stopper: Stopper, others: list[Curve], whole: Curve) -> Curve:
 
 
 def figures(names: list[str], seeds: int, n_trials: int = TRIALS) -> dict[str, Any]:
-    """Shares of epochs saved, and hypervolume with stopping over that without, by table."""
+    """Shares of training saved, and hypervolume with stopping over that without, by table."""
     found: dict[str, Any] = {}
     for name in names:
         pairs = [
             [study(name, seed, n_trials, stops=stops) for stops in (True, False)]
             for seed in range(seeds)
         ]
-        saved = np.array([1 - a.epochs / b.epochs for a, b in pairs])
+        saved = np.array([1 - a.trained / b.trained for a, b in pairs])
         ratios = np.array([a.volume / b.volume for a, b in pairs])
         found[name] = {
             "samples_saved": float(saved.mean()),

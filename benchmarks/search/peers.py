@@ -11,6 +11,7 @@ from optuna.samplers import BaseSampler
 
 from autopeft.search.bayes import BayesSampler
 from autopeft.search.sampler import POPULATION
+from benchmarks.search.oracle_sampler import OracleSampler
 from benchmarks.search.problem import Problem
 from benchmarks.search.race import N_START, Axes, Course, Make, Race
 
@@ -25,10 +26,13 @@ class Peer:
     Attributes:
         make: the sampler for a problem and a seed.
         plain: whether it takes the space as it is; see `Axes`.
+        seeds: at most, and `trials`, where its proposals take long.
     """
 
     make: Make
     plain: bool = False
+    seeds: int | None = None
+    trials: int | None = None
 
     def run(self, problem: Problem, seed: int, n_trials: int) -> Course:
         """One run."""
@@ -52,9 +56,16 @@ def _ax(problem: Problem, seed: int) -> BaseSampler:
     return AxSampler(problem.objectives, distributions, seed)
 
 
+def _saas(problem: Problem, seed: int) -> BaseSampler:
+    from benchmarks.search.saas_sampler import SaasSampler  # needs the extra `benchmark`
+
+    return SaasSampler(problem.objectives, Axes(problem, plain=False).distributions(), seed)
+
+
 PEERS: Mapping[str, Peer] = {
     "bayes": Peer(_bayes, plain=True),
-    "ax": Peer(_ax),
+    "ax": Peer(_ax, trials=100),
+    "saas": Peer(_saas, seeds=5, trials=50),
     "random": _optuna(lambda seed: optuna.samplers.RandomSampler(seed=seed)),
     "tpe": _optuna(lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=N_START)),
     "nsga2": _optuna(
@@ -63,5 +74,12 @@ PEERS: Mapping[str, Peer] = {
     "nsga3": _optuna(
         lambda seed: optuna.samplers.NSGAIIISampler(seed=seed, population_size=POPULATION)
     ),
-    "gp": _optuna(lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=N_START)),
+    "gp": Peer(
+        lambda problem, seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=N_START),
+        trials=100,
+    ),
 }
+"""What is compared."""
+
+FLOORS: Mapping[str, Peer] = {"oracle": Peer(lambda problem, seed: OracleSampler(problem), True)}
+"""What knows more than a sampler may; it says how few trials suffice."""

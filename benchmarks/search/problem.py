@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,12 @@ from autopeft.search.known import Known
 from autopeft.space.bound import BoundSpace
 from benchmarks.search.measure import Point, bound_space, config_of, points
 from benchmarks.search.texts import SHARES, tables
+
+COSTS = ("trainable_params",)
+"""What accuracy is weighed against by default."""
+
+BEYOND = 1.1
+"""References of costs over the greatest of a table."""
 
 Array = NDArray[np.float64]
 
@@ -49,11 +55,17 @@ class Problem:
         Args:
             values: of the trials, in their order.
         """
-        losses = [self._losses(row) for row in values]
-        corner = self._losses([o.reference for o in self.objectives])
-        return [hypervolume(losses[: n + 1], corner) / self.best for n in range(len(losses))]
+        losses = [self.losses(row) for row in values]
+        counts = range(1, len(losses) + 1)
+        return [hypervolume(losses[:n], self.corner) / self.best for n in counts]
 
-    def _losses(self, values: Sequence[float]) -> list[float]:
+    @property
+    def corner(self) -> Array:
+        """The losses of the references."""
+        return np.array(self.losses([o.reference for o in self.objectives]))
+
+    def losses(self, values: Sequence[float]) -> list[float]:
+        """Of values in the order of the objectives."""
         return [o.loss(value) for o, value in zip(self.objectives, values, strict=True)]
 
 
@@ -99,15 +111,16 @@ def last(metric: str) -> str:
     return f"{metric}@{len(SHARES)}"
 
 
-def tabular(name: str, folder: Path | None = None) -> Problem:
-    """Accuracy against trainable parameters in a table.
+def tabular(name: str, folder: Path | None = None, costs: Sequence[str] = COSTS) -> Problem:
+    """Accuracy against what it costs, in a table.
 
-    The reference is the worst accuracy and a little more than the most parameters of the table.
-    Every run begins with the head alone.
+    References are the worst accuracy of the table and a little more than its greatest costs. Every
+    run begins with the head alone.
 
     Args:
         name: of the table.
         folder: in which it lies; None is that of the project.
+        costs: columns that are known objectives, on a logarithmic scale.
 
     Raises:
         SystemExit: the table is not whole.
@@ -116,28 +129,28 @@ def tabular(name: str, folder: Path | None = None) -> Problem:
     table = Table(path)
     if not table.is_whole:
         raise SystemExit(f"{path} is not whole yet; see `python -m benchmarks.search.measure`")
-    accuracy, params = table.column(last("accuracy")), table.column("trainable_params")
+    columns = (last("accuracy"), *costs)
+    rows = np.column_stack([table.column(column) for column in columns])
     objectives = (
-        Objective("accuracy", "maximize", reference=float(accuracy.min())),
-        Objective(
-            "trainable_params",
-            "minimize",
-            known=True,
-            scale="log",
-            reference=float(1.1 * params.max()),
+        Objective("accuracy", "maximize", reference=float(rows[:, 0].min())),
+        *(
+            Objective(
+                cost, "minimize", known=True, scale="log", reference=float(BEYOND * column.max())
+            )
+            for cost, column in zip(costs, rows.T[1:], strict=True)
         ),
     )
 
-    def values(config: PeftConfig) -> tuple[float, float]:
+    def values(config: PeftConfig) -> tuple[float, ...]:
         row = table.by_key[config.key]
-        return row[last("accuracy")], row["trainable_params"]
+        return tuple(row[column] for column in columns)
 
-    known = {"trainable_params": Known(lambda config: values(config)[1])}
-    losses = [
-        [o.loss(v) for o, v in zip(objectives, row, strict=True)]
-        for row in zip(accuracy, params, strict=True)
-    ]
-    corner = [o.loss(o.reference) for o in objectives]
+    known = {cost: Known(partial(_cost, table, cost)) for cost in costs}
+    losses = [[o.loss(v) for o, v in zip(objectives, row, strict=True)] for row in rows]
+    best = hypervolume(losses, [o.loss(o.reference) for o in objectives])
     nothing = tuple(0 for _ in table.space.dimensions)
-    best = hypervolume(losses, corner)
     return Problem(name, table.space, objectives, known, values, best, nothing)
+
+
+def _cost(table: Table, column: str, config: PeftConfig) -> float:
+    return table.by_key[config.key][column]

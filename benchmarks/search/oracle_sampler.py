@@ -1,0 +1,60 @@
+"""A sampler that knows the table: how few trials suffice after the starting points."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from autopeft.search.candidates import everything
+from autopeft.search.gain import expected_gain
+from benchmarks.search.problem import Array, Problem
+
+
+class OracleSampler(BaseSampler):
+    """Proposes the configuration whose true values add most hypervolume.
+
+    Args:
+        problem: a finite one.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+
+    @cached_property
+    def _all(self) -> tuple[list[dict[str, Any]], Array]:
+        """Points of all configurations, and their losses."""
+        configs = everything(self._problem.space) or []
+        points = [dict(self._problem.space.assign(config) or {}) for config in configs]
+        return points, np.array([self._problem.losses(self._problem.values(c)) for c in configs])
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """All decisions."""
+        return self._problem.space.distributions()
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The best point."""
+        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        reached = np.array([self._problem.losses(t.values) for t in done])
+        points, losses = self._all
+        gains = expected_gain(reached, self._problem.corner, losses, np.zeros_like(losses))
+        return points[int(gains.argmax())]
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Is not asked for: every decision is relative."""
+        raise NotImplementedError(param_name)
