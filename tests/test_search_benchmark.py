@@ -10,7 +10,8 @@ import pytest
 
 from autopeft.method.count import count
 from benchmarks.search import __main__ as comparison
-from benchmarks.search import card, halving, problem, speed
+from benchmarks.search import card, halving, problem, saas_sampler, speed
+from benchmarks.search.closed import CLOSED, SIZES
 from benchmarks.search.figures import figures, interval, trials_to
 from benchmarks.search.measure import (
     bound_space,
@@ -21,7 +22,7 @@ from benchmarks.search.measure import (
     orders,
     points,
 )
-from benchmarks.search.peers import PEERS
+from benchmarks.search.peers import FLOORS, PEERS
 from benchmarks.search.race import N_START
 from benchmarks.search.texts import SHARES
 
@@ -101,6 +102,62 @@ def test_the_whole_table_has_all_of_the_hypervolume() -> None:
     found = problem.tabular("movies")
     values = [found.values(config_of(found.space, point)) for point in points(found.space)]
     assert found.volumes(values)[-1] == pytest.approx(1)
+
+
+def test_the_oracle_needs_fewest_trials() -> None:
+    found, n = problem.tabular("movies"), N_START + 6
+    best = FLOORS["oracle"].run(found, 0, n).volumes
+    assert best[:N_START] == PEERS["random"].run(found, 0, N_START).volumes
+    assert best[-1] > PEERS["bayes"].run(found, 0, n).volumes[-1] - 1e-9
+
+
+def test_other_tables_are_earlier_studies(folder: Path, tmp_path: Path) -> None:
+    assert problem.tabular("movies", folder).earlier == ()
+    text = (folder / "movies.csv").read_text()
+    for name in ("movies.csv", "other.csv"):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "part.csv").write_text("\n".join(text.splitlines()[:9]))
+    found = problem.tabular("movies", tmp_path)
+    (study,) = found.earlier
+    assert len(study) == problem.N_EARLIER
+    assert study[0].losses == tuple(found.losses(found.values(study[0].config)))
+
+
+def test_closed_forms_reach_the_hypervolume_that_they_state() -> None:
+    found = CLOSED["zdt1"]()
+    n_others = len(found.space.dimensions) - 1
+    configs = [found.space.decode([u] + [0.0] * n_others) for u in np.linspace(0, 1, 200)]
+    assert found.volumes([found.values(config) for config in configs])[-1] > 0.999
+
+    found = CLOSED["dh1-autopeft"]()
+    points = [
+        {
+            **dict.fromkeys(found.space.dimensions, 1),
+            "0.adapter.size": size,
+            "1.adapter.size": 24,
+            "2.prefix.length": 24,
+        }
+        for size in SIZES
+    ]
+    values = [found.values(found.space.resolve(point)) for point in points]
+    assert found.volumes(values)[-1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_closed_forms_are_run_by_all(name: str) -> None:
+    for sampler in ("random", "bayes"):
+        course = PEERS[sampler].run(CLOSED[name](), 0, N_START + 1)
+        assert len(course.volumes) == N_START + 1
+        assert 0 <= course.volumes[-1] <= 1
+
+
+def test_the_optimizer_of_autopeft_proposes_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numpyro")
+    for name, value in {"WARMUP": 8, "SAMPLES": 16, "N_EVALUATIONS": 200}.items():
+        monkeypatch.setattr(saas_sampler, name, value)
+    course = PEERS["saas"].run(problem.tabular("movies"), 0, N_START + 5)
+    assert len(course.volumes) == N_START + 5
+    assert sum(second > 0.1 for second in course.seconds) == 2
 
 
 def test_figures() -> None:

@@ -1,8 +1,9 @@
-"""Compares samplers on measured tables.
+"""Compares samplers on measured tables and on closed forms.
 
 `python -m benchmarks.search` runs every sampler on every table with 20 seeds, all with the same
-starting points, and writes `benchmarks/results/search.json` and a plot beside it. A proposal that
-a run has tried before costs nothing and does not count. `--small` is a few seeds and trials.
+starting points, and on closed forms with a few, and writes `benchmarks/results/search.json` and a
+plot beside it. A proposal that a run has tried before costs nothing and does not count. `--small`
+is a few seeds and trials.
 
 Every run is a line that is written as soon as it ends, so that an interrupted comparison goes on
 where it stopped; delete `runs/search` to start anew.
@@ -15,10 +16,11 @@ import json
 import multiprocessing
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,11 @@ from rich.console import Console
 from rich.table import Table as Shown
 
 from benchmarks.search import halving
+from benchmarks.search.closed import CLOSED
 from benchmarks.search.figures import Run, figures
-from benchmarks.search.peers import PEERS
+from benchmarks.search.peers import FLOORS, PEERS, VARIANTS, Peer
 from benchmarks.search.plot import draw
-from benchmarks.search.problem import tabular
+from benchmarks.search.problem import Problem, tabular
 from benchmarks.search.race import N_START
 from benchmarks.search.speed import COUNTS, suggest_seconds
 from benchmarks.search.texts import TEXTS
@@ -38,8 +41,15 @@ ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "search.json"
 RUNS = ROOT / "runs" / "search" / "runs.jsonl"
 SEEDS, TRIALS = 20, 200
-SMALL_SEEDS, SMALL_TRIALS, SMALL_COUNTS = 2, 25, (50,)
+CLOSED_SEEDS, CLOSED_TRIALS, CLOSED_SAMPLERS = (
+    3,
+    40,
+    ("bayes", "ax", "random", "tpe", "nsga2", "gp"),
+)
+SMALL_SEEDS, SMALL_TRIALS, SMALL_COUNTS = 2, 20, (50,)
+SMALL_SAMPLERS = ("bayes", "random", "tpe", "nsga2", "nsga3", "gp")
 STOPPING_SEEDS = 5
+ALL: Mapping[str, Peer] = {**PEERS, **VARIANTS, **FLOORS}
 PACKAGES = ("optuna", "torch", "botorch")
 
 
@@ -53,13 +63,38 @@ class Order:
     trials: int
 
 
+def orders(
+    tables: Sequence[str],
+    samplers: Sequence[str],
+    seeds: int,
+    trials: int,
+    *,
+    closed: bool,
+) -> Iterator[Order]:
+    """What is run: on tables as often as a sampler allows, on closed forms less."""
+    for seed in range(seeds):
+        for table, sampler in product(tables, (*samplers, *VARIANTS, *FLOORS)):
+            peer = ALL[sampler]
+            if seed < (peer.seeds or seeds):
+                yield Order(table, sampler, seed, min(trials, peer.trials or trials))
+    for seed in range(CLOSED_SEEDS if closed else 0):
+        for problem, sampler in product(CLOSED, CLOSED_SAMPLERS):
+            if sampler in samplers:
+                yield Order(problem, sampler, seed, CLOSED_TRIALS)
+
+
+def named(name: str, folder: Path | None) -> Problem:
+    """A closed form, or a table."""
+    return CLOSED[name]() if name in CLOSED else tabular(name, folder)
+
+
 def carry_out(folder: Path | None, order: Order) -> dict[str, Any]:
     """One run, with one thread."""
     import torch
 
     torch.set_num_threads(1)
-    problem = tabular(order.problem, folder)
-    course = PEERS[order.sampler].run(problem, order.seed, order.trials)
+    problem = named(order.problem, folder)
+    course = ALL[order.sampler].run(problem, order.seed, order.trials)
     return {**asdict(order), **asdict(course)}
 
 
@@ -93,6 +128,10 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     return found
 
 
+def _only(found: dict[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: own for name, own in found.items() if name in names}
+
+
 def show(tables: dict[str, Any]) -> None:
     for name, samplers in tables.items():
         shown = Shown(title=f"{name}: trials to a share of the hypervolume, and hypervolume")
@@ -115,8 +154,8 @@ def show(tables: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compares samplers on measured tables.")
-    parser.add_argument("--tables", nargs="+", choices=TEXTS, default=list(TEXTS))
-    parser.add_argument("--samplers", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--tables", nargs="+", default=list(TEXTS), help="names in the folder")
+    parser.add_argument("--samplers", nargs="+", choices=PEERS)
     parser.add_argument("--small", action="store_true", help="few seeds and trials, to try it")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--trials", type=int)
@@ -126,25 +165,27 @@ def main() -> None:
     chosen = parser.parse_args()
     seeds = chosen.seeds or (SMALL_SEEDS if chosen.small else SEEDS)
     trials = chosen.trials or (SMALL_TRIALS if chosen.small else TRIALS)
-    orders = [
-        Order(table, sampler, seed, trials)
-        for seed in range(seeds)
-        for table in chosen.tables
-        for sampler in chosen.samplers
-    ]
-    runs = run(orders, chosen.runs, chosen.workers)
+    samplers = chosen.samplers or (SMALL_SAMPLERS if chosen.small else list(PEERS))
+    wanted = list(orders(chosen.tables, samplers, seeds, trials, closed=not chosen.small))
+    runs = run(wanted, chosen.runs, chosen.workers)
+    told = summary(runs)
     document: dict[str, Any] = {
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "versions": {name: version(name) for name in PACKAGES},
         "starting_points": N_START,
-        "tables": summary(runs),
+        "tables": {name: _only(told[name], PEERS) for name in chosen.tables},
+        "variants": {name: _only(told[name], VARIANTS) for name in chosen.tables},
+        "floors": {name: _only(told[name], FLOORS) for name in chosen.tables},
+        "closed": {name: found for name, found in told.items() if name in CLOSED},
         "suggest_seconds": suggest_seconds(SMALL_COUNTS if chosen.small else COUNTS),
         "stopping": halving.figures(chosen.tables, SMALL_SEEDS if chosen.small else STOPPING_SEEDS),
     }
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
     chosen.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    draw(runs, chosen.output.with_suffix(".png"))
-    show(document["tables"])
+    draw(
+        [row for row in runs if row["problem"] in chosen.tables], chosen.output.with_suffix(".png")
+    )
+    show(told)
     print(json.dumps({name: document[name] for name in ("suggest_seconds", "stopping")}, indent=1))
 
 

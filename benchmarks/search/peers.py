@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -41,8 +41,17 @@ class Peer:
 
 def _bayes(problem: Problem, seed: int) -> BaseSampler:
     return BayesSampler(
-        problem.space, problem.objectives, problem.known, seed=seed, n_startup=N_START
+        problem.space,
+        problem.objectives,
+        problem.known,
+        earlier=problem.earlier,
+        seed=seed,
+        n_startup=N_START,
     )
+
+
+def _cold(problem: Problem, seed: int) -> BaseSampler:
+    return _bayes(replace(problem, earlier=()), seed)
 
 
 def _optuna(make: Callable[[int], BaseSampler]) -> Peer:
@@ -80,6 +89,9 @@ PEERS: Mapping[str, Peer] = {
     ),
 }
 """What is compared."""
+
+VARIANTS: Mapping[str, Peer] = {"bayes without earlier studies": Peer(_cold, plain=True)}
+"""Of `bayes`, to see what a part of it does."""
 
 FLOORS: Mapping[str, Peer] = {"oracle": Peer(lambda problem, seed: OracleSampler(problem), True)}
 """What knows more than a sampler may; it says how few trials suffice."""

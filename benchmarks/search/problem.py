@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from autopeft.core.config import PeftConfig
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import hypervolume
+from autopeft.search.history import Observation
 from autopeft.search.known import Known
 from autopeft.space.bound import BoundSpace
 from benchmarks.search.measure import Point, bound_space, config_of, points
@@ -24,6 +25,8 @@ COSTS = ("trainable_params",)
 
 BEYOND = 1.1
 """References of costs over the greatest of a table."""
+
+N_EARLIER = 200
 
 Array = NDArray[np.float64]
 
@@ -39,6 +42,7 @@ class Problem:
         values: of a configuration, in the order of the objectives.
         best: the greatest hypervolume.
         first: a point that every run begins with, such as the head alone; None for none.
+        earlier: what studies of other data have seen in this space.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Problem:
     values: Callable[[PeftConfig], tuple[float, ...]]
     best: float
     first: Point | None = None
+    earlier: tuple[tuple[Observation, ...], ...] = ()
 
     def volumes(self, values: Sequence[Sequence[float]]) -> list[float]:
         """The share of the greatest hypervolume after every trial.
@@ -115,7 +120,8 @@ def tabular(name: str, folder: Path | None = None, costs: Sequence[str] = COSTS)
     """Accuracy against what it costs, in a table.
 
     References are the worst accuracy of the table and a little more than its greatest costs. Every
-    run begins with the head alone.
+    run begins with the head alone. The other whole tables of the folder are earlier studies, each
+    of `N_EARLIER` random trials.
 
     Args:
         name: of the table.
@@ -149,7 +155,24 @@ def tabular(name: str, folder: Path | None = None, costs: Sequence[str] = COSTS)
     losses = [[o.loss(v) for o, v in zip(objectives, row, strict=True)] for row in rows]
     best = hypervolume(losses, [o.loss(o.reference) for o in objectives])
     nothing = tuple(0 for _ in table.space.dimensions)
-    return Problem(name, table.space, objectives, known, values, best, nothing)
+    others = [Table(other) for other in sorted(path.parent.glob("*.csv")) if other != path]
+    earlier = tuple(_trials(other, columns, objectives) for other in others if other.is_whole)
+    return Problem(name, table.space, objectives, known, values, best, nothing, earlier)
+
+
+def _trials(
+    table: Table, columns: Sequence[str], objectives: Sequence[Objective]
+) -> tuple[Observation, ...]:
+    """Random trials of a table."""
+    chosen = np.random.default_rng(0).permutation(len(table.rows))[:N_EARLIER]
+    rows = list(table.rows.items())
+    return tuple(
+        Observation(
+            config_of(table.space, point),
+            tuple(o.loss(row[column]) for o, column in zip(objectives, columns, strict=True)),
+        )
+        for point, row in (rows[i] for i in chosen)
+    )
 
 
 def _cost(table: Table, column: str, config: PeftConfig) -> float:

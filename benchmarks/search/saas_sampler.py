@@ -69,9 +69,10 @@ class SaasSampler(BaseSampler):
     ) -> dict[str, Any]:
         """The next point of a batch."""
         if not self._queue:
-            self._queue = self._batch(
-                study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            )
+            done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._queue = self._batch(done)
         point = self._queue.pop(0)
         named = zip(self._distributions.items(), point, strict=True)
         return {name: _value(distribution, unit) for (name, distribution), unit in named}
@@ -114,19 +115,16 @@ class SaasSampler(BaseSampler):
 
     def _model(self, units: torch.Tensor, scores: Array, n: int) -> ModelListGP:
         models = []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for column in scores.T:
-                target = torch.from_numpy(column)[:, None]
-                models.append(SaasFullyBayesianSingleTaskGP(units, target))
-                fit_fully_bayesian_model_nuts(
-                    models[-1],
-                    warmup_steps=WARMUP,
-                    num_samples=SAMPLES,
-                    thinning=THINNING,
-                    disable_progbar=True,
-                    seed=self._seed * 1000 + n,
-                )
+        for column in scores.T:
+            models.append(SaasFullyBayesianSingleTaskGP(units, torch.from_numpy(column)[:, None]))
+            fit_fully_bayesian_model_nuts(
+                models[-1],
+                warmup_steps=WARMUP,
+                num_samples=SAMPLES,
+                thinning=THINNING,
+                disable_progbar=True,
+                seed=self._seed * 1000 + n,
+            )
         return ModelListGP(*models)
 
     def _climb(
