@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from statistics import median
 
 import numpy as np
+import optuna
+from optuna.trial import FrozenTrial
 
 from autopeft.api.run import on_backbone
-from autopeft.core.config import PeftConfig
 from autopeft.objective.objective import load_objectives
 from autopeft.search.bayes import BayesSampler
 from autopeft.search.features import size_of
-from autopeft.search.history import History, Observation
 from autopeft.search.known import Known
+from autopeft.space.bound import BoundSpace
 from autopeft.space.settings import BackboneSettings
 from autopeft.train.backbone import meta_backbone
 from autopeft.train.known import Setting, known_quantities
@@ -39,29 +40,33 @@ def suggest_seconds(counts: tuple[int, ...] = COUNTS, repeats: int = REPEATS) ->
     objectives = load_objectives(OBJECTIVES)
     found = {}
     for count in counts:
-        sampler = BayesSampler(space, objectives, known)
         rng = np.random.default_rng(0)
-        configs = [space.sample(rng) for _ in range(count)]
-        observed = tuple(Observation(c, (_loss(c, rng), *_known(c, known))) for c in configs)
-        history = History(observed, (), frozenset(c.key for c in configs))
+        study = optuna.create_study(
+            sampler=BayesSampler(space, objectives, known),
+            directions=[objective.goal for objective in objectives],
+        )
+        study.add_trials([_trial(space, known, rng) for _ in range(count)])
         seconds = []
-        for number in range(repeats + 1):
+        for _ in range(repeats + 1):
             start = time.perf_counter()
-            sampler.choose(history, np.random.default_rng(number), count)
+            trial = study.ask(space.distributions())
             seconds.append(time.perf_counter() - start)
+            if "fallback" in trial.user_attrs:
+                raise RuntimeError(trial.user_attrs["fallback"])
         found[str(count)] = round(median(seconds[1:]), 3)
     return found
 
 
-def _loss(config: PeftConfig, rng: np.random.Generator) -> float:
-    """A loss that larger configurations make smaller, with noise."""
+def _trial(space: BoundSpace, known: Mapping[str, Known], rng: np.random.Generator) -> FrozenTrial:
+    """A finished trial as a study records it, with a memory that is estimated."""
+    config, point = space.draw(rng)
     levels = [np.log2(1 + size_of(p)) * sum(p.layers) for p in config.placements]
-    return float(0.15 + 0.2 * np.exp(-sum(levels) / 100) + rng.normal(0, 0.01)) - 1
-
-
-def _known(config: PeftConfig, known: Mapping[str, Known]) -> list[float]:
-    """Exact parameters, and memory as it is estimated, so that making it up takes little time."""
-    memory = known["peak_memory"]
-    quick = memory.value if memory.estimate is None else memory.estimate
-    values = {"trainable_params": known["trainable_params"].value, "peak_memory": quick}
-    return [o.loss(values[o.name](config)) for o in load_objectives(OBJECTIVES)[1:]]
+    accuracy = float(0.85 - 0.2 * np.exp(-sum(levels) / 100) + rng.normal(0, 0.01))
+    exact = {name: known[name] for name in ("trainable_params", "peak_memory")}
+    costs = {name: (each.estimate or each.value)(config) for name, each in exact.items()}
+    return optuna.create_trial(
+        params=point,
+        distributions={name: space.dimensions[name].distribution() for name in point},
+        values=[accuracy, *costs.values()],
+        user_attrs={"config": config.to_dict(), "known": costs},
+    )
