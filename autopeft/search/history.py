@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from autopeft.space.bound import BoundSpace
 
 
+LOSSES = ("validation_loss", "train_loss")
+"""Metrics that tell with little noise early what becomes of a trial."""
+
+N_ENOUGH = 5
+"""Complete trials from which it is learned which of them tells most."""
+
+
 @dataclass(frozen=True)
 class Observation:
     """A configuration and what is known of it.
@@ -114,37 +121,52 @@ def _promise(
 ) -> tuple[float, float]:
     """The final loss that the last report of a stopped trial promises, and its variance.
 
-    It is a straight line through the complete trials' losses at the same fidelity and at the end,
-    with a slope in [0, 1] so that it never overshoots; a shift while there are fewer than three.
-    The variance is that of the complete trials about the line.
+    It is a straight line from what the complete trials had reported at the same fidelity to their
+    final losses: from the objective itself or, once there are enough, from whichever of the two
+    losses of training strays least. The variance is that of the complete trials about the line.
     """
-    reports = _curve(trial, objective)
-    if not reports:
+    curve = _curve(trial, objective)
+    if not curve:
         return math.nan, 0.0
-    fidelity, last = max(reports.items())
-    pairs = [
-        (curve[fidelity], objective.loss(other.values[index]))
+    fidelity, last = max(curve.items())
+    ends = [
+        (early, objective.loss(other.values[index]))
         for other in trials
         if other.state == TrialState.COMPLETE
-        and fidelity in (curve := _curve(other, objective))
+        and (early := _curve(other, objective).get(fidelity)) is not None
         and math.isfinite(other.values[index])
     ]
+    lines = []
+    for column in range(len(last)):
+        pairs = [(early[column], final) for early, final in ends if math.isfinite(early[column])]
+        if math.isfinite(last[column]) and (column == 0 or len(pairs) >= N_ENOUGH):
+            lines.append(_line(last[column], pairs, 1.0 if column == 0 else math.inf))
+    return min(lines, key=lambda line: line[1], default=(math.nan, 0.0))
+
+
+def _line(
+    last: float, pairs: Sequence[tuple[float, float]], steepest: float
+) -> tuple[float, float]:
+    """The final loss where the early one is `last`, and the variance about the line.
+
+    The slope is in [0, steepest], and 1 while there are fewer than three pairs.
+    """
     if not pairs:
         return last, 0.0
     early, final = np.array(pairs).T
     slope = 1.0
     if len(pairs) >= 3 and early.var() > 0:
-        slope = float(np.clip(np.cov(early, final)[0, 1] / early.var(ddof=1), 0.0, 1.0))
+        slope = float(np.clip(np.cov(early, final)[0, 1] / early.var(ddof=1), 0.0, steepest))
     line = final.mean() + slope * (np.append(early, last) - early.mean())
     return float(line[-1]), float(np.mean((final - line[:-1]) ** 2))
 
 
-def _curve(trial: FrozenTrial, objective: Objective) -> dict[float, float]:
-    """Loss by fidelity, as far as the reports hold the objective."""
+def _curve(trial: FrozenTrial, objective: Objective) -> dict[float, tuple[float, ...]]:
+    """By fidelity the loss of the objective and the losses of training, NaN where not reported."""
     reports: Sequence[Mapping[str, Any]] = trial.user_attrs.get("reports", ())
     curve = {}
     for report in reports:
-        value = report["metrics"].get(objective.name)
-        if value is not None and math.isfinite(loss := objective.loss(float(value))):
-            curve[float(report["fidelity"])] = loss
+        told = [report["metrics"].get(name) for name in (objective.name, *LOSSES)]
+        value, *losses = (math.nan if value is None else float(value) for value in told)
+        curve[float(report["fidelity"])] = (objective.loss(value), *losses)
     return curve
