@@ -118,7 +118,7 @@ class BayesSampler(BaseSampler):
             study._storage.set_trial_user_attr(trial._trial_id, "fallback", reason)
         return {name: point[name] for name in search_space if name in point}
 
-    def _point(self, config: PeftConfig) -> dict[str, Any]:
+    def _point(self, config: PeftConfig) -> Mapping[str, Any]:
         point = self.space.assign(config)
         if point is None:
             raise RuntimeError("the space does not contain the chosen configuration")

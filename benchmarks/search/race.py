@@ -17,7 +17,7 @@ from autopeft.core.config import PeftConfig
 from autopeft.space.dimension import Dimension
 from benchmarks.search.problem import Problem
 
-N_START = 6
+N_START = 3
 """Starting points, the same for all samplers of a seed: `Problem.first` and random ones."""
 
 N_AGAIN = 20
