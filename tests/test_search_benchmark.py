@@ -10,7 +10,7 @@ import pytest
 
 from autopeft.method.count import count
 from benchmarks.search import __main__ as comparison
-from benchmarks.search import card, halving, problem, saas_sampler, speed
+from benchmarks.search import card, problem, saas_sampler, speed, stopped
 from benchmarks.search.closed import CLOSED, SIZES
 from benchmarks.search.figures import figures, interval, trials_to
 from benchmarks.search.measure import (
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_tables(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (problem, halving, card):
+    for module in (problem, stopped, card):
         monkeypatch.setattr(module, "tables", lambda: folder)
 
 
@@ -189,10 +189,10 @@ def test_the_comparison_runs_and_resumes(tmp_path: Path) -> None:
 
 
 def test_stopping_saves_epochs() -> None:
-    whole, stopped = (halving.study("movies", 0, 20, stops=stops) for stops in (False, True))
+    whole, less = (stopped.study("movies", 0, 20, name) for name in ("none", "halving"))
     assert whole.trained == 20
-    assert stopped.trained < 14
-    assert 0.5 < stopped.volume / whole.volume < 1.2
+    assert less.trained < 14
+    assert 0.5 < less.volume / whole.volume < 1.2
 
 
 def test_the_card_tells_noise_and_correlations() -> None:

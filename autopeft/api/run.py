@@ -22,7 +22,8 @@ from autopeft.objective.limit import parse_limit
 from autopeft.objective.objective import KNOWN, Objective, load_objectives
 from autopeft.search.known import Known
 from autopeft.search.sampler import SAMPLERS, make_sampler
-from autopeft.search.stopping import STOPPERS, Fidelity, Stopper, make_stopper, rungs_between
+from autopeft.search.stoppers import STOPPERS, Fidelity, make_stopper
+from autopeft.search.stopping import Stopper, rungs_between
 from autopeft.space.bound import BoundSpace
 from autopeft.space.extremes import extremes
 from autopeft.space.settings import BackboneSettings

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
@@ -30,6 +29,7 @@ from autopeft.search.gain import expected_gain
 from autopeft.search.history import History, Observation, read_history
 from autopeft.search.known import Known, KnownLosses
 from autopeft.search.prior import Prior
+from autopeft.search.surrogate import one_thread
 
 if TYPE_CHECKING:
     from autopeft.space.bound import BoundSpace
@@ -173,7 +173,7 @@ class BayesSampler(BaseSampler):
         measured, pending = self._usable(history.observed), self._usable(history.pending)
         draws = Draws(self.space, rng)
         found = self._candidates(measured, history, draws)
-        with _one_thread():
+        with one_thread():
             n_layers, prior = self.space.n_layers, self._prior
             belief = Belief(measured, pending, self._known, found, n_layers, prior)
             gains = self._gains(belief, found)
@@ -251,14 +251,3 @@ class BayesSampler(BaseSampler):
         with suppress(Exception):
             fresh = [*self._known.within(fresh, slow=False), *fresh]
         return [*fresh, *drawn][0]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Lets torch take one thread, so that sums do not depend on the number of cores."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, unknown
 from autopeft.core.report import Report
 from autopeft.objective.objective import Objective
@@ -31,12 +32,14 @@ class Curve:
         known: losses of the known objectives, in the same order for all curves of a study.
         reports: the learning curve so far, in the order of training.
         protected: whether the trial is never stopped, as baselines are not.
+        config: of the trial; None where a stopper is not to look at it.
     """
 
     number: int
     known: tuple[float, ...] = ()
     reports: tuple[Report, ...] = ()
     protected: bool = False
+    config: PeftConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,39 @@ class Never(Stopper):
         return Decision(True, "nothing is stopped")
 
 
-class SuccessiveHalving(Stopper):
+class AtRungs(Stopper):
+    """Compares trials where they reach a rung, but for baselines and at the end of training.
+
+    Args:
+        rungs: fidelities, ascending; the last is the end of training.
+
+    Raises:
+        StudyError: rungs that do not ascend.
+    """
+
+    def __init__(self, rungs: Sequence[float]) -> None:
+        if not rungs or rungs[0] <= 0 or any(a >= b for a, b in pairwise(rungs)):
+            raise StudyError(f"rungs must be positive and ascend, got {list(rungs)}", "fidelity")
+        self.rungs = tuple(float(rung) for rung in rungs)
+
+    def decide(self, curves: Sequence[Curve], current: Curve) -> Decision:
+        """Goes on or stops at the rung that the last report has reached."""
+        fidelity = current.reports[-1].fidelity if current.reports else 0.0
+        passed = [rung for rung in self.rungs if has_reached(fidelity, rung)]
+        if not passed:
+            return Decision(True, "before the first rung")
+        if passed[-1] == self.rungs[-1]:
+            return Decision(True, "at the last rung")
+        if current.protected:
+            return Decision(True, "baselines are trained to the end")
+        return self._compare(curves, current, len(passed))
+
+    @abstractmethod
+    def _compare(self, curves: Sequence[Curve], current: Curve, n_passed: int) -> Decision:
+        """The decision where a trial has passed so many rungs, not all."""
+
+
+class SuccessiveHalving(AtRungs):
     """Asynchronous successive halving on the non-dominated rank.
 
     At every rung but the last a trial goes on if it is among the best `1 / reduction` of all that
@@ -103,35 +138,23 @@ class SuccessiveHalving(Stopper):
         n_validation: int | None = None,
         brackets: int = 1,
     ) -> None:
-        if not rungs or rungs[0] <= 0 or any(a >= b for a, b in pairwise(rungs)):
-            raise StudyError(f"rungs must be positive and ascend, got {list(rungs)}", "fidelity")
+        super().__init__(rungs)
         if not reduction > 1:
             raise StudyError(f"must be a number above 1, got {reduction}", "fidelity.reduction")
         most = max(1, len(rungs) - 1)
         if not 1 <= brackets <= most:
             raise StudyError(f"must be from 1 to {most}, got {brackets}", "fidelity.brackets")
         self.brackets = brackets
-        self.rungs, self.reduction = tuple(float(rung) for rung in rungs), float(reduction)
+        self.reduction = float(reduction)
         self.signal = _signal(n_validation) if signal == "auto" else signal
         self._objective = next((o for o in objectives if o.name == self.signal), None)
         self._standings: dict[float, _Standing] = {}
 
-    def decide(self, curves: Sequence[Curve], current: Curve) -> Decision:
-        """Goes on or stops at the rung that the last report has reached."""
-        fidelity = current.reports[-1].fidelity if current.reports else 0.0
-        passed = [rung for rung in self.rungs if _reached(fidelity, rung)]
-        if not passed:
-            return Decision(True, "before the first rung")
-        if passed[-1] == self.rungs[-1]:
-            return Decision(True, "at the last rung")
-        if current.protected:
-            return Decision(True, "baselines are trained to the end")
-        if len(passed) <= (bracket := current.number % self.brackets):
-            return Decision(True, f"bracket {bracket} passes the first {bracket} rungs")
-        return self._compare(curves, current, passed[-1])
-
-    def _compare(self, curves: Sequence[Curve], current: Curve, rung: float) -> Decision:
+    def _compare(self, curves: Sequence[Curve], current: Curve, n_passed: int) -> Decision:
         """The place of `current` among all that have reached the rung."""
+        if n_passed <= (bracket := current.number % self.brackets):
+            return Decision(True, f"bracket {bracket} passes the first {bracket} rungs")
+        rung = self.rungs[n_passed - 1]
         latest = {curve.number: curve for curve in curves} | {current.number: current}
         standing = self._standings.get(rung)
         if standing is None or not standing.update(latest):
@@ -155,7 +178,7 @@ class SuccessiveHalving(Stopper):
         Raises:
             StudyError: the reports do not hold the signal.
         """
-        report = next((r for r in curve.reports if _reached(r.fidelity, rung)), None)
+        report = next((r for r in curve.reports if has_reached(r.fidelity, rung)), None)
         if report is None:
             return None
         if self.signal not in report.metrics:
@@ -176,7 +199,8 @@ def _signal(n_validation: int | None) -> str:
     return "train_loss"
 
 
-def _reached(fidelity: float, rung: float) -> bool:
+def has_reached(fidelity: float, rung: float) -> bool:
+    """Whether a fidelity is a rung or beyond."""
     return fidelity >= rung * (1 - 1e-6)
 
 
@@ -243,34 +267,3 @@ def rungs_between(minimum: float, maximum: float, reduction: float) -> tuple[flo
         rungs.append(rung)
         rung *= reduction
     return (*rungs, float(maximum))
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """What a stopper is made from; see `SuccessiveHalving`."""
-
-    rungs: tuple[float, ...]
-    reduction: float = 3.0
-    objectives: tuple[Objective, ...] = ()
-    signal: str = "auto"
-    n_validation: int | None = None
-    brackets: int = 1
-
-
-STOPPERS: Mapping[str, Callable[[Fidelity], Stopper]] = {
-    "halving": lambda f: SuccessiveHalving(
-        f.rungs, f.reduction, f.objectives, f.signal, f.n_validation, f.brackets
-    ),
-    "none": lambda f: Never(),
-}
-
-
-def make_stopper(name: str, fidelity: Fidelity) -> Stopper:
-    """The stopper of a name.
-
-    Raises:
-        StudyError: no such name, or a fidelity that the stopper refuses.
-    """
-    if name not in STOPPERS:
-        raise StudyError(unknown("stopper", name, STOPPERS), "fidelity.stopper")
-    return STOPPERS[name](fidelity)

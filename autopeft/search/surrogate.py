@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,3 +175,14 @@ class Surrogate:
         factor = self._decomposed(kernel)
         half = torch.linalg.solve_triangular(factor, self._y[:, None], upper=False)
         return half.square().sum() / 2 + factor.diagonal().log().sum()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Lets torch take one thread, so that sums do not depend on the number of cores."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)

@@ -42,7 +42,6 @@ N_ALIKE = 5
 _QUEUED = ("config", "key", "baseline", "retry", "repeat", "repeat_of", "seed")
 """What a trial that waits tells."""
 
-_PROTECTED = {"baseline", "repeat"}
 """Attributes of trials that are never stopped."""
 
 
@@ -200,9 +199,16 @@ class Study:
         attrs["reports"] = [*attrs.get("reports", ()), _document(report)]
         trial.set_user_attr("reports", attrs["reports"])
         flush(self.record)
-        reports = tuple(Report(**document) for document in attrs["reports"])
-        protected = not _PROTECTED.isdisjoint(attrs)
-        return self._curve(ticket.number, attrs["known"], reports, protected)
+        told = TrialRecord(
+            ticket.number,
+            "running",
+            PeftConfig.from_dict(attrs["config"]),
+            known=attrs["known"],
+            reports=tuple(Report(**document) for document in attrs["reports"]),
+            baseline=attrs.get("baseline"),
+            repeat_of=attrs.get("repeat_of"),
+        )
+        return told.curve(self.objectives)
 
     def curves(self) -> list[Curve]:
         """The learning curves of all trials that have reported."""
@@ -379,21 +385,7 @@ class Study:
         """Brings the values and the curves of all trials up to date."""
         for trial in self._seen().unread():
             if trial.reports:
-                protected = trial.baseline is not None or trial.repeat_of is not None
-                self._curves[trial.number] = self._curve(
-                    trial.number, trial.known, trial.reports, protected
-                )
-
-    def _curve(
-        self,
-        number: int,
-        known: Mapping[str, float],
-        reports: tuple[Report, ...],
-        protected: bool,
-    ) -> Curve:
-        """A trial as a stopper sees it."""
-        losses = tuple(o.loss(known.get(o.name, math.nan)) for o in self.objectives if o.known)
-        return Curve(number, losses, reports, protected)
+                self._curves[trial.number] = trial.curve(self.objectives)
 
 
 def _document(report: Report) -> dict[str, Any]:

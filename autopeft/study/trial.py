@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.report import Report
+from autopeft.objective.objective import Objective
+from autopeft.search.stopping import Curve
 
 State = Literal["complete", "stopped", "rejected", "failed", "running", "waiting"]
 
@@ -46,3 +49,9 @@ class TrialRecord:
     repeat_of: int | None = None
     n_seeds: int = 1
     margins: Mapping[str, float] = field(default_factory=dict)
+
+    def curve(self, objectives: Iterable[Objective]) -> Curve:
+        """The trial as a stopper sees it; baselines and repeats are never stopped."""
+        known = (o.loss(self.known.get(o.name, math.nan)) for o in objectives if o.known)
+        protected = self.baseline is not None or self.repeat_of is not None
+        return Curve(self.number, tuple(known), self.reports, protected, self.config)

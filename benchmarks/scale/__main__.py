@@ -42,7 +42,7 @@ from autopeft.method.count import count
 from autopeft.objective.objective import load_objectives
 from autopeft.search.known import Known
 from autopeft.search.sampler import SAMPLERS, make_sampler
-from autopeft.search.stopping import Fidelity, make_stopper
+from autopeft.search.stoppers import Fidelity, make_stopper
 from autopeft.space.bound import BoundSpace
 from autopeft.study.record import open_record
 from autopeft.study.study import Study, Terms

@@ -27,7 +27,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as Shown
 
-from benchmarks.search import halving
+from benchmarks.search import stopped
 from benchmarks.search.closed import CLOSED
 from benchmarks.search.figures import Run, figures
 from benchmarks.search.peers import FLOORS, PEERS, VARIANTS, Peer
@@ -178,7 +178,7 @@ def main() -> None:
         "floors": {name: _only(told[name], FLOORS) for name in chosen.tables},
         "closed": {name: found for name, found in told.items() if name in CLOSED},
         "suggest_seconds": suggest_seconds(SMALL_COUNTS if chosen.small else COUNTS),
-        "stopping": halving.figures(chosen.tables, SMALL_SEEDS if chosen.small else STOPPING_SEEDS),
+        "stopping": stopped.figures(chosen.tables, SMALL_SEEDS if chosen.small else STOPPING_SEEDS),
     }
     chosen.output.parent.mkdir(parents=True, exist_ok=True)
     chosen.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -21,7 +21,7 @@ from autopeft.engine.room import Room
 from autopeft.objective.objective import Objective
 from autopeft.search.known import Known
 from autopeft.search.sampler import make_sampler
-from autopeft.search.stopping import Fidelity, make_stopper
+from autopeft.search.stoppers import Fidelity, make_stopper
 from autopeft.space import SearchSpace
 from autopeft.study.record import open_record
 from autopeft.study.study import Study, Terms

@@ -9,7 +9,8 @@ import numpy as np
 
 from autopeft.core.report import Report
 from autopeft.objective.objective import load_objectives
-from autopeft.search.stopping import Curve, Fidelity, Stopper
+from autopeft.search.stoppers import Fidelity
+from autopeft.search.stopping import Curve, Stopper
 
 Make = Callable[[Fidelity], Stopper]
 

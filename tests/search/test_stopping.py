@@ -10,14 +10,12 @@ from autopeft.core.errors import StudyError
 from autopeft.core.report import Report
 from autopeft.objective.objective import load_objectives
 from autopeft.objective.pareto import front
+from autopeft.search.stoppers import STOPPERS, Fidelity, make_stopper
 from autopeft.search.stopping import (
-    STOPPERS,
     Curve,
     Decision,
-    Fidelity,
     Stopper,
     SuccessiveHalving,
-    make_stopper,
     rungs_between,
 )
 from tests.contracts import stopper as kit

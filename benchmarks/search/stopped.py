@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,15 @@ import optuna
 from optuna.trial import TrialState
 
 from autopeft.core.report import Report
-from autopeft.search.bayes import BayesSampler
-from autopeft.search.stopping import Curve, Fidelity, Never, Stopper, make_stopper
+from autopeft.search.stoppers import Fidelity, make_stopper
+from autopeft.search.stopping import Curve, Stopper
 from benchmarks.search.figures import interval
+from benchmarks.search.peers import PEERS
 from benchmarks.search.problem import Table, tabular
-from benchmarks.search.race import N_START
 from benchmarks.search.texts import N_VALIDATION, SHARES, tables
 
 REDUCTION, TRIALS = 3.0, 100
+STOPPERS = ("model", "halving")
 SIGNALS = ("accuracy", "validation_loss", "train_loss")
 
 
@@ -34,14 +36,11 @@ class End:
     trained: float
 
 
-def study(name: str, seed: int, n_trials: int, *, stops: bool) -> End:
+def study(name: str, seed: int, n_trials: int, stopped_by: str) -> End:
     """One study with `bayes`, one trial after the other, each following its recorded curve."""
     problem, table = tabular(name), Table(tables() / f"{name}.csv")
     fidelity = Fidelity(SHARES, REDUCTION, problem.objectives, "auto", N_VALIDATION)
-    stopper = make_stopper("halving", fidelity) if stops else Never()
-    sampler = BayesSampler(
-        problem.space, problem.objectives, problem.known, seed=seed, n_startup=N_START
-    )
+    stopper, sampler = make_stopper(stopped_by, fidelity), PEERS["bayes"].make(problem, seed)
     directions = [objective.goal for objective in problem.objectives]
     record = optuna.create_study(sampler=sampler, directions=directions)
     curves: list[Curve] = []
@@ -52,7 +51,7 @@ def study(name: str, seed: int, n_trials: int, *, stops: bool) -> End:
         values = problem.values(config)
         reports = _reports(table.by_key[config.key])
         costs = tuple(problem.losses(values)[1:])
-        reached = _trained(stopper, curves, Curve(number, costs, reports))
+        reached = _trained(stopper, curves, Curve(number, costs, reports, config=config))
         curves.append(reached)
         trained += reached.reports[-1].fidelity
         documents = [{"fidelity": r.fidelity, "metrics": r.metrics} for r in reached.reports]
@@ -76,30 +75,38 @@ def _reports(row: Any) -> tuple[Report, ...]:
 def _trained(stopper: Stopper, others: list[Curve], whole: Curve) -> Curve:
     """A curve as far as the stopper lets it go."""
     for n in range(1, len(whole.reports) + 1):
-        current = Curve(whole.number, whole.known, whole.reports[:n])
+        current = replace(whole, reports=whole.reports[:n])
         if not stopper.decide([*others, current], current).goes_on:
             return current
     return whole
 
 
-def figures(names: list[str], seeds: int, n_trials: int = TRIALS) -> dict[str, Any]:
-    """Shares of training saved, and hypervolume with stopping over that without, by table."""
-    found: dict[str, Any] = {}
-    for name in names:
-        pairs = [
-            [study(name, seed, n_trials, stops=stops) for stops in (True, False)]
-            for seed in range(seeds)
-        ]
+def figures(names: Sequence[str], seeds: int, n_trials: int = TRIALS) -> dict[str, Any]:
+    """Shares of training saved, and hypervolume with stopping over that without.
+
+    By table and stopper; above them the worst of the tables with `STOPPERS[0]`.
+    """
+    tables = {name: _compared(name, seeds, n_trials) for name in names}
+    worst = {
+        key: min(each[STOPPERS[0]][key] for each in tables.values())
+        for key in ("samples_saved", "hypervolume_ratio")
+    }
+    return {"trials": n_trials, "stopper": STOPPERS[0], **worst, "tables": tables}
+
+
+def _compared(name: str, seeds: int, n_trials: int) -> dict[str, Any]:
+    """Of one table, by stopper."""
+    whole = [study(name, seed, n_trials, "none") for seed in range(seeds)]
+    found = {}
+    for stopper in STOPPERS:
+        ends = [study(name, seed, n_trials, stopper) for seed in range(seeds)]
+        pairs = list(zip(ends, whole, strict=True))
         saved = np.array([1 - a.trained / b.trained for a, b in pairs])
         ratios = np.array([a.volume / b.volume for a, b in pairs])
-        found[name] = {
-            "samples_saved": float(saved.mean()),
-            "hypervolume_ratio": float(ratios.mean()),
+        found[stopper] = {
+            "samples_saved": round(float(saved.mean()), 4),
+            "samples_saved_interval": interval(saved, np.mean),
+            "hypervolume_ratio": round(float(ratios.mean()), 4),
             "hypervolume_ratio_interval": interval(ratios, np.mean),
         }
-    return {
-        "trials": n_trials,
-        "samples_saved": min(each["samples_saved"] for each in found.values()),
-        "hypervolume_ratio": min(each["hypervolume_ratio"] for each in found.values()),
-        "tables": found,
-    }
+    return found
