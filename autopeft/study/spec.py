@@ -56,7 +56,8 @@ class FidelitySection(_Section):
     Attributes:
         epochs: `[first, last]` rung; a single number trains every trial that far.
         reduction: at every rung one of so many goes on.
-        signal: the metric to rank by; `auto` is the least noisy one at hand.
+        stopper: a name of `STOPPERS`.
+        signal: the metric that `halving` ranks by; `auto` is the least noisy one at hand.
         brackets: every second trial of two, every third of three and so on passes rungs uncompared.
     """
 
