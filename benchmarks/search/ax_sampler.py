@@ -9,14 +9,14 @@ from typing import Any
 from ax.api.client import Client
 from ax.api.configs import RangeParameterConfig
 from optuna.distributions import BaseDistribution, IntDistribution
-from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from autopeft.objective.objective import Objective
+from benchmarks.search.whole_point import WholePointSampler
 
 
-class AxSampler(BaseSampler):
+class AxSampler(WholePointSampler):
     """Proposes what `Client.get_next_trials` does.
 
     Ax is told the losses, so that counts come in their logarithm, and the references as the
@@ -38,7 +38,8 @@ class AxSampler(BaseSampler):
         for name in logging.root.manager.loggerDict:
             if name.startswith("ax."):
                 logging.getLogger(name).setLevel(logging.CRITICAL)
-        self._objectives, self._distributions = objectives, distributions
+        super().__init__(distributions)
+        self._objectives = objectives
         self._names = {name: f"x{i}" for i, name in enumerate(distributions)}
         self._told: set[int] = set()
         self._client = Client(random_seed=seed)
@@ -59,12 +60,6 @@ class AxSampler(BaseSampler):
             outcome_constraints=[f"{m} <= {w}" for m, w in zip(metrics, worst, strict=True)],
         )
 
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """All decisions."""
-        return self._distributions
-
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
@@ -75,16 +70,6 @@ class AxSampler(BaseSampler):
         index, point = next(iter(self._client.get_next_trials(1).items()))
         self._asked = index
         return {name: point[own] for name, own in self._names.items()}
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """Is not asked for: every decision is relative."""
-        raise NotImplementedError(param_name)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: Any, values: Any) -> None:
         """Completes the trial that Ax has proposed."""

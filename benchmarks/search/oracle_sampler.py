@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from autopeft.search.candidates import everything
 from autopeft.search.gain import expected_gain
 from benchmarks.search.problem import Array, Problem
+from benchmarks.search.whole_point import WholePointSampler
 
 
-class OracleSampler(BaseSampler):
+class OracleSampler(WholePointSampler):
     """Proposes the configuration whose true values add most hypervolume.
 
     Args:
@@ -24,6 +24,7 @@ class OracleSampler(BaseSampler):
     """
 
     def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.space.distributions())
         self._problem = problem
 
     @cached_property
@@ -32,12 +33,6 @@ class OracleSampler(BaseSampler):
         configs = everything(self._problem.space) or []
         points = [dict(self._problem.space.assign(config) or {}) for config in configs]
         return points, np.array([self._problem.losses(self._problem.values(c)) for c in configs])
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """All decisions."""
-        return self._problem.space.distributions()
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -48,13 +43,3 @@ class OracleSampler(BaseSampler):
         points, losses = self._all
         gains = expected_gain(reached, self._problem.corner, losses, np.zeros_like(losses))
         return points[int(gains.argmax())]
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """Is not asked for: every decision is relative."""
-        raise NotImplementedError(param_name)

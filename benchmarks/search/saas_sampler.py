@@ -13,13 +13,13 @@ from botorch.models import ModelListGP
 from botorch.models.fully_bayesian import SaasFullyBayesianSingleTaskGP
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, IntDistribution
-from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import norm
 
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import front
+from benchmarks.search.whole_point import WholePointSampler
 
 BATCH = 4
 WARMUP, SAMPLES, THINNING = 256, 128, 16
@@ -29,7 +29,7 @@ LEAST_QUANTILE = 1e-4
 Array = NDArray[np.float64]
 
 
-class SaasSampler(BaseSampler):
+class SaasSampler(WholePointSampler):
     """Proposes four points at a time, as the published settings do.
 
     Every objective, the known ones too, is learned by a fully Bayesian Gaussian process with the
@@ -54,15 +54,10 @@ class SaasSampler(BaseSampler):
         distributions: dict[str, BaseDistribution],
         seed: int,
     ) -> None:
-        self._objectives, self._distributions, self._seed = objectives, distributions, seed
+        super().__init__(distributions)
+        self._objectives, self._seed = objectives, seed
         self._rng = np.random.default_rng(seed)
         self._queue: list[Array] = []
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """All decisions."""
-        return self._distributions
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -76,16 +71,6 @@ class SaasSampler(BaseSampler):
         point = self._queue.pop(0)
         named = zip(self._distributions.items(), point, strict=True)
         return {name: _value(distribution, unit) for (name, distribution), unit in named}
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """Is not asked for: every decision is relative."""
-        raise NotImplementedError(param_name)
 
     def _batch(self, trials: list[FrozenTrial]) -> list[Array]:
         units = np.array([[_unit(d, t.params[n]) for n, d in self._items] for t in trials])
