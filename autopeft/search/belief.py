@@ -87,7 +87,8 @@ class Belief:
         usable = np.flatnonzero(np.isfinite(losses))
         if len(usable) > N_MOST:
             usable = usable[_telling(losses[usable], self._exact[usable])]
-        return Surrogate(self._rows[usable], losses[usable], doubts[usable], len(self._prior))
+        expected = self._prior.expected(self._encoder.names)
+        return Surrogate(self._rows[usable], losses[usable], doubts[usable], expected)
 
     def _encode(self, configs: Sequence[PeftConfig]) -> Array:
         """Features, those of the earlier studies last."""

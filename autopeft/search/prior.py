@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig
-from autopeft.search.features import Encoder
+from autopeft.search.features import Encoder, Name
 from autopeft.search.history import Observation
-from autopeft.search.surrogate import Surrogate
+from autopeft.search.surrogate import EXPECTED, Surrogate
 
 N_LEAST = 8
 """Observations below which an earlier study says nothing."""
@@ -25,7 +26,8 @@ class Prior:
     """The losses that models of earlier studies expect, each as a number per configuration.
 
     What transfers is the order of configurations, not the loss: the columns are features, whose
-    weight the data of the new study decide.
+    weight the data of the new study decide. What matters in a configuration transfers as well: the
+    hyperparameters of the models are what is expected of those of the new study.
 
     Args:
         studies: the observations of each earlier study, losses in the order of the objectives.
@@ -54,3 +56,17 @@ class Prior:
         """Expected losses, shape `(len(configs), len(self))`."""
         columns = [model(encode(configs))[0] for encode, model in self._models]
         return np.array(columns).T.reshape(len(configs), len(self))
+
+    def expected(self, names: Sequence[Name]) -> Array:
+        """What a `Surrogate` of the columns of these names, then of these losses, is to expect.
+
+        Each of the losses is to say as much as all other columns together.
+        """
+        base = [model.learned[: len(EXPECTED)] for _, model in self._models]
+        told: dict[Name, list[float]] = {}
+        for encode, model in self._models:
+            for name, weight in zip(encode.names, model.learned[len(EXPECTED) :], strict=True):
+                told.setdefault(name, []).append(weight)
+        weights = [float(np.mean(told.get(name, [0.0]))) for name in names]
+        trust = [math.log(len(names) + len(self))] * len(self)
+        return np.array([*(np.mean(base, axis=0) if base else EXPECTED), *weights, *trust])

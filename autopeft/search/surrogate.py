@@ -20,11 +20,17 @@ N_STEPS = 60
 _JITTER = 1e-6
 _LEAST_NOISE = 1e-4
 
+_BOUNDS = (-7.0, 7.0)
+"""Of all those logarithms."""
+
 _MEAN = 1.0
 """Variance of the mean of all values, which are standardised."""
 
-_CENTRES, _WIDTH = (0.0, -2.0, -1.0, -3.0), 1.5
-"""Normal priors of the logarithms of the scales and the noise; those of weights have width 1."""
+EXPECTED = (0.0, -2.0, -1.0, -3.0)
+"""Logarithms of the scales and the noise where nothing else is known; those of weights are 0."""
+
+_WIDTH, _WEIGHT_WIDTH = 1.5, 1.0
+"""Deviations of the normal priors of the logarithms of the scales and the noise, and of weights."""
 
 Array = NDArray[np.float64]
 
@@ -79,20 +85,28 @@ class Surrogate:
         rows: features of the observed, shape `(n, d)`, `n` at least 2.
         losses: shape `(n,)`, finite.
         doubt: variance of each loss beside the noise of a training, shape `(n,)`.
-        n_trusted: how many of the last features are each expected to say as much as all others
-            together.
+        expected: logarithms of the three scales of the kernel, the noise and the weights of the
+            features that their priors are about, shape `(4 + d,)`.
+
+    Attributes:
+        learned: the most probable ones, in the same order.
 
     Raises:
         RuntimeError: the hyperparameters cannot be found.
     """
 
-    def __init__(self, rows: Array, losses: Array, doubt: Array, n_trusted: int = 0) -> None:
+    def __init__(
+        self, rows: Array, losses: Array, doubt: Array, expected: Array | None = None
+    ) -> None:
         self._shift, spread = rows.mean(0), rows.std(0)
         self._stretch = np.where(spread > 1e-9, spread, 1.0)
         self._mean, std = float(losses.mean()), float(losses.std())
         self._std = std if std > 0 else 1.0
         self._take(rows, losses, doubt)
-        self._kernel = _Kernel.of(self._most_probable(n_trusted))
+        if expected is None:
+            expected = np.append(EXPECTED, np.zeros(rows.shape[1]))
+        self.learned = self._most_probable(expected)
+        self._kernel = _Kernel.of(torch.from_numpy(self.learned))
         self._solve()
 
     @property
@@ -141,12 +155,11 @@ class Surrogate:
         noise = kernel.noise + self._doubt + _JITTER
         return torch.linalg.cholesky(kernel(self._x, self._x) + torch.diag(noise))
 
-    def _most_probable(self, n_trusted: int) -> Tensor:
+    def _most_probable(self, expected: Array) -> Array:
         """Logarithms of scales, noise and weights."""
-        n = self._x.shape[1]
-        expected = [0.0] * (n - n_trusted) + [math.log(n)] * n_trusted
-        centres = torch.tensor([*_CENTRES, *expected], dtype=torch.float64)
-        widths = torch.tensor([_WIDTH] * len(_CENTRES) + [1.0] * n, dtype=torch.float64)
+        centres = torch.from_numpy(expected)
+        n_weights = len(expected) - len(EXPECTED)
+        widths = torch.tensor([_WIDTH] * len(EXPECTED) + [_WEIGHT_WIDTH] * n_weights)
 
         def improbability(values: Array) -> tuple[float, Array]:
             theta = torch.tensor(values, requires_grad=True)
@@ -156,19 +169,17 @@ class Surrogate:
             assert theta.grad is not None
             return loss.item(), theta.grad.numpy()
 
-        bounds = [(-7.0, 5.0)] * len(centres)
-        options = {"maxiter": N_STEPS}
         found = minimize(
             improbability,
-            centres.numpy(),
+            expected,
             jac=True,
             method="L-BFGS-B",
-            bounds=bounds,
-            options=options,
+            bounds=[_BOUNDS] * len(expected),
+            options={"maxiter": N_STEPS},
         )
         if not math.isfinite(found.fun):
             raise RuntimeError("the hyperparameters of the model are not finite")
-        return torch.from_numpy(found.x)
+        return np.asarray(found.x)
 
     def _misfit(self, kernel: _Kernel) -> Tensor:
         """The negative logarithm of the likelihood, but for a constant."""
