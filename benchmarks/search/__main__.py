@@ -6,7 +6,7 @@ plot beside it. A proposal that a run has tried before costs nothing and does no
 is a few seeds and trials.
 
 Every run is a line that is written as soon as it ends, so that an interrupted comparison goes on
-where it stopped; delete `runs/search` to start anew.
+where it stopped; delete `benchmarks/results/search_runs.jsonl` to start anew.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from benchmarks.search.texts import TEXTS
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "search.json"
-RUNS = ROOT / "runs" / "search" / "runs.jsonl"
+RUNS = RESULTS.with_name("search_runs.jsonl")
 SEEDS, TRIALS = 20, 200
 CLOSED_SEEDS, CLOSED_TRIALS, CLOSED_SAMPLERS = (
     3,

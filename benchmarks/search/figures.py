@@ -24,8 +24,8 @@ def figures(runs: Sequence[Run]) -> dict[str, Any]:
     """Of the runs of one sampler on one problem, one for each seed.
 
     `trials_to_<share>`: of what has not been reached it is one more than the trials of the run.
-    Intervals hold 95 per cent of the bootstrapped medians or means. `seconds` is the median of a
-    proposal in the last quarter of the runs.
+    Intervals hold 95 per cent of the bootstrapped medians or means. `seconds` is the median of the
+    runs.
     """
     volumes = np.array([run["volumes"] for run in runs])
     found: dict[str, Any] = {"seeds": len(runs), "trials": volumes.shape[1]}
@@ -44,8 +44,8 @@ def figures(runs: Sequence[Run]) -> dict[str, Any]:
                 "mean": round(float(column.mean()), 5),
                 "interval": interval(column, np.mean),
             }
-    late = [second for run in runs for second in run["seconds"][-len(run["seconds"]) // 4 :]]
-    return {**found, "seconds": float(np.median(late)) if late else None}
+    seconds = [run["seconds"] for run in runs if run["seconds"] is not None]
+    return {**found, "seconds": float(np.median(seconds)) if seconds else None}
 
 
 def trials_to(volumes: Array, share: float) -> Array:

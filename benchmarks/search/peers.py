@@ -73,10 +73,13 @@ def _saas(problem: Problem, seed: int) -> BaseSampler:
 
 PEERS: Mapping[str, Peer] = {
     "bayes": Peer(_bayes, plain=True),
-    "ax": Peer(_ax, trials=100),
+    "ax": Peer(_ax, trials=50),
     "saas": Peer(_saas, seeds=5, trials=50),
     "random": _optuna(lambda seed: optuna.samplers.RandomSampler(seed=seed)),
-    "tpe": _optuna(lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=N_START)),
+    "tpe": Peer(
+        lambda problem, seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=N_START),
+        trials=100,
+    ),
     "nsga2": _optuna(
         lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
     ),
@@ -85,13 +88,17 @@ PEERS: Mapping[str, Peer] = {
     ),
     "gp": Peer(
         lambda problem, seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=N_START),
-        trials=100,
+        trials=60,
     ),
 }
 """What is compared."""
 
-VARIANTS: Mapping[str, Peer] = {"bayes without earlier studies": Peer(_cold, plain=True)}
+VARIANTS: Mapping[str, Peer] = {
+    "bayes without earlier studies": Peer(_cold, plain=True, trials=100)
+}
 """Of `bayes`, to see what a part of it does."""
 
-FLOORS: Mapping[str, Peer] = {"oracle": Peer(lambda problem, seed: OracleSampler(problem), True)}
+FLOORS: Mapping[str, Peer] = {
+    "oracle": Peer(lambda problem, seed: OracleSampler(problem), plain=True, trials=25)
+}
 """What knows more than a sampler may; it says how few trials suffice."""

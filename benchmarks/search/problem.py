@@ -120,8 +120,8 @@ def tabular(name: str, folder: Path | None = None, costs: Sequence[str] = COSTS)
     """Accuracy against what it costs, in a table.
 
     References are the worst accuracy of the table and a little more than its greatest costs. Every
-    run begins with the head alone. The other whole tables of the folder are earlier studies, each
-    of `N_EARLIER` random trials.
+    run begins with the head alone. The other whole tables of the folder and of the project are
+    earlier studies, each of `N_EARLIER` random trials.
 
     Args:
         name: of the table.
@@ -155,7 +155,8 @@ def tabular(name: str, folder: Path | None = None, costs: Sequence[str] = COSTS)
     losses = [[o.loss(v) for o, v in zip(objectives, row, strict=True)] for row in rows]
     best = hypervolume(losses, [o.loss(o.reference) for o in objectives])
     nothing = tuple(0 for _ in table.space.dimensions)
-    others = [Table(other) for other in sorted(path.parent.glob("*.csv")) if other != path]
+    paths = {p.stem: p for each in (tables(), path.parent) for p in sorted(each.glob("*.csv"))}
+    others = [Table(other) for stem, other in paths.items() if stem != name]
     earlier = tuple(_trials(other, columns, objectives) for other in others if other.is_whole)
     return Problem(name, table.space, objectives, known, values, best, nothing, earlier)
 

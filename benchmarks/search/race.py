@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -32,12 +33,12 @@ class Course:
 
     Attributes:
         volumes: share of the greatest hypervolume after every trial.
-        seconds: of every proposal after the starting points, without those tried before.
+        seconds: of a proposal in the last quarter, the median; None where all trials are starts.
         again: proposals that had been tried before; they cost nothing and do not count.
     """
 
     volumes: list[float]
-    seconds: list[float]
+    seconds: float | None
     again: int
 
 
@@ -90,6 +91,18 @@ def _value(dimension: Dimension, place: Any) -> Any:
     return dimension.from_unit(place) if dimension.values is None else dimension.values[place]
 
 
+def starts(problem: Problem, rng: np.random.Generator) -> list[PeftConfig]:
+    """The starting points of a seed."""
+    space, found = problem.space, {}
+    if problem.first is not None:
+        first = space.resolve(dict(zip(space.dimensions, problem.first, strict=True)))
+        found[first.key] = first
+    while len(found) < N_START:
+        config = space.sample(rng)
+        found[config.key] = config
+    return list(found.values())
+
+
 class Race:
     """A study in memory that begins with the starting points of a seed."""
 
@@ -99,7 +112,7 @@ class Race:
         directions = [o.goal for o in problem.objectives]
         self._study = optuna.create_study(sampler=make(problem, seed), directions=directions)
         self._values: dict[str, tuple[float, ...]] = {}
-        for config in self._starts():
+        for config in starts(problem, self._rng):
             self._add(config)
 
     def run(self, n_trials: int) -> Course:
@@ -121,17 +134,8 @@ class Race:
                 self._add(self._fresh())
                 in_a_row = 0
         volumes = self._problem.volumes(list(self._values.values()))
-        return Course([round(v, 5) for v in volumes], [round(s, 4) for s in seconds], again)
-
-    def _starts(self) -> list[PeftConfig]:
-        space, found = self._problem.space, {}
-        if self._problem.first is not None:
-            first = dict(zip(space.dimensions, self._problem.first, strict=True))
-            found[space.resolve(first).key] = space.resolve(first)
-        while len(found) < N_START:
-            config = space.sample(self._rng)
-            found[config.key] = config
-        return list(found.values())
+        late = round(median(seconds[-len(seconds) // 4 :]), 4) if seconds else None
+        return Course([round(v, 5) for v in volumes], late, again)
 
     def _fresh(self) -> PeftConfig:
         while True:

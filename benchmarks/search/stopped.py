@@ -16,6 +16,7 @@ from autopeft.search.stopping import Curve, Stopper
 from benchmarks.search.figures import interval
 from benchmarks.search.peers import PEERS
 from benchmarks.search.problem import Table, tabular
+from benchmarks.search.race import starts
 from benchmarks.search.texts import N_VALIDATION, SHARES, tables
 
 REDUCTION, TRIALS = 3.0, 100
@@ -37,12 +38,17 @@ class End:
 
 
 def study(name: str, seed: int, n_trials: int, stopped_by: str) -> End:
-    """One study with `bayes`, one trial after the other, each following its recorded curve."""
+    """One study with `bayes`, one trial after the other, each following its recorded curve.
+
+    It begins with the starting points of the seed.
+    """
     problem, table = tabular(name), Table(tables() / f"{name}.csv")
     fidelity = Fidelity(SHARES, REDUCTION, problem.objectives, "auto", N_VALIDATION)
     stopper, sampler = make_stopper(stopped_by, fidelity), PEERS["bayes"].make(problem, seed)
     directions = [objective.goal for objective in problem.objectives]
     record = optuna.create_study(sampler=sampler, directions=directions)
+    for start in starts(problem, np.random.default_rng(seed)):
+        record.enqueue_trial(dict(problem.space.assign(start) or {}))
     curves: list[Curve] = []
     complete, trained = [], 0.0
     for number in range(n_trials):
