@@ -214,6 +214,12 @@ def test_stopping_saves_epochs() -> None:
 def test_the_card_tells_noise_and_correlations() -> None:
     table = problem.Table(problem.tables() / "movies.csv")
     assert card.noise(table) == pytest.approx(0.003, rel=0.2)
+    assert card.noise(table, shared=False) == pytest.approx(0.003, rel=0.2)
+    for rows in table.repeats.values():
+        for row in rows:
+            row[problem.last("accuracy")] += 0.1 * row["seed"]
+    assert card.noise(table) == pytest.approx(0.1, rel=0.1)
+    assert card.noise(table, shared=False) == pytest.approx(0.003, rel=0.2)
     text = card.card("movies")
     assert "729 configurations with seed 0, 73 of them with 3 seeds" in text
     assert "| 3 | 1.00 | -1.00 | -1.00 |" in text

@@ -35,8 +35,9 @@ def card(name: str) -> str:
         f"accuracy on validation from {accuracy.min():.3f} to {accuracy.max():.3f}, of the head "
         f"alone {_head_alone(table):.3f}",
         f"front of accuracy and trainable parameters: {best.sum()} configurations",
-        f"standard deviation of the accuracy {noise(table):.4f} between seeds, "
-        f"{accuracy.std():.4f} between configurations",
+        f"standard deviation of the accuracy {accuracy.std():.4f} between configurations, "
+        f"{noise(table):.4f} between seeds, {noise(table, shared=False):.4f} without what a seed "
+        "does to all configurations alike",
         f"a model of {N_FITTED} rows: mean absolute error {error:.4f} on the others, whose mean "
         f"deviation is {spread:.4f}",
     ]
@@ -61,11 +62,23 @@ def card(name: str) -> str:
     )
 
 
-def noise(table: Table) -> float:
-    """Standard deviation between seeds, pooled over the configurations that have several."""
+def noise(table: Table, *, shared: bool = True) -> float:
+    """Standard deviation of the accuracy between seeds, pooled over what has all of them.
+
+    Args:
+        table: with repeats.
+        shared: whether the mean of each seed over the configurations counts.
+    """
     column = last("accuracy")
-    spreads = [np.var([row[column] for row in rows], ddof=1) for rows in table.repeats.values()]
-    return float(np.sqrt(np.mean(spreads))) if spreads else float("nan")
+    repeats = [sorted(rows, key=lambda row: row["seed"]) for rows in table.repeats.values()]
+    whole = [[row[column] for row in rows] for rows in repeats if len(rows) == len(SEEDS)]
+    if len(whole) < 2:
+        return float("nan")
+    found = np.array(whole)
+    rest = found - found.mean(axis=1, keepdims=True)
+    n_free = (len(whole) - (0 if shared else 1)) * (len(SEEDS) - 1)
+    rest = rest if shared else rest - rest.mean(axis=0)
+    return float(np.sqrt((rest**2).sum() / n_free))
 
 
 def surrogate_error(table: Table) -> tuple[float, float]:
