@@ -13,13 +13,17 @@ from autopeft.search.history import Observation
 
 
 def observations(
-    studies: Sequence[Reference], objectives: Sequence[Objective]
-) -> list[list[Observation]]:
+    studies: Sequence[Reference] | None, objectives: Sequence[Objective]
+) -> list[list[Observation]] | None:
     """The complete trials of each study, with the losses of `objectives`, NaN where it has none.
+
+    None where no studies are named.
 
     Raises:
         StudyError: a study that has not been run, or measures none of the objectives.
     """
+    if studies is None:
+        return None
     found = []
     with inside("search.warm_start"):
         for study in studies:

@@ -24,6 +24,7 @@ from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import front
 from autopeft.search.belief import Belief
 from autopeft.search.candidates import Draws, candidates, everything, spread, thrifty, unseen
+from autopeft.search.experience import experience
 from autopeft.search.features import features
 from autopeft.search.gain import expected_gain
 from autopeft.search.history import History, Observation, read_history
@@ -65,7 +66,8 @@ class BayesSampler(BaseSampler):
         known: how known objectives are computed, by name; a known objective that is not among
             them is learned.
         limits: greatest values of known objectives, by name; candidates beyond are left out.
-        earlier: observations of earlier studies, losses in the order of the objectives.
+        earlier: observations of earlier studies, losses in the order of the objectives; by default
+            the trials that come with autopeft.
         seed: of all randomness.
         n_startup: with how many trials, running ones included, the model begins; baselines are
             not among them, since they say little about the space.
@@ -81,7 +83,7 @@ class BayesSampler(BaseSampler):
         objectives: Sequence[Objective],
         known: Mapping[str, Known] | None = None,
         limits: Mapping[str, float] | None = None,
-        earlier: Sequence[Sequence[Observation]] = (),
+        earlier: Sequence[Sequence[Observation]] | None = None,
         *,
         seed: int = 0,
         n_startup: int | None = None,
@@ -91,6 +93,8 @@ class BayesSampler(BaseSampler):
         if not self._known.learned:
             raise StudyError("bayes needs an objective that training measures", "objectives")
         self._everything = everything(space)
+        if earlier is None:
+            earlier = experience(self.objectives, space.n_layers)
         self._prior = Prior(earlier, self._known.learned, space.n_layers)
         self._distributions = {n: d for n, d in space.distributions().items() if not d.single()}
         default = max(8, round(2 * len(self._distributions) ** 0.5))

@@ -64,6 +64,10 @@ class Encoder:
             return np.zeros((len(configs), max(1, int(self._varying.sum()))))
         return np.clip(self._columns(configs)[:, self._varying], 0.0, 1.0)
 
+    def knows(self, config: PeftConfig) -> bool:
+        """Whether every kind of placement occurs in a deciding configuration."""
+        return all(_kind(placement) in self._kinds for placement in config.placements)
+
     def _all_names(self) -> Iterator[Name]:
         """In the order of `_columns`."""
         yield from product(self._kinds, range(self._hats.shape[1]))

@@ -53,9 +53,15 @@ class Prior:
         return len(self._models)
 
     def __call__(self, configs: Sequence[PeftConfig]) -> Array:
-        """Expected losses, shape `(len(configs), len(self))`."""
-        columns = [model(encode(configs))[0] for encode, model in self._models]
-        return np.array(columns).T.reshape(len(configs), len(self))
+        """Expected losses, shape `(len(configs), len(self))`.
+
+        Of what a study has no trial of, such as another method, it expects its mean.
+        """
+        columns = np.zeros((len(configs), len(self)))
+        for column, (encode, model) in zip(columns.T, self._models, strict=True):
+            knows = np.array([encode.knows(config) for config in configs], bool)
+            column[:] = np.where(knows, model(encode(configs))[0], model.mean)
+        return columns
 
     def expected(self, names: Sequence[Name]) -> Array:
         """What a `Surrogate` of the columns of these names, then of these losses, is to expect.

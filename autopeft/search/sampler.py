@@ -132,7 +132,7 @@ class Problem:
         known: how known objectives are computed, by name.
         limits: greatest values of known objectives, by name.
         seed: of all randomness.
-        earlier: observations of earlier studies.
+        earlier: observations of earlier studies; None for the trials that come with autopeft.
     """
 
     space: BoundSpace
@@ -140,7 +140,7 @@ class Problem:
     known: Mapping[str, Known]
     limits: Mapping[str, float]
     seed: int
-    earlier: Sequence[Sequence[Observation]] = ()
+    earlier: Sequence[Sequence[Observation]] | None = None
 
 
 def _optuna(
@@ -220,7 +220,7 @@ def make_sampler(
     objectives: Sequence[Objective],
     known: Mapping[str, Known] | None = None,
     limits: Mapping[str, float] | None = None,
-    earlier: Sequence[Sequence[Observation]] = (),
+    earlier: Sequence[Sequence[Observation]] | None = None,
 ) -> BaseSampler:
     """The sampler of a name, ready for `optuna.create_study(sampler=…, directions=…)`.
 
@@ -232,7 +232,7 @@ def make_sampler(
         known: how known objectives are computed, by name; `bayes` makes use of them.
         limits: greatest values of known objectives, by name; `bayes` keeps to them.
         earlier: observations of earlier studies, losses in the order of the objectives; `bayes`
-            learns from them what to expect.
+            learns from them what to expect, by default from the trials that come with autopeft.
 
     Raises:
         StudyError: no such name, or objectives that the sampler cannot pursue.

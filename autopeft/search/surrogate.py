@@ -90,6 +90,7 @@ class Surrogate:
 
     Attributes:
         learned: the most probable ones, in the same order.
+        mean: of the losses.
 
     Raises:
         RuntimeError: the hyperparameters cannot be found.
@@ -100,7 +101,7 @@ class Surrogate:
     ) -> None:
         self._shift, spread = rows.mean(0), rows.std(0)
         self._stretch = np.where(spread > 1e-9, spread, 1.0)
-        self._mean, std = float(losses.mean()), float(losses.std())
+        self.mean, std = float(losses.mean()), float(losses.std())
         self._std = std if std > 0 else 1.0
         self._take(rows, losses, doubt)
         if expected is None:
@@ -121,14 +122,14 @@ class Surrogate:
         mean = (cross @ self._alpha)[:, 0]
         half = torch.linalg.solve_triangular(self._factor, cross.T, upper=False)
         variance = (self._kernel.diagonal(x) - half.square().sum(0)).clamp_min(1e-12)
-        return mean.numpy() * self._std + self._mean, variance.numpy() * self._std**2
+        return mean.numpy() * self._std + self.mean, variance.numpy() * self._std**2
 
     def believing(self, rows: Array) -> Surrogate:
         """The posterior once the losses at some features `(k, d)` are what this one expects."""
         if not len(rows):
             return self
         own = self._x.numpy() * self._stretch + self._shift
-        losses = self._y.numpy() * self._std + self._mean
+        losses = self._y.numpy() * self._std + self.mean
         believed = copy.copy(self)
         believed._take(
             np.concatenate([own, rows]),
@@ -140,7 +141,7 @@ class Surrogate:
 
     def _take(self, rows: Array, losses: Array, doubt: Array) -> None:
         self._x = self._scaled(rows)
-        self._y = torch.from_numpy((losses - self._mean) / self._std)
+        self._y = torch.from_numpy((losses - self.mean) / self._std)
         self._doubt = torch.from_numpy(doubt / self._std**2)
 
     def _solve(self) -> None:

@@ -29,7 +29,8 @@ class Search(_Section):
         n_trials: trials of the study in all, baselines and failures included.
         seed: of proposals and of training.
         baselines: fixed configurations that are trained first.
-        warm_start: earlier studies, by name or file, from which `bayes` learns what to expect.
+        warm_start: earlier studies, by name or file, from which `bayes` learns what to expect; by
+            default the trials that come with autopeft, and none where the list is empty.
         n_finalists: configurations of the front that are trained again with other seeds at the
             end; they do not count among `n_trials`.
         n_seeds: trainings of each of those in all.
@@ -40,7 +41,7 @@ class Search(_Section):
     n_trials: int = Field(default=50, ge=1)
     seed: int = Field(default=0, ge=0)
     baselines: list[Any] = Field(default_factory=list)
-    warm_start: list[Any] = Field(default_factory=list)
+    warm_start: list[Any] | None = None
     n_finalists: int = Field(default=0, ge=0)
     n_seeds: int = Field(default=3, ge=2)
 

@@ -165,15 +165,19 @@ def _trials(
     table: Table, columns: Sequence[str], objectives: Sequence[Objective]
 ) -> tuple[Observation, ...]:
     """Random trials of a table."""
-    chosen = np.random.default_rng(0).permutation(len(table.rows))[:N_EARLIER]
-    rows = list(table.rows.items())
     return tuple(
         Observation(
             config_of(table.space, point),
             tuple(o.loss(row[column]) for o, column in zip(objectives, columns, strict=True)),
         )
-        for point, row in (rows[i] for i in chosen)
+        for point, row in sampled(table)
     )
+
+
+def sampled(table: Table) -> list[tuple[Point, Mapping[str, float]]]:
+    """`N_EARLIER` random rows."""
+    rows = sorted(table.rows.items())
+    return [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:N_EARLIER]]
 
 
 def _cost(table: Table, column: str, config: PeftConfig) -> float:

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from autopeft.objective.objective import Objective, load_objectives
+from autopeft.search.bayes import BayesSampler
+from autopeft.search.experience import experience
+from autopeft.search.features import Encoder
+from autopeft.search.history import History
+from autopeft.search.known import Known
+from benchmarks.search.experience import document
+from benchmarks.search.measure import bound_space
+from benchmarks.search.problem import N_EARLIER, Table, tabular
+from benchmarks.search.texts import TEXTS, tables
+from tests.contracts import sampler as kit
+
+OBJECTIVES = load_objectives("accuracy-params")
+
+
+def test_it_holds_the_rows_of_the_tables() -> None:
+    studies = experience(OBJECTIVES, 6)
+    assert len(studies) == len(TEXTS)
+    for name, study in zip(sorted(TEXTS), studies, strict=True):
+        problem = tabular(name)
+        told = [-problem.values(o.config)[0] for o in study]
+        assert [o.losses[0] for o in study] == pytest.approx(told)
+        assert all(np.isnan(o.losses[1]) for o in study)
+        assert len({o.config.key for o in study}) == N_EARLIER
+        assert len(document(Table(tables() / f"{name}.csv"))["place"]) == 4
+
+
+@pytest.mark.parametrize("n_layers", [3, 6, 12, 24])
+def test_configurations_keep_their_depths(n_layers: int) -> None:
+    (own, _), (stretched, _) = experience(OBJECTIVES, 6), experience(OBJECTIVES, n_layers)
+    for a, b in zip(own, stretched, strict=True):
+        assert len(a.config.placements) == len(b.config.placements)
+        for p, q in zip(a.config.placements, b.config.placements, strict=True):
+            assert np.mean(p.layers) / 6 == pytest.approx(np.mean(q.layers) / n_layers, abs=0.1)
+            assert len(p.layers) / 6 == len(q.layers) / n_layers
+
+
+def test_a_first_search_knows_it_and_can_do_without() -> None:
+    space, known = bound_space(), {"trainable_params": Known(kit.cost)}
+    empty = History((), (), frozenset())
+
+    def first(earlier: tuple[()] | None) -> list[str]:
+        sampler = BayesSampler(space, OBJECTIVES, known, earlier=earlier)
+        rng = np.random.default_rng(0)
+        return [sampler.choose(empty, rng, number).key for number in range(4)]
+
+    assert first(None) != first(())
+
+
+def test_it_says_nothing_of_other_objectives() -> None:
+    objectives = [Objective("seconds", "minimize"), OBJECTIVES[1]]
+    assert all(np.isnan(o.losses).all() for study in experience(objectives, 6) for o in study)
+
+
+def test_what_it_has_not_seen_is_unknown() -> None:
+    (study, _) = experience(OBJECTIVES, 6)
+    encoder = Encoder([o.config for o in study], 6)
+    assert all(encoder.knows(o.config) for o in study)
+    rng = np.random.default_rng(0)
+    others = [kit.problem().space.sample(rng) for _ in range(50)]
+    assert not all(encoder.knows(config) for config in others)
