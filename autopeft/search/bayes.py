@@ -7,7 +7,7 @@ import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -93,12 +93,17 @@ class BayesSampler(BaseSampler):
         if not self._known.learned:
             raise StudyError("bayes needs an objective that training measures", "objectives")
         self._everything = everything(space)
-        if earlier is None:
-            earlier = experience(self.objectives, space.n_layers)
-        self._prior = Prior(earlier, self._known.learned, space.n_layers)
+        self._earlier = earlier
         self._distributions = {n: d for n, d in space.distributions().items() if not d.single()}
         default = max(8, round(2 * len(self._distributions) ** 0.5))
         self.n_startup = default if n_startup is None else n_startup
+
+    @cached_property
+    def _prior(self) -> Prior:
+        learned, n_layers = self._known.learned, self.space.n_layers
+        if self._earlier is None:
+            return _own_prior(self.objectives, tuple(learned), n_layers)
+        return Prior(self._earlier, learned, n_layers)
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -255,3 +260,9 @@ class BayesSampler(BaseSampler):
         with suppress(Exception):
             fresh = [*self._known.within(fresh, slow=False), *fresh]
         return [*fresh, *drawn][0]
+
+
+@cache
+def _own_prior(objectives: tuple[Objective, ...], learned: tuple[int, ...], n_layers: int) -> Prior:
+    """What the trials that come with autopeft say; it is the same for all samplers."""
+    return Prior(experience(objectives, n_layers), learned, n_layers)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from autopeft.core.config import PeftConfig
 from autopeft.search.features import Encoder, Name
 from autopeft.search.history import Observation
-from autopeft.search.surrogate import EXPECTED, Surrogate
+from autopeft.search.surrogate import EXPECTED, Surrogate, one_thread
 
 N_LEAST = 8
 """Observations below which an earlier study says nothing."""
@@ -47,7 +47,8 @@ class Prior:
                     rows = encode([o.config for o in told])
                     losses = np.array([o.losses[index] for o in told])
                     doubts = np.array([o.doubts[index] for o in told])
-                    self._models.append((encode, Surrogate(rows, losses, doubts)))
+                    with one_thread():
+                        self._models.append((encode, Surrogate(rows, losses, doubts)))
 
     def __len__(self) -> int:
         return len(self._models)
