@@ -3,7 +3,7 @@
 `python -m benchmarks.search` runs every sampler on every table with 20 seeds, all with the same
 starting points, and on closed forms with a few, and writes `benchmarks/results/search.json` and a
 plot beside it. A proposal that a run has tried before costs nothing and does not count. `--small`
-is a few seeds and trials.
+is a few seeds and trials, in `runs/search`.
 
 Every run is a line that is written as soon as it ends, so that an interrupted comparison goes on
 where it stopped; delete `benchmarks/results/search_runs.jsonl` to start anew.
@@ -40,6 +40,7 @@ from benchmarks.search.texts import TEXTS
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "search.json"
 RUNS = RESULTS.with_name("search_runs.jsonl")
+SMALL = ROOT / "runs" / "search" / "small.json"
 SEEDS, TRIALS = 20, 200
 CLOSED_SEEDS, CLOSED_TRIALS, CLOSED_SAMPLERS = (
     3,
@@ -160,14 +161,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--trials", type=int)
     parser.add_argument("--workers", type=int, default=2, help="processes with one thread each")
-    parser.add_argument("--runs", type=Path, default=RUNS)
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--runs", type=Path)
+    parser.add_argument("--output", type=Path)
     chosen = parser.parse_args()
+    output = chosen.output or (SMALL if chosen.small else RESULTS)
+    kept = chosen.runs or (SMALL.with_suffix(".jsonl") if chosen.small else RUNS)
     seeds = chosen.seeds or (SMALL_SEEDS if chosen.small else SEEDS)
     trials = chosen.trials or (SMALL_TRIALS if chosen.small else TRIALS)
     samplers = chosen.samplers or (SMALL_SAMPLERS if chosen.small else list(PEERS))
     wanted = list(orders(chosen.tables, samplers, seeds, trials, closed=not chosen.small))
-    runs = run(wanted, chosen.runs, chosen.workers)
+    runs = run(wanted, kept, chosen.workers)
     told = summary(runs)
     document: dict[str, Any] = {
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
@@ -180,11 +183,9 @@ def main() -> None:
         "suggest_seconds": suggest_seconds(SMALL_COUNTS if chosen.small else COUNTS),
         "stopping": stopped.figures(chosen.tables, SMALL_SEEDS if chosen.small else STOPPING_SEEDS),
     }
-    chosen.output.parent.mkdir(parents=True, exist_ok=True)
-    chosen.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    draw(
-        [row for row in runs if row["problem"] in chosen.tables], chosen.output.with_suffix(".png")
-    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    draw([row for row in runs if row["problem"] in chosen.tables], output.with_suffix(".png"))
     show(told)
     print(json.dumps({name: document[name] for name in ("suggest_seconds", "stopping")}, indent=1))
 
