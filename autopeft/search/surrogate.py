@@ -21,7 +21,7 @@ _JITTER = 1e-6
 _LEAST_NOISE = 1e-4
 
 _BOUNDS = (-7.0, 7.0)
-"""Of all those logarithms."""
+"""Of the logarithms of the hyperparameters."""
 
 _MEAN = 1.0
 """Variance of the mean of all values, which are standardised."""
