@@ -48,6 +48,11 @@ class Objective:
             value = math.log10(1.0 + value) if value >= 0 else math.nan
         return -value if self.goal == "maximize" else value
 
+    @property
+    def worst(self) -> float:
+        """The loss of the reference."""
+        return self.loss(self.reference)
+
 
 def load_objectives(
     reference: catalog.Reference | Sequence[Mapping[str, Any]],
@@ -113,7 +118,7 @@ def _objective(item: object) -> Objective:
         scale=scale,
         reference=_number("reference", item["reference"]),
     )
-    if math.isnan(objective.loss(objective.reference)):
+    if math.isnan(objective.worst):
         raise StudyError("must not be negative on a log scale", "reference")
     return objective
 

@@ -80,7 +80,7 @@ def hypervolumes(records: Sequence[TrialRecord], objectives: Sequence[Objective]
 
     Only complete trials add to it; the corner is the reference of each objective.
     """
-    corner = [o.loss(o.reference) for o in objectives]
+    corner = [o.worst for o in objectives]
     rows: list[list[float]] = []
     volumes: list[float] = []
     for record in sorted(folded(records), key=lambda record: record.number):

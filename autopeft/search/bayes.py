@@ -26,7 +26,7 @@ from autopeft.search.belief import Belief
 from autopeft.search.candidates import Draws, candidates, everything, spread, thrifty, unseen
 from autopeft.search.experience import experience
 from autopeft.search.features import features
-from autopeft.search.gain import expected_gain
+from autopeft.search.gain import corner_of, expected_gain
 from autopeft.search.history import History, Observation, read_history
 from autopeft.search.known import Known, KnownLosses
 from autopeft.search.prior import Prior
@@ -221,7 +221,11 @@ class BayesSampler(BaseSampler):
         self, belief: Belief, found: Sequence[PeftConfig], exact: Array | None = None
     ) -> Array:
         means, deviations = belief(found, exact)
-        return expected_gain(belief.reached, self._corner(belief.reached), means, deviations)
+        order = [*self._known.learned, *self._known.exact]
+        references = np.array([self.objectives[i].worst for i in order])
+        return expected_gain(
+            belief.reached, corner_of(belief.reached, references), means, deviations
+        )
 
     def _finalist(self, belief: Belief, promising: Sequence[PeftConfig]) -> PeftConfig:
         """The best of candidates, the most promising ones first, by exact known losses."""
@@ -240,18 +244,6 @@ class BayesSampler(BaseSampler):
     def _usable(self, observations: Sequence[Observation]) -> list[Observation]:
         """The observations whose known losses are all finite."""
         return [o for o in observations if np.isfinite(self._known.row(o.config, o.losses)).all()]
-
-    def _corner(self, losses: Array) -> Array:
-        """Worst losses that count, measured ones first: the references of the objectives.
-
-        But never more than a little beyond all that is observed: from a far corner whatever is
-        cheap would seem to gain most, however bad.
-        """
-        low, high = np.nanmin(losses, axis=0), np.nanmax(losses, axis=0)
-        order = [*self._known.learned, *self._known.exact]
-        wanted = np.array([self.objectives[i].loss(self.objectives[i].reference) for i in order])
-        beyond = high + 0.1 * np.where(high > low, high - low, 1.0)
-        return np.where(wanted > low, np.minimum(wanted, beyond), beyond)
 
     def _anything(self, history: History, rng: np.random.Generator) -> PeftConfig:
         """A random configuration, unseen and within cheap limits where one is found."""

@@ -46,6 +46,20 @@ def expected_gain(front: Array, corner: Array, means: Array, deviations: Array) 
     return gains
 
 
+def corner_of(losses: Array, references: Array) -> Array:
+    """Worst losses that count: the references, but at most a little beyond all that is observed.
+
+    From a far corner whatever is cheap would seem to gain most, however bad.
+
+    Args:
+        losses: that are observed, shape `(n, m)`.
+        references: the worst that still count, shape `(m,)`.
+    """
+    low, high = np.nanmin(losses, axis=0), np.nanmax(losses, axis=0)
+    beyond = high + 0.1 * np.where(high > low, high - low, 1.0)
+    return np.where(references > low, np.minimum(references, beyond), beyond)
+
+
 def _boxes(front: Array, corner: Array) -> list[tuple[Array, Array]]:
     """Lower and upper ends, each `(m,)`, of disjoint boxes that make up what is not dominated."""
     inside = front[(front < corner).all(axis=1)] if len(front) else front

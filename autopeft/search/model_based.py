@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig
 from autopeft.objective.objective import Objective
+from autopeft.objective.pareto import hypervolume
 from autopeft.search.features import Encoder
+from autopeft.search.gain import corner_of, expected_gain
 from autopeft.search.history import LOSSES
 from autopeft.search.stopping import AtRungs, Curve, Decision, has_reached
 from autopeft.search.surrogate import Surrogate, one_thread
@@ -18,19 +20,20 @@ from autopeft.search.surrogate import Surrogate, one_thread
 N_LEAST, N_MOST = 6, 150
 """Finished trials below which all go on, and that a model is fitted to, the latest ones."""
 
-OPTIMISM = 0.25
-"""Deviations by which a trial is taken to come out better than expected."""
+WORTH, N_WORTH = 0.005, 20
+"""The share of the hypervolume reached that a trial must be expected to add to go on, once so many
+have finished; proportionally less before, while the model knows little."""
 
 Array = NDArray[np.float64]
 
 
 class ModelBased(AtRungs):
-    """Stops a trial that is expected to end dominated by one that has finished.
+    """Stops a trial whose end is not expected to add enough hypervolume to the finished ones.
 
     At every rung but the last a Gaussian process learns from the finished trials how the measured
-    objectives come out, from features of the configurations and the training losses at the rung. A
-    trial goes on if its expected end, less a little of the deviation, is beaten by no finished
-    trial that costs no more. A training loss that is not finite stops it.
+    objectives come out, from features of the configurations and the training losses at the rung.
+    The end of a trial is as uncertain as that model, and as noisy as its seed. A training loss that
+    is not finite stops it.
 
     Args:
         rungs: fidelities at which trials are compared, ascending; the last is the end of training.
@@ -43,6 +46,8 @@ class ModelBased(AtRungs):
     def __init__(self, rungs: Sequence[float], objectives: Sequence[Objective]) -> None:
         super().__init__(rungs)
         self._measured = [objective for objective in objectives if not objective.known]
+        known = [objective for objective in objectives if objective.known]
+        self._references = np.array([objective.worst for objective in (*self._measured, *known)])
 
     def _compare(self, curves: Sequence[Curve], current: Curve, n_passed: int) -> Decision:
         rung = self.rungs[n_passed - 1]
@@ -52,19 +57,30 @@ class ModelBased(AtRungs):
         finished = self._finished(curves, current, rung)
         if len(finished) < N_LEAST:
             return Decision(True, f"{len(finished)} have finished, too few to learn from")
-        rows = _rows([*finished, current], rung)
-        ends = np.array([self._end(curve) for curve in finished])
         try:
-            with one_thread():
-                expected = np.array([_optimistic(rows[:-1], end, rows[-1:]) for end in ends.T])
+            share = self._expected_share(finished, current, rung)
         except (RuntimeError, ValueError) as error:  # whatever a model stumbles over
             return Decision(True, f"no model could be fitted: {error}"[:200])
-        costs = np.array([curve.known for curve in finished]).reshape(len(finished), -1)
-        ahead = (ends <= expected).all(axis=1) & (costs <= np.array(current.known)).all(axis=1)
-        if ahead.any():
-            first = finished[int(ahead.argmax())].number
-            return Decision(False, f"expected at {rung:g} to end behind trial {first}")
-        return Decision(True, f"expected at {rung:g} to end behind none of {len(finished)}")
+        told = f"expected at {rung:g} to add {share:.2%} to the hypervolume of {len(finished)}"
+        return Decision(share >= WORTH * min(1.0, len(finished) / N_WORTH), told)
+
+    def _expected_share(self, finished: Sequence[Curve], current: Curve, rung: float) -> float:
+        """The hypervolume that a trial is expected to add, over that of the finished ones."""
+        rows = _rows([*finished, current], rung)
+        ends = np.array([self._end(curve) for curve in finished])
+        with one_thread():
+            told = [_expected(rows[:-1], end, rows[-1:]) for end in ends.T]
+        means = np.array([[*(mean for mean, _ in told), *current.known]])
+        deviations = np.array(
+            [[*(deviation for _, deviation in told), *(0.0 for _ in current.known)]]
+        )
+        reached = np.array(
+            [[*end, *curve.known] for end, curve in zip(ends, finished, strict=True)]
+        )
+        corner = corner_of(reached, self._references)
+        gain = expected_gain(reached, corner, means, deviations)[0]
+        volume = hypervolume(reached, corner)
+        return float(gain / volume) if volume > 0 else math.inf
 
     def _finished(self, curves: Sequence[Curve], current: Curve, rung: float) -> list[Curve]:
         """The latest finished trials with all that is learned from, by number."""
@@ -102,6 +118,8 @@ def _rows(curves: Sequence[Curve], rung: float) -> Array:
     return np.column_stack([Encoder(configs, max(layers, default=0) + 1)(configs), rows])
 
 
-def _optimistic(rows: Array, ends: Array, current: Array) -> float:
-    mean, variance = Surrogate(rows, ends, np.zeros(len(ends)))(current)
-    return float(mean[0] - OPTIMISM * math.sqrt(variance[0]))
+def _expected(rows: Array, ends: Array, current: Array) -> tuple[float, float]:
+    """Mean and deviation of the end of the trial of a row `(1, d)`, its noise included."""
+    model = Surrogate(rows, ends, np.zeros(len(ends)))
+    mean, variance = model(current)
+    return float(mean[0]), math.sqrt(variance[0] + model.noise)

@@ -54,7 +54,7 @@ class AxSampler(WholePointSampler):
             ]
         )
         metrics = [f"m{i}" for i in range(len(objectives))]
-        worst = [o.loss(o.reference) for o in objectives]
+        worst = [o.worst for o in objectives]
         self._client.configure_optimization(
             objective=", ".join(f"-{metric}" for metric in metrics),
             outcome_constraints=[f"{m} <= {w}" for m, w in zip(metrics, worst, strict=True)],

@@ -27,16 +27,19 @@ class Peer:
         make: the sampler for a problem and a seed.
         plain: whether it takes the space as it is; see `Axes`.
         seeds: at most, and `trials`, where its proposals take long.
+        batch: how many it proposes at a time.
     """
 
     make: Make
     plain: bool = False
     seeds: int | None = None
     trials: int | None = None
+    batch: int = 1
 
     def run(self, problem: Problem, seed: int, n_trials: int) -> Course:
         """One run."""
-        return Race(problem, self.make, seed, plain=self.plain).run(n_trials)
+        race = Race(problem, self.make, seed, plain=self.plain, batch=self.batch)
+        return race.run(n_trials)
 
 
 def _bayes(problem: Problem, seed: int) -> BaseSampler:
@@ -74,7 +77,7 @@ def _saas(problem: Problem, seed: int) -> BaseSampler:
 PEERS: Mapping[str, Peer] = {
     "bayes": Peer(_bayes, plain=True),
     "ax": Peer(_ax, trials=50),
-    "saas": Peer(_saas, seeds=5, trials=50),
+    "saas": Peer(_saas, seeds=5, trials=50, batch=4),
     "random": _optuna(lambda seed: optuna.samplers.RandomSampler(seed=seed)),
     "tpe": Peer(
         lambda problem, seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=N_START),

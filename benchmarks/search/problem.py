@@ -67,7 +67,7 @@ class Problem:
     @property
     def corner(self) -> Array:
         """The losses of the references."""
-        return np.array(self.losses([o.reference for o in self.objectives]))
+        return np.array([o.worst for o in self.objectives])
 
     def losses(self, values: Sequence[float]) -> list[float]:
         """Of values in the order of the objectives."""
@@ -153,7 +153,7 @@ def tabular(name: str, folder: Path | None = None, costs: Sequence[str] = COSTS)
 
     known = {cost: Known(partial(_cost, table, cost)) for cost in costs}
     losses = [[o.loss(v) for o, v in zip(objectives, row, strict=True)] for row in rows]
-    best = hypervolume(losses, [o.loss(o.reference) for o in objectives])
+    best = hypervolume(losses, [o.worst for o in objectives])
     nothing = tuple(0 for _ in table.space.dimensions)
     paths = {p.stem: p for each in (tables(), path.parent) for p in sorted(each.glob("*.csv"))}
     others = [Table(other) for stem, other in paths.items() if stem != name]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,8 @@ class Course:
 
     Attributes:
         volumes: share of the greatest hypervolume after every trial.
-        seconds: of a proposal in the last quarter, the median; None where all trials are starts.
+        seconds: of a proposal in the last quarter, the median of the batches; None where all trials
+            are starts.
         again: proposals that had been tried before; they cost nothing and do not count.
     """
 
@@ -104,10 +105,15 @@ def starts(problem: Problem, rng: np.random.Generator) -> list[PeftConfig]:
 
 
 class Race:
-    """A study in memory that begins with the starting points of a seed."""
+    """A study in memory that begins with the starting points of a seed.
 
-    def __init__(self, problem: Problem, make: Make, seed: int, *, plain: bool) -> None:
-        self._problem, self._axes = problem, Axes(problem, plain)
+    A sampler may propose several trials at a time; then the first of a `batch` takes all the time.
+    """
+
+    def __init__(
+        self, problem: Problem, make: Make, seed: int, *, plain: bool, batch: int = 1
+    ) -> None:
+        self._problem, self._axes, self._batch = problem, Axes(problem, plain), batch
         self._rng = np.random.default_rng(seed)
         directions = [o.goal for o in problem.objectives]
         self._study = optuna.create_study(sampler=make(problem, seed), directions=directions)
@@ -134,8 +140,12 @@ class Race:
                 self._add(self._fresh())
                 in_a_row = 0
         volumes = self._problem.volumes(list(self._values.values()))
-        late = round(median(seconds[-len(seconds) // 4 :]), 4) if seconds else None
-        return Course([round(v, 5) for v in volumes], late, again)
+        return Course([round(v, 5) for v in volumes], self._late(seconds), again)
+
+    def _late(self, seconds: Sequence[float]) -> float | None:
+        starts = range(0, len(seconds), self._batch)
+        per_batch = [mean(seconds[start : start + self._batch]) for start in starts]
+        return round(median(per_batch[-len(per_batch) // 4 :]), 4) if per_batch else None
 
     def _fresh(self) -> PeftConfig:
         while True:

@@ -77,7 +77,7 @@ class SaasSampler(WholePointSampler):
         losses = np.array(
             [[o.loss(v) for o, v in zip(self._objectives, t.values, strict=True)] for t in trials]
         )
-        worst = np.array([[o.loss(o.reference) for o in self._objectives]])
+        worst = np.array([[o.worst for o in self._objectives]])
         scores, corner = _scores(losses, losses), _scores(losses, worst)[0]
         known = torch.from_numpy(units)
         gain = qNoisyExpectedHypervolumeImprovement(
