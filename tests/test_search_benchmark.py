@@ -11,8 +11,9 @@ import pytest
 
 from autopeft.method.count import count
 from benchmarks.search import __main__ as comparison
-from benchmarks.search import card, problem, saas_sampler, speed, stopped
+from benchmarks.search import card, every_layer, problem, saas_sampler, speed, stopped
 from benchmarks.search.closed import CLOSED, SIZES
+from benchmarks.search.every_layer import SPACE, EveryLayer
 from benchmarks.search.figures import figures, interval, trials_to
 from benchmarks.search.measure import (
     bound_space,
@@ -52,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_tables(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (problem, stopped, card):
+    for module in (problem, stopped, card, every_layer):
         monkeypatch.setattr(module, "tables", lambda: folder)
 
 
@@ -149,6 +150,31 @@ def test_closed_forms_reach_the_hypervolume_that_they_state() -> None:
     ]
     values = [found.values(found.space.resolve(point)) for point in points]
     assert found.volumes(values)[-1] == pytest.approx(1)
+
+
+def test_a_surrogate_of_the_table_serves_a_larger_space(folder: Path, tmp_path: Path) -> None:
+    found = EveryLayer("movies")
+    table = problem.Table(folder / "movies.csv")
+    grouped = np.array(list(table.rows)).reshape(729, 3, 2)
+    told = found.model(np.repeat(grouped, 2, axis=1).reshape(729, 12))
+    assert np.abs(told - table.column(problem.last("accuracy"))).mean() < 0.004
+
+    large = found.problem()
+    rng = np.random.default_rng(0)
+    places = rng.integers([[size] * 5 for size in found.sizes]).T
+    configs = [found.space.resolve(point) for point in found.points(places)]
+    values = np.array([large.values(config) for config in configs])
+    losses = np.array([large.losses(row) for row in values])
+    assert found._losses(large, places) == pytest.approx(losses)
+    assert values[:, 1].tolist() == [count(c, found.space.shape).trainable for c in configs]
+    assert 0 < large.volumes(values.tolist())[-1] < 1
+
+    path = tmp_path / SPACE / "movies.csv"
+    measure("movies", path, workers=1, most=3, space_name=SPACE)
+    error, spread, correlation = found.error(problem.Table(path, found.space))
+    assert 0 < error < 1
+    assert 0 < spread < 1
+    assert -1 <= correlation <= 1
 
 
 @pytest.mark.parametrize("name", CLOSED)

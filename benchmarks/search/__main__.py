@@ -1,9 +1,9 @@
 """Compares samplers on measured tables and on closed forms.
 
 `python -m benchmarks.search` runs every sampler on every table with 20 seeds, all with the same
-starting points, and on closed forms with a few, and writes `benchmarks/results/search.json` and a
-plot beside it. A proposal that a run has tried before costs nothing and does not count. `--small`
-is a few seeds and trials, in `runs/search`.
+starting points, and some of them with a few seeds on closed forms and on surrogates of the tables,
+and writes `benchmarks/results/search.json` and a plot beside it. A proposal that a run has tried
+before costs nothing and does not count. `--small` is a few seeds and trials, in `runs/search`.
 
 Every run is a line that is written as soon as it ends, so that an interrupted comparison goes on
 where it stopped; delete `benchmarks/results/search_runs.jsonl` to start anew.
@@ -16,7 +16,7 @@ import json
 import multiprocessing
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -29,6 +29,7 @@ from rich.table import Table as Shown
 
 from benchmarks.search import stopped
 from benchmarks.search.closed import CLOSED
+from benchmarks.search.every_layer import EVERY_LAYER
 from benchmarks.search.figures import Run, figures
 from benchmarks.search.peers import FLOORS, PEERS, VARIANTS, Peer
 from benchmarks.search.plot import draw
@@ -42,14 +43,12 @@ RESULTS = ROOT / "benchmarks" / "results" / "search.json"
 RUNS = RESULTS.with_name("search_runs.jsonl")
 SMALL = ROOT / "runs" / "search" / "small.json"
 SEEDS, TRIALS = 20, 200
-CLOSED_SEEDS, CLOSED_TRIALS, CLOSED_SAMPLERS = (
-    3,
-    40,
-    ("bayes", "ax", "random", "tpe", "nsga2", "gp"),
-)
+OTHER_SEEDS, OTHER_TRIALS = 3, 40
+OTHER_SAMPLERS = ("bayes", "random", "tpe", "nsga2", "gp")
 SMALL_SEEDS, SMALL_TRIALS, SMALL_COUNTS = 2, 20, (50,)
 SMALL_SAMPLERS = ("bayes", "random", "tpe", "nsga2", "nsga3", "gp")
 STOPPING_SEEDS = 5
+OTHERS: Mapping[str, Callable[[], Problem]] = {**CLOSED, **EVERY_LAYER}
 ALL: Mapping[str, Peer] = {**PEERS, **VARIANTS, **FLOORS}
 PACKAGES = ("optuna", "torch", "botorch")
 
@@ -70,23 +69,23 @@ def orders(
     seeds: int,
     trials: int,
     *,
-    closed: bool,
+    others: bool,
 ) -> Iterator[Order]:
-    """What is run: on tables as often as a sampler allows, on closed forms less."""
+    """What is run: on tables as often as a sampler allows, on other problems less."""
     for seed in range(seeds):
         for table, sampler in product(tables, (*samplers, *VARIANTS, *FLOORS)):
             peer = ALL[sampler]
             if seed < (peer.seeds or seeds):
                 yield Order(table, sampler, seed, min(trials, peer.trials or trials))
-    for seed in range(CLOSED_SEEDS if closed else 0):
-        for problem, sampler in product(CLOSED, CLOSED_SAMPLERS):
+    for seed in range(OTHER_SEEDS if others else 0):
+        for problem, sampler in product(OTHERS, OTHER_SAMPLERS):
             if sampler in samplers:
-                yield Order(problem, sampler, seed, CLOSED_TRIALS)
+                yield Order(problem, sampler, seed, OTHER_TRIALS)
 
 
 def named(name: str, folder: Path | None) -> Problem:
-    """A closed form, or a table."""
-    return CLOSED[name]() if name in CLOSED else tabular(name, folder)
+    """A table, or another problem."""
+    return OTHERS[name]() if name in OTHERS else tabular(name, folder)
 
 
 def carry_out(folder: Path | None, order: Order) -> dict[str, Any]:
@@ -169,7 +168,7 @@ def main() -> None:
     seeds = chosen.seeds or (SMALL_SEEDS if chosen.small else SEEDS)
     trials = chosen.trials or (SMALL_TRIALS if chosen.small else TRIALS)
     samplers = chosen.samplers or (SMALL_SAMPLERS if chosen.small else list(PEERS))
-    wanted = list(orders(chosen.tables, samplers, seeds, trials, closed=not chosen.small))
+    wanted = list(orders(chosen.tables, samplers, seeds, trials, others=not chosen.small))
     runs = run(wanted, kept, chosen.workers)
     told = summary(runs)
     document: dict[str, Any] = {
@@ -179,7 +178,8 @@ def main() -> None:
         "tables": {name: _only(told[name], PEERS) for name in chosen.tables},
         "variants": {name: _only(told[name], VARIANTS) for name in chosen.tables},
         "floors": {name: _only(told[name], FLOORS) for name in chosen.tables},
-        "closed": {name: found for name, found in told.items() if name in CLOSED},
+        "closed": _only(told, CLOSED),
+        "every_layer": _only(told, EVERY_LAYER),
         "suggest_seconds": suggest_seconds(SMALL_COUNTS if chosen.small else COUNTS),
         "stopping": stopped.figures(chosen.tables, SMALL_SEEDS if chosen.small else STOPPING_SEEDS),
     }

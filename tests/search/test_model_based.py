@@ -12,7 +12,7 @@ from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.report import Report
 from autopeft.objective.objective import load_objectives
 from autopeft.search import model_based
-from autopeft.search.model_based import N_LEAST, ModelBased
+from autopeft.search.model_based import N_LEAST, N_WORTH, WORTH, ModelBased
 from autopeft.search.stopping import Curve
 
 RUNGS, LAYERS = (1.0, 3.0), 6
@@ -55,6 +55,23 @@ def test_what_would_be_dominated_stops(stopper: ModelBased) -> None:
     assert stopper.decide([*table(), better], better).goes_on
     cheapest = replace(lower, known=(-1.0,))
     assert stopper.decide([*table(), cheapest], cheapest).goes_on
+
+
+def test_a_gap_is_worth_more_than_a_crowd(stopper: ModelBased) -> None:
+    """What ends a little above the front goes on only where few trials cost about as much."""
+    small = [curve(i, 1, r) for i, r in enumerate((1, 2, 3))]
+    large = [replace(curve(10 + i, 6, 8), known=(1.5 + 0.01 * i,)) for i in range(N_WORTH)]
+    candidate = curve(50, 4, 8, n_reports=1)
+    assert stopper.decide([*small, *large, candidate], candidate).goes_on
+    crowded = replace(curve(51, 6, 8, n_reports=1), known=(1.505,))
+    assert not stopper.decide([*small, *large, crowded], crowded).goes_on
+
+
+def test_less_is_asked_of_a_trial_while_few_have_finished(stopper: ModelBased) -> None:
+    share = stopper._expected_share(table(), candidate := curve(20, 5, 4, n_reports=1), 1.0)
+    decision = stopper.decide([*table(), candidate], candidate)
+    assert decision.goes_on == (share >= WORTH * len(table()) / N_WORTH)
+    assert f"{share:.2%}" in decision.reason
 
 
 def test_the_configuration_counts_where_the_curve_tells_nothing(stopper: ModelBased) -> None:
