@@ -47,7 +47,7 @@ OTHER_SEEDS, OTHER_TRIALS = 3, 40
 OTHER_SAMPLERS = ("bayes", "random", "tpe", "nsga2", "gp")
 SMALL_SEEDS, SMALL_TRIALS, SMALL_COUNTS = 2, 20, (50,)
 SMALL_SAMPLERS = ("bayes", "random", "tpe", "nsga2", "nsga3", "gp")
-STOPPING_SEEDS = 5
+STOPPING_SEEDS = 10
 OTHERS: Mapping[str, Callable[[], Problem]] = {**CLOSED, **EVERY_LAYER}
 ALL: Mapping[str, Peer] = {**PEERS, **VARIANTS, **FLOORS}
 PACKAGES = ("optuna", "torch", "botorch")
@@ -181,7 +181,9 @@ def main() -> None:
         "closed": _only(told, CLOSED),
         "every_layer": _only(told, EVERY_LAYER),
         "suggest_seconds": suggest_seconds(SMALL_COUNTS if chosen.small else COUNTS),
-        "stopping": stopped.figures(chosen.tables, SMALL_SEEDS if chosen.small else STOPPING_SEEDS),
+        "stopping": stopped.figures(
+            chosen.tables, SMALL_SEEDS if chosen.small else STOPPING_SEEDS, chosen.workers
+        ),
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -63,11 +63,14 @@ class SaasSampler(WholePointSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """The next point of a batch."""
+        import jax  # needs the extra `benchmark`
+
         if not self._queue:
             done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self._queue = self._batch(done)
+            jax.clear_caches()  # each size of the history is compiled anew, which adds up
         point = self._queue.pop(0)
         named = zip(self._distributions.items(), point, strict=True)
         return {name: _value(distribution, unit) for (name, distribution), unit in named}

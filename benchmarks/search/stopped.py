@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from benchmarks.search.texts import N_VALIDATION, SHARES, tables
 
 REDUCTION, TRIALS = 3.0, 100
 STOPPERS = ("model", "halving")
+Json = dict[str, Any]
 SIGNALS = ("accuracy", "validation_loss", "train_loss")
 
 
@@ -29,12 +33,17 @@ class End:
     """A study on a table.
 
     Attributes:
-        volume: share of the greatest hypervolume that its complete trials reach.
+        volumes: share of the greatest hypervolume after every complete trial.
         trained: shares of whole trainings, in all.
     """
 
-    volume: float
+    volumes: tuple[float, ...]
     trained: float
+
+    @property
+    def volume(self) -> float:
+        """What is reached."""
+        return self.volumes[-1]
 
 
 def study(name: str, seed: int, n_trials: int, stopped_by: str) -> End:
@@ -68,7 +77,7 @@ def study(name: str, seed: int, n_trials: int, stopped_by: str) -> End:
             record.tell(trial, values)
         else:
             record.tell(trial, state=TrialState.PRUNED)
-    return End(problem.volumes(complete)[-1], trained)
+    return End(tuple(problem.volumes(complete)), trained)
 
 
 def _reports(row: Any) -> tuple[Report, ...]:
@@ -87,12 +96,21 @@ def _trained(stopper: Stopper, others: list[Curve], whole: Curve) -> Curve:
     return whole
 
 
-def figures(names: Sequence[str], seeds: int, n_trials: int = TRIALS) -> dict[str, Any]:
+def figures(names: Sequence[str], seeds: int, workers: int, n_trials: int = TRIALS) -> Json:
     """Shares of training saved, and hypervolume with stopping over that without.
 
-    By table and stopper; above them the worst of the tables with `STOPPERS[0]`.
+    By table and stopper, with the hypervolume over that of a study without stopping that ends after
+    as much training, too; above them the worst of the tables with `STOPPERS[0]`.
     """
-    tables = {name: _compared(name, seeds, n_trials) for name in names}
+    wanted = list(product(names, ("none", *STOPPERS), range(seeds)))
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        ends = dict(
+            zip(wanted, pool.map(partial(_end, n_trials), wanted, chunksize=1), strict=True)
+        )
+    tables: dict[str, dict[str, Json]] = {}
+    for name, stopper in product(names, STOPPERS):
+        pairs = [(ends[name, stopper, seed], ends[name, "none", seed]) for seed in range(seeds)]
+        tables.setdefault(name, {})[stopper] = _compared(pairs)
     worst = {
         key: min(each[STOPPERS[0]][key] for each in tables.values())
         for key in ("samples_saved", "hypervolume_ratio")
@@ -100,19 +118,26 @@ def figures(names: Sequence[str], seeds: int, n_trials: int = TRIALS) -> dict[st
     return {"trials": n_trials, "stopper": STOPPERS[0], **worst, "tables": tables}
 
 
-def _compared(name: str, seeds: int, n_trials: int) -> dict[str, Any]:
-    """Of one table, by stopper."""
-    whole = [study(name, seed, n_trials, "none") for seed in range(seeds)]
-    found = {}
-    for stopper in STOPPERS:
-        ends = [study(name, seed, n_trials, stopper) for seed in range(seeds)]
-        pairs = list(zip(ends, whole, strict=True))
-        saved = np.array([1 - a.trained / b.trained for a, b in pairs])
-        ratios = np.array([a.volume / b.volume for a, b in pairs])
-        found[stopper] = {
-            "samples_saved": round(float(saved.mean()), 4),
-            "samples_saved_interval": interval(saved, np.mean),
-            "hypervolume_ratio": round(float(ratios.mean()), 4),
-            "hypervolume_ratio_interval": interval(ratios, np.mean),
-        }
+def _end(n_trials: int, wanted: tuple[str, str, int]) -> End:
+    """With one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    name, stopper, seed = wanted
+    return study(name, seed, n_trials, stopper)
+
+
+def _compared(pairs: Sequence[tuple[End, End]]) -> Json:
+    """Studies with a stopper, each with the one without of the same seed."""
+    told = {
+        "samples_saved": [1 - a.trained / b.trained for a, b in pairs],
+        "hypervolume_ratio": [a.volume / b.volume for a, b in pairs],
+        "hypervolume_ratio_at_equal_training": [
+            a.volume / b.volumes[min(len(b.volumes), round(a.trained)) - 1] for a, b in pairs
+        ],
+    }
+    found: Json = {}
+    for key, values in told.items():
+        found[key] = round(float(np.mean(values)), 4)
+        found[f"{key}_interval"] = interval(np.array(values), np.mean)
     return found
