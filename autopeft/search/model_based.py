@@ -65,7 +65,10 @@ class ModelBased(AtRungs):
         return Decision(share >= WORTH * min(1.0, len(finished) / N_WORTH), told)
 
     def _expected_share(self, finished: Sequence[Curve], current: Curve, rung: float) -> float:
-        """The hypervolume that a trial is expected to add, over that of the finished ones."""
+        """The hypervolume that a trial is expected to add, over that of the finished ones.
+
+        Infinite where there is none, or a known loss is not a number.
+        """
         rows = _rows([*finished, current], rung)
         ends = np.array([self._end(curve) for curve in finished])
         with one_thread():
@@ -80,7 +83,7 @@ class ModelBased(AtRungs):
         corner = corner_of(reached, self._references)
         gain = expected_gain(reached, corner, means, deviations)[0]
         volume = hypervolume(reached, corner)
-        return float(gain / volume) if volume > 0 else math.inf
+        return float(gain / volume) if volume > 0 and math.isfinite(gain) else math.inf
 
     def _finished(self, curves: Sequence[Curve], current: Curve, rung: float) -> list[Curve]:
         """The latest finished trials with all that is learned from, by number."""

@@ -74,6 +74,11 @@ def test_less_is_asked_of_a_trial_while_few_have_finished(stopper: ModelBased) -
     assert f"{share:.2%}" in decision.reason
 
 
+def test_a_cost_that_is_not_known_stops_nothing(stopper: ModelBased) -> None:
+    lower = replace(curve(20, 0, 2, n_reports=1), known=(math.nan,))
+    assert stopper.decide([*table(), lower], lower).goes_on
+
+
 def test_the_configuration_counts_where_the_curve_tells_nothing(stopper: ModelBased) -> None:
     """At the first rung all look alike; what is expensive and small in effect stops."""
     rng = np.random.default_rng(0)
