@@ -180,10 +180,10 @@ def main() -> None:
         "floors": {name: _only(told[name], FLOORS) for name in chosen.tables},
         "closed": _only(told, CLOSED),
         "every_layer": _only(told, EVERY_LAYER),
-        "suggest_seconds": suggest_seconds(SMALL_COUNTS if chosen.small else COUNTS),
         "stopping": stopped.figures(
             chosen.tables, SMALL_SEEDS if chosen.small else STOPPING_SEEDS, chosen.workers
         ),
+        "suggest_seconds": suggest_seconds(SMALL_COUNTS if chosen.small else COUNTS),
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
