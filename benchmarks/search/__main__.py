@@ -17,8 +17,8 @@ import multiprocessing
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -103,12 +103,19 @@ def run(orders: Sequence[Order], path: Path, workers: int, folder: Path | None =
     path.parent.mkdir(parents=True, exist_ok=True)
     there = _read(path)
     missing = [order for order in orders if order not in there]
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(workers) as pool, path.open("a", encoding="utf-8") as file:
-        for n, found in enumerate(pool.imap_unordered(partial(carry_out, folder), missing), 1):
-            file.write(json.dumps(found, separators=(",", ":")) + "\n")
-            file.flush()
-            print(f"{n} of {len(missing)}: {found['sampler']} on {found['problem']}", flush=True)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    try:
+        runs = [pool.submit(carry_out, folder, order) for order in missing]
+        with path.open("a", encoding="utf-8") as file:
+            for n, done in enumerate(as_completed(runs), 1):
+                found = done.result()
+                file.write(json.dumps(found, separators=(",", ":")) + "\n")
+                file.flush()
+                print(
+                    f"{n} of {len(missing)}: {found['sampler']} on {found['problem']}", flush=True
+                )
+    finally:
+        pool.shutdown(cancel_futures=True)
     there = _read(path)
     return [there[order] for order in orders]
 

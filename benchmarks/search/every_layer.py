@@ -34,8 +34,8 @@ Points = NDArray[np.int64]
 class Model:
     """Accuracy from sizes, learned from a table of groups of layers.
 
-    A Gaussian process of BoTorch with its defaults, on the logarithms of the sizes in every layer;
-    it shares nothing with the samplers of autopeft.
+    A Gaussian process of BoTorch with its defaults, on the logarithms of the sizes in every layer:
+    neither its kernel nor its features are those of `bayes`.
 
     Args:
         table: in whose space a group is as many layers as it has groups in a layer of this one.

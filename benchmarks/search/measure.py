@@ -43,7 +43,7 @@ SEEDS, EVERY = (0, 1, 2), 10
 """Seeds of one configuration in `EVERY`; the others have the first alone."""
 
 N_DRAWN = 60
-"""Configurations of a space that is too large for all."""
+"""Draws from a space that is too large for all; equal ones are trained once."""
 
 Point = tuple[Any, ...]
 
@@ -72,7 +72,8 @@ def orders(space: BoundSpace) -> Iterator[Order]:
     """All rows in the order in which they are trained."""
     if math.prod(len(d.values or ()) for d in space.dimensions.values()) > N_ALL:
         rng = np.random.default_rng(0)
-        yield from (Order(_drawn(space, rng), SEEDS[0]) for _ in range(N_DRAWN))
+        drawn = [Order(_drawn(space, rng), SEEDS[0]) for _ in range(N_DRAWN)]
+        yield from dict.fromkeys(drawn)
         return
     found = points(space)
     order = [found[index] for index in np.random.default_rng(0).permutation(len(found))]

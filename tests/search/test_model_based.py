@@ -12,7 +12,7 @@ from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.report import Report
 from autopeft.objective.objective import load_objectives
 from autopeft.search import model_based
-from autopeft.search.model_based import N_LEAST, N_WORTH, WORTH, ModelBased
+from autopeft.search.model_based import N_LEAST, N_WORTH, ModelBased
 from autopeft.search.stopping import Curve
 
 RUNGS, LAYERS = (1.0, 3.0), 6
@@ -68,10 +68,11 @@ def test_a_gap_is_worth_more_than_a_crowd(stopper: ModelBased) -> None:
 
 
 def test_less_is_asked_of_a_trial_while_few_have_finished(stopper: ModelBased) -> None:
-    share = stopper._expected_share(table(), candidate := curve(20, 5, 4, n_reports=1), 1.0)
-    decision = stopper.decide([*table(), candidate], candidate)
-    assert decision.goes_on == (share >= WORTH * len(table()) / N_WORTH)
-    assert f"{share:.2%}" in decision.reason
+    candidate = replace(curve(50, 5, 4, n_reports=1), known=(1.6,))
+    many = [replace(each, number=i) for i, each in enumerate(table() * 3)]
+    assert len(table()) < N_WORTH < len(many)
+    assert stopper.decide([*table(), candidate], candidate).goes_on
+    assert not stopper.decide([*many, candidate], candidate).goes_on
 
 
 def test_a_cost_that_is_not_known_stops_nothing(stopper: ModelBased) -> None:
