@@ -87,8 +87,9 @@ class Belief:
         usable = np.flatnonzero(np.isfinite(losses))
         if len(usable) > N_MOST:
             usable = usable[_telling(losses[usable], self._exact[usable])]
-        expected = self._prior.expected(self._encoder.names)
-        return Surrogate(self._rows[usable], losses[usable], doubts[usable], expected)
+        rows = self._rows[usable]
+        weights = self._prior.weights(rows.shape[1] - len(self._prior), len(rows))
+        return Surrogate(rows, losses[usable], doubts[usable], weights)
 
     def _encode(self, configs: Sequence[PeftConfig]) -> Array:
         """Features, those of the earlier studies last."""

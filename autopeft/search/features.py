@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,6 @@ ANCHORS = 6
 
 Array = NDArray[np.float64]
 Kind = tuple[str, Settings]
-Name = tuple[object, ...]
-"""Of a column; equal names of two encoders mean the same."""
 
 
 class Encoder:
@@ -37,9 +34,6 @@ class Encoder:
     Args:
         configs: those that decide on columns and scales, such as a history and some candidates.
         n_layers: of the backbone.
-
-    Attributes:
-        names: of the columns.
     """
 
     def __init__(self, configs: Sequence[PeftConfig], n_layers: int) -> None:
@@ -52,8 +46,6 @@ class Encoder:
         self._scales = _scales(sizes), _scales(sums)
         varies = np.ptp(self._columns(configs), axis=0) > 1e-9 if configs else np.zeros(0)
         self._varying = varies.astype(bool)
-        every = list(self._all_names())
-        self.names = [every[i] for i in np.flatnonzero(self._varying)] or [("nothing",)]
 
     def __call__(self, configs: Sequence[PeftConfig]) -> Array:
         """Rows of shape `(len(configs), n_columns)`, with one column at least.
@@ -67,14 +59,6 @@ class Encoder:
     def knows(self, config: PeftConfig) -> bool:
         """Whether every kind of placement occurs in a deciding configuration."""
         return all(_kind(placement) in self._kinds for placement in config.placements)
-
-    def _all_names(self) -> Iterator[Name]:
-        """In the order of `_columns`."""
-        yield from product(self._kinds, range(self._hats.shape[1]))
-        yield from (("size", method) for method in self._methods)
-        yield from (("share", method) for method in self._methods)
-        for setting in self._settings:
-            yield from ((setting.name, value) for value in setting.values or [""])
 
     def _columns(self, configs: Sequence[PeftConfig]) -> Array:
         sizes, sums, shares = self._read(configs)

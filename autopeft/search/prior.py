@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig
-from autopeft.search.features import Encoder, Name
+from autopeft.search.features import Encoder
 from autopeft.search.history import Observation
-from autopeft.search.surrogate import EXPECTED, Surrogate, one_thread
+from autopeft.search.surrogate import Surrogate, one_thread
 
 N_LEAST = 8
 """Observations below which an earlier study says nothing."""
 
 N_MOST = 300
 """Observations of an earlier study that are learned from, the latest ones."""
+
+N_TRUSTED = 5
+"""Trials of a new study up to which earlier ones keep their weight."""
 
 Array = NDArray[np.float64]
 
@@ -26,8 +28,7 @@ class Prior:
     """The losses that models of earlier studies expect, each as a number per configuration.
 
     What transfers is the order of configurations, not the loss: the columns are features, whose
-    weight the data of the new study decide. What matters in a configuration transfers as well: the
-    hyperparameters of the models are what is expected of those of the new study.
+    weight the data of the new study decide.
 
     Args:
         studies: the observations of each earlier study, losses in the order of the objectives.
@@ -64,16 +65,14 @@ class Prior:
             column[:] = np.where(knows, model(encode(configs))[0], model.mean)
         return columns
 
-    def expected(self, names: Sequence[Name]) -> Array:
-        """What a `Surrogate` of the columns of these names, then of these losses, is to expect.
+    def weights(self, n_features: int, n_trials: int) -> Array:
+        """Those that a `Surrogate` is to expect of features of its own, then of these losses.
 
-        Each of the losses is to say as much as all other columns together.
+        At first each of the losses is to say as much as all other columns together; with the
+        trials of the new study it falls like the error of a mean.
+
+        Returns:
+            Shape `(n_features + len(self),)`.
         """
-        base = [model.learned[: len(EXPECTED)] for _, model in self._models]
-        told: dict[Name, list[float]] = {}
-        for encode, model in self._models:
-            for name, weight in zip(encode.names, model.learned[len(EXPECTED) :], strict=True):
-                told.setdefault(name, []).append(weight)
-        weights = [float(np.mean(told.get(name, [0.0]))) for name in names]
-        trust = [math.log(len(names) + len(self))] * len(self)
-        return np.array([*(np.mean(base, axis=0) if base else EXPECTED), *weights, *trust])
+        trust = (n_features + len(self)) / max(1.0, n_trials / N_TRUSTED) ** 0.5
+        return np.append(np.ones(n_features), np.full(len(self), trust))

@@ -26,8 +26,8 @@ _BOUNDS = (-7.0, 7.0)
 _MEAN = 1.0
 """Variance of the mean of all values, which are standardised."""
 
-EXPECTED = (0.0, -2.0, -1.0, -3.0)
-"""Logarithms of the scales and the noise where nothing else is known; those of weights are 0."""
+_EXPECTED = (0.0, -2.0, -1.0, -3.0)
+"""Logarithms of the scales and the noise that their priors are about."""
 
 _WIDTH, _WEIGHT_WIDTH = 1.5, 1.0
 """Deviations of the normal priors of the logarithms of the scales and the noise, and of weights."""
@@ -85,11 +85,9 @@ class Surrogate:
         rows: features of the observed, shape `(n, d)`, `n` at least 2.
         losses: shape `(n,)`, finite.
         doubt: variance of each loss beside the noise of a training, shape `(n,)`.
-        expected: logarithms of the three scales of the kernel, the noise and the weights of the
-            features that their priors are about, shape `(4 + d,)`.
+        weights: of the features that their priors are about, shape `(d,)`; None for equal ones.
 
     Attributes:
-        learned: the most probable ones, in the same order.
         mean: of the losses.
 
     Raises:
@@ -97,17 +95,15 @@ class Surrogate:
     """
 
     def __init__(
-        self, rows: Array, losses: Array, doubt: Array, expected: Array | None = None
+        self, rows: Array, losses: Array, doubt: Array, weights: Array | None = None
     ) -> None:
         self._shift, spread = rows.mean(0), rows.std(0)
         self._stretch = np.where(spread > 1e-9, spread, 1.0)
         self.mean, std = float(losses.mean()), float(losses.std())
         self._std = std if std > 0 else 1.0
         self._take(rows, losses, doubt)
-        if expected is None:
-            expected = np.append(EXPECTED, np.zeros(rows.shape[1]))
-        self.learned = self._most_probable(expected)
-        self._kernel = _Kernel.of(torch.from_numpy(self.learned))
+        weights = np.ones(rows.shape[1]) if weights is None else weights
+        self._kernel = self._most_probable(np.append(_EXPECTED, np.log(weights)))
         self._solve()
 
     @property
@@ -156,11 +152,11 @@ class Surrogate:
         noise = kernel.noise + self._doubt + _JITTER
         return torch.linalg.cholesky(kernel(self._x, self._x) + torch.diag(noise))
 
-    def _most_probable(self, expected: Array) -> Array:
-        """Logarithms of scales, noise and weights."""
+    def _most_probable(self, expected: Array) -> _Kernel:
+        """The kernel, where logarithms of scales, noise and weights are expected."""
         centres = torch.from_numpy(expected)
-        n_weights = len(expected) - len(EXPECTED)
-        widths = torch.tensor([_WIDTH] * len(EXPECTED) + [_WEIGHT_WIDTH] * n_weights)
+        n_weights = len(expected) - len(_EXPECTED)
+        widths = torch.tensor([_WIDTH] * len(_EXPECTED) + [_WEIGHT_WIDTH] * n_weights)
 
         def improbability(values: Array) -> tuple[float, Array]:
             theta = torch.tensor(values, requires_grad=True)
@@ -180,7 +176,7 @@ class Surrogate:
         )
         if not math.isfinite(found.fun):
             raise RuntimeError("the hyperparameters of the model are not finite")
-        return np.asarray(found.x)
+        return _Kernel.of(torch.from_numpy(found.x))
 
     def _misfit(self, kernel: _Kernel) -> Tensor:
         """The negative logarithm of the likelihood, but for a constant."""

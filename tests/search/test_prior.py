@@ -6,11 +6,9 @@ import pytest
 from autopeft.core.config import PeftConfig
 from autopeft.objective.objective import load_objectives
 from autopeft.search.bayes import BayesSampler
-from autopeft.search.features import Encoder
 from autopeft.search.history import History, Observation
 from autopeft.search.known import Known
-from autopeft.search.prior import N_LEAST, Prior
-from autopeft.search.surrogate import EXPECTED
+from autopeft.search.prior import N_LEAST, N_TRUSTED, Prior
 from tests.contracts import sampler as kit
 
 SPACE, OBJECTIVES = kit.problem().space, load_objectives("accuracy-params")
@@ -47,19 +45,12 @@ def test_studies_that_say_too_little_are_passed_over() -> None:
     assert prior(configs(3)).shape == (3, 0)
 
 
-def test_what_mattered_is_expected_to_matter_again() -> None:
-    unseen = configs(40)
-    names = Encoder(unseen, SPACE.n_layers).names
-    assert len(names) == len(set(names))
-    n = len(EXPECTED)
-    nothing = Prior([], [0], SPACE.n_layers).expected(names)
-    assert nothing.tolist() == [*EXPECTED, *[0.0] * len(names)]
-    told = Prior([observed(60)], [0], SPACE.n_layers).expected(names)
-    assert told.shape == (n + len(names) + 1,)
-    assert np.ptp(told[n:-1]) > 0.1
-    assert told[n:-1].max() < told[-1] == pytest.approx(np.log(len(names) + 1))
-    strange = Prior([observed(60)], [0], SPACE.n_layers).expected([("unheard of", 0)])
-    assert strange[n] == 0
+def test_the_weight_of_an_earlier_study_falls_with_the_trials() -> None:
+    prior = Prior([observed(60), observed(60)], [0], SPACE.n_layers)
+    assert prior.weights(10, 1).tolist() == [*[1.0] * 10, 12.0, 12.0]
+    assert prior.weights(10, N_TRUSTED).tolist() == prior.weights(10, 1).tolist()
+    assert prior.weights(10, 100 * N_TRUSTED) == pytest.approx([*[1.0] * 10, 1.2, 1.2])
+    assert Prior([], [0], SPACE.n_layers).weights(3, 50).tolist() == [1.0] * 3
 
 
 def errors(prior_flipped: bool | None) -> float:
