@@ -11,7 +11,7 @@ import pytest
 
 from autopeft.method.count import count
 from benchmarks.search import __main__ as comparison
-from benchmarks.search import card, every_layer, problem, saas_sampler, speed, stopped
+from benchmarks.search import card, every_layer, problem, runs, saas_sampler, speed, stopped
 from benchmarks.search.closed import CLOSED, SIZES
 from benchmarks.search.every_layer import SPACE, EveryLayer
 from benchmarks.search.figures import figures, interval, trials_to
@@ -215,15 +215,13 @@ def test_figures() -> None:
 
 
 def test_the_comparison_runs_and_resumes(tmp_path: Path) -> None:
-    wanted = [
-        comparison.Order("movies", name, seed, 8) for name in ("random", "tpe") for seed in (0, 1)
-    ]
-    runs = tmp_path / "runs.jsonl"
-    comparison.run(wanted[:2], runs, 1, folder=problem.tables())
-    before = runs.read_text()
-    found = comparison.run(wanted, runs, 1, folder=problem.tables())
-    assert runs.read_text().startswith(before)
-    assert len(runs.read_text().splitlines()) == 4
+    wanted = [runs.Order("movies", name, seed, 8) for name in ("random", "tpe") for seed in (0, 1)]
+    kept = tmp_path / "runs.jsonl"
+    runs.run(wanted[:2], kept, 1, folder=problem.tables())
+    before = kept.read_text()
+    found = runs.run(wanted, kept, 1, folder=problem.tables())
+    assert kept.read_text().startswith(before)
+    assert len(kept.read_text().splitlines()) == 4
     told = comparison.summary(found)["movies"]
     assert set(told) == {"random", "tpe"}
     comparison.draw(found, tmp_path / "search.png")

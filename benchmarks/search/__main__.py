@@ -13,14 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +27,10 @@ from benchmarks.search import stopped
 from benchmarks.search.closed import CLOSED
 from benchmarks.search.every_layer import EVERY_LAYER
 from benchmarks.search.figures import Run, figures
-from benchmarks.search.peers import FLOORS, PEERS, VARIANTS, Peer
+from benchmarks.search.peers import FLOORS, PEERS, VARIANTS
 from benchmarks.search.plot import draw
-from benchmarks.search.problem import Problem, tabular
 from benchmarks.search.race import N_START
+from benchmarks.search.runs import orders, run
 from benchmarks.search.speed import COUNTS, suggest_seconds
 from benchmarks.search.texts import TEXTS
 
@@ -43,87 +39,10 @@ RESULTS = ROOT / "benchmarks" / "results" / "search.json"
 RUNS = RESULTS.with_name("search_runs.jsonl")
 SMALL = ROOT / "runs" / "search" / "small.json"
 SEEDS, TRIALS = 20, 200
-OTHER_SEEDS, OTHER_TRIALS = 3, 40
-OTHER_SAMPLERS = ("bayes", "random", "tpe", "nsga2", "gp")
 SMALL_SEEDS, SMALL_TRIALS, SMALL_COUNTS = 2, 20, (50,)
 SMALL_SAMPLERS = ("bayes", "random", "tpe", "nsga2", "nsga3", "gp")
 STOPPING_SEEDS = 10
-OTHERS: Mapping[str, Callable[[], Problem]] = {**CLOSED, **EVERY_LAYER}
-ALL: Mapping[str, Peer] = {**PEERS, **VARIANTS, **FLOORS}
 PACKAGES = ("optuna", "torch", "botorch")
-
-
-@dataclass(frozen=True)
-class Order:
-    """One run that is wanted."""
-
-    problem: str
-    sampler: str
-    seed: int
-    trials: int
-
-
-def orders(
-    tables: Sequence[str],
-    samplers: Sequence[str],
-    seeds: int,
-    trials: int,
-    *,
-    others: bool,
-) -> Iterator[Order]:
-    """What is run: on tables as often as a sampler allows, on other problems less."""
-    for seed in range(seeds):
-        for table, sampler in product(tables, (*samplers, *VARIANTS, *FLOORS)):
-            peer = ALL[sampler]
-            if seed < (peer.seeds or seeds):
-                yield Order(table, sampler, seed, min(trials, peer.trials or trials))
-    for seed in range(OTHER_SEEDS if others else 0):
-        for problem, sampler in product(OTHERS, OTHER_SAMPLERS):
-            if sampler in samplers:
-                yield Order(problem, sampler, seed, OTHER_TRIALS)
-
-
-def named(name: str, folder: Path | None) -> Problem:
-    """A table, or another problem."""
-    return OTHERS[name]() if name in OTHERS else tabular(name, folder)
-
-
-def carry_out(folder: Path | None, order: Order) -> dict[str, Any]:
-    """One run, with one thread."""
-    import torch
-
-    torch.set_num_threads(1)
-    problem = named(order.problem, folder)
-    course = ALL[order.sampler].run(problem, order.seed, order.trials)
-    return {**asdict(order), **asdict(course)}
-
-
-def run(orders: Sequence[Order], path: Path, workers: int, folder: Path | None = None) -> list[Run]:
-    """The runs that are wanted, on the tables in `folder`; those that `path` lacks are done."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    there = _read(path)
-    missing = [order for order in orders if order not in there]
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-    try:
-        runs = [pool.submit(carry_out, folder, order) for order in missing]
-        with path.open("a", encoding="utf-8") as file:
-            for n, done in enumerate(as_completed(runs), 1):
-                found = done.result()
-                file.write(json.dumps(found, separators=(",", ":")) + "\n")
-                file.flush()
-                print(
-                    f"{n} of {len(missing)}: {found['sampler']} on {found['problem']}", flush=True
-                )
-    finally:
-        pool.shutdown(cancel_futures=True)
-    there = _read(path)
-    return [there[order] for order in orders]
-
-
-def _read(path: Path) -> dict[Order, Run]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    runs = [json.loads(line) for line in lines]
-    return {Order(**{k: row[k] for k in Order.__annotations__}): row for row in runs}
 
 
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
