@@ -154,9 +154,10 @@ class BayesSampler(BaseSampler):
             RuntimeError: the space is exhausted, or the model cannot be fitted.
         """
         n_observed, n_pending = len(history.observed) - history.n_baselines, len(history.pending)
-        if n_observed + n_pending < self.n_startup or n_observed < self.n_startup // 2:
-            return self._first(history, rng, number)
-        return self._best(history, rng)
+        with one_thread():
+            if n_observed + n_pending < self.n_startup or n_observed < self.n_startup // 2:
+                return self._first(history, rng, number)
+            return self._best(history, rng)
 
     def _first(self, history: History, rng: np.random.Generator, index: int) -> PeftConfig:
         """A configuration of a wanted cost, unlike the others."""
@@ -182,19 +183,18 @@ class BayesSampler(BaseSampler):
         measured, pending = self._usable(history.observed), self._usable(history.pending)
         draws = Draws(self.space, rng)
         found = self._candidates(measured, history, draws)
-        with one_thread():
-            n_layers, prior = self.space.n_layers, self._prior
-            belief = Belief(measured, pending, self._known, found, n_layers, prior)
-            gains = self._gains(belief, found)
-            for _ in range(N_CLIMBS if self._everything is None else 0):
-                best = [found[i] for i in np.argsort(-gains, kind="stable")[:N_CLIMBERS]]
-                near = [config for each in best for config in draws.near(each, N_CLIMBERS)]
-                fresh = unseen(near, history.seen | {config.key for config in found})
-                fresh = list(self._known.within(fresh, slow=False))
-                gains = np.append(gains, self._gains(belief, fresh))
-                found += fresh
-            order = np.argsort(-gains, kind="stable")
-            return self._finalist(belief, [found[i] for i in order[: 4 * N_EXACT]])
+        n_layers, prior = self.space.n_layers, self._prior
+        belief = Belief(measured, pending, self._known, found, n_layers, prior)
+        gains = self._gains(belief, found)
+        for _ in range(N_CLIMBS if self._everything is None else 0):
+            best = [found[i] for i in np.argsort(-gains, kind="stable")[:N_CLIMBERS]]
+            near = [config for each in best for config in draws.near(each, N_CLIMBERS)]
+            fresh = unseen(near, history.seen | {config.key for config in found})
+            fresh = list(self._known.within(fresh, slow=False))
+            gains = np.append(gains, self._gains(belief, fresh))
+            found += fresh
+        order = np.argsort(-gains, kind="stable")
+        return self._finalist(belief, [found[i] for i in order[: 4 * N_EXACT]])
 
     def _candidates(
         self, measured: Sequence[Observation], history: History, draws: Draws

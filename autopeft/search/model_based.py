@@ -58,7 +58,8 @@ class ModelBased(AtRungs):
         if len(finished) < N_LEAST:
             return Decision(True, f"{len(finished)} have finished, too few to learn from")
         try:
-            share = self._expected_share(finished, current, rung)
+            with one_thread():
+                share = self._expected_share(finished, current, rung)
         except (RuntimeError, ValueError) as error:  # whatever a model stumbles over
             return Decision(True, f"no model could be fitted: {error}"[:200])
         told = f"expected at {rung:g} to add {share:.2%} to the hypervolume of {len(finished)}"
@@ -71,8 +72,7 @@ class ModelBased(AtRungs):
         """
         rows = _rows([*finished, current], rung)
         ends = np.array([self._end(curve) for curve in finished])
-        with one_thread():
-            told = [_expected(rows[:-1], end, rows[-1:]) for end in ends.T]
+        told = [_expected(rows[:-1], end, rows[-1:]) for end in ends.T]
         means = np.array([[*(mean for mean, _ in told), *current.known]])
         deviations = np.array(
             [[*(deviation for _, deviation in told), *(0.0 for _ in current.known)]]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 N_STEPS = 60
@@ -185,12 +185,9 @@ class Surrogate:
         return half.square().sum() / 2 + factor.diagonal().log().sum()
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Lets torch take one thread, so that sums do not depend on the number of cores."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
+def one_thread() -> AbstractContextManager[object]:
+    """Lets torch and NumPy take one thread, so that sums do not depend on the number of cores.
+
+    The arrays are small: more threads would wait for each other most of the time.
+    """
+    return threadpool_limits(1)
