@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from autopeft.search.surrogate import one_thread
 from benchmarks.search.closed import CLOSED
 from benchmarks.search.every_layer import EVERY_LAYER
 from benchmarks.search.figures import Run
@@ -60,11 +61,9 @@ def named(name: str, folder: Path | None) -> Problem:
 
 def carry_out(folder: Path | None, order: Order) -> dict[str, Any]:
     """One run, with one thread."""
-    import torch
-
-    torch.set_num_threads(1)
-    problem = named(order.problem, folder)
-    course = ALL[order.sampler].run(problem, order.seed, order.trials)
+    with one_thread():
+        problem = named(order.problem, folder)
+        course = ALL[order.sampler].run(problem, order.seed, order.trials)
     return {**asdict(order), **asdict(course)}
 
 

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from autopeft.core.report import Report
 from autopeft.search.stoppers import Fidelity, make_stopper
 from autopeft.search.stopping import Curve, Stopper
+from autopeft.search.surrogate import one_thread
 from benchmarks.search.figures import interval
 from benchmarks.search.peers import PEERS
 from benchmarks.search.problem import Table, tabular
@@ -120,11 +121,9 @@ def figures(names: Sequence[str], seeds: int, workers: int, n_trials: int = TRIA
 
 def _end(n_trials: int, wanted: tuple[str, str, int]) -> End:
     """With one thread."""
-    import torch
-
-    torch.set_num_threads(1)
     name, stopper, seed = wanted
-    return study(name, seed, n_trials, stopper)
+    with one_thread():
+        return study(name, seed, n_trials, stopper)
 
 
 def _compared(pairs: Sequence[tuple[End, End]]) -> Json:
