@@ -20,6 +20,7 @@ from autopeft.core.errors import StudyError, inside, unknown
 from autopeft.method.count import size_of
 from autopeft.objective.limit import parse_limit
 from autopeft.objective.objective import KNOWN, Objective, load_objectives
+from autopeft.search.foreknowledge import Foreknowledge
 from autopeft.search.known import Known
 from autopeft.search.sampler import SAMPLERS, make_sampler
 from autopeft.search.stoppers import STOPPERS, Fidelity, make_stopper
@@ -71,7 +72,7 @@ class Prepared:
             objectives=self.objectives,
             known=self.known,
             limits=self.limits,
-            earlier=observations(spec.search.warm_start, self.objectives),
+            foreknowledge=Foreknowledge(observations(spec.search.warm_start, self.objectives)),
         )
         record = open_record(
             spec.storage_url, spec.name, self.objectives, self._identity(), sampler

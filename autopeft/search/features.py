@@ -39,7 +39,7 @@ class Encoder:
     def __init__(self, configs: Sequence[PeftConfig], n_layers: int) -> None:
         placements = [p for config in configs for p in config.placements]
         self._n_layers, self._hats = n_layers, _hats(n_layers)
-        self._kinds = {k: i for i, k in enumerate(sorted(set(map(_kind, placements)), key=repr))}
+        self._kinds = {k: i for i, k in enumerate(sorted(set(map(kind_of, placements)), key=repr))}
         self._methods = {m: i for i, m in enumerate(sorted({p.method for p in placements}))}
         self._settings = [_Setting.of(name, rows) for name, rows in _settings(configs)]
         sizes, sums, _ = self._read(configs)
@@ -58,7 +58,7 @@ class Encoder:
 
     def knows(self, config: PeftConfig) -> bool:
         """Whether every kind of placement occurs in a deciding configuration."""
-        return all(_kind(placement) in self._kinds for placement in config.placements)
+        return all(kind_of(placement) in self._kinds for placement in config.placements)
 
     def _columns(self, configs: Sequence[PeftConfig]) -> Array:
         sizes, sums, shares = self._read(configs)
@@ -79,7 +79,7 @@ class Encoder:
         shares = np.zeros((len(configs), len(self._methods)))
         for i, config in enumerate(configs):
             for placement in config.placements:
-                kind, method = self._kinds.get(_kind(placement)), placement.method
+                kind, method = self._kinds.get(kind_of(placement)), placement.method
                 size, layers = size_of(placement), placement.layers
                 if kind is not None:
                     sizes[i, kind, [layer for layer in layers if layer < self._n_layers]] += size
@@ -143,7 +143,8 @@ def size_of(placement: Placement) -> float:
     return next((float(value) for key, value in placement.options if key in SIZES), 1.0)
 
 
-def _kind(placement: Placement) -> Kind:
+def kind_of(placement: Placement) -> Kind:
+    """The method of a placement, and its options that are no numbers."""
     options = ((k, v) for k, v in placement.options if k not in SIZES and not _is_number(v))
     return placement.method, tuple((k, v) for k, v in options if v is not None)
 

@@ -1,4 +1,4 @@
-"""What earlier studies, perhaps on other data, say of configurations."""
+"""What is said of configurations before they are trained, by earlier studies and gradients."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from autopeft.core.config import PeftConfig
 from autopeft.search.features import Encoder
 from autopeft.search.history import Observation
+from autopeft.search.sensitivity import Sensitivity
 from autopeft.search.surrogate import Surrogate, one_thread
 
 N_LEAST = 8
@@ -25,20 +26,26 @@ Array = NDArray[np.float64]
 
 
 class Prior:
-    """The losses that models of earlier studies expect, each as a number per configuration.
+    """What models of earlier studies expect, and gradients at the start, as numbers.
 
     What transfers is the order of configurations, not the loss: the columns are features, whose
-    weight the data of the new study decide.
+    weight the data of the new study decide. The less a number, the more a configuration promises.
 
     Args:
         studies: the observations of each earlier study, losses in the order of the objectives.
         learned: indices of the objectives that are measured.
         n_layers: of the backbone.
+        sensitivity: gradients at the start, where they are known.
     """
 
     def __init__(
-        self, studies: Sequence[Sequence[Observation]], learned: Sequence[int], n_layers: int
+        self,
+        studies: Sequence[Sequence[Observation]],
+        learned: Sequence[int],
+        n_layers: int,
+        sensitivity: Sensitivity | None = None,
     ) -> None:
+        self._sensitivity = sensitivity
         self._models: list[tuple[Encoder, Surrogate]] = []
         for observations in studies:
             for index in learned:
@@ -52,24 +59,32 @@ class Prior:
                         self._models.append((encode, Surrogate(rows, losses, doubts)))
 
     def __len__(self) -> int:
-        return len(self._models)
+        return len(self._models) + (self._sensitivity is not None)
 
     def __call__(self, configs: Sequence[PeftConfig]) -> Array:
-        """Expected losses, shape `(len(configs), len(self))`.
+        """Expected losses, and the norm of the gradient, negative; `(len(configs), len(self))`.
 
         Of what a study has no trial of, such as another method, it expects its mean.
         """
         columns = np.zeros((len(configs), len(self)))
-        for column, (encode, model) in zip(columns.T, self._models, strict=True):
+        for column, (encode, model) in zip(columns.T, self._models, strict=False):
             knows = np.array([encode.knows(config) for config in configs], bool)
             column[:] = np.where(knows, model(encode(configs))[0], model.mean)
+        if self._sensitivity is not None:
+            columns[:, -1] = -self._sensitivity(configs)
         return columns
 
-    def weights(self, n_features: int, n_trials: int) -> Array:
-        """Those that a `Surrogate` is to expect of features of its own, then of these losses.
+    def promise(self, configs: Sequence[PeftConfig]) -> Array:
+        """The sum of the columns, each in units of its deviation; shape `(len(configs),)`."""
+        columns = self(configs)
+        spread = columns.std(axis=0)
+        return (columns / np.where(spread > 0, spread, 1.0)).sum(axis=1)
 
-        At first each of the losses is to say as much as all other columns together; with the
-        trials of the new study it falls like the error of a mean.
+    def weights(self, n_features: int, n_trials: int) -> Array:
+        """Those that a `Surrogate` is to expect of features of its own, then of these columns.
+
+        At first each of these is to say as much as all others together; with the trials of the
+        new study it falls like the error of a mean.
 
         Returns:
             Shape `(n_features + len(self),)`.

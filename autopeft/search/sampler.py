@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autopeft.core.errors import StudyError, unknown
 from autopeft.objective.objective import Objective
-from autopeft.search.history import Observation
+from autopeft.search.foreknowledge import Foreknowledge
 from autopeft.search.known import Known
 from autopeft.search.staged import StagedSampler
 
@@ -132,7 +132,7 @@ class Problem:
         known: how known objectives are computed, by name.
         limits: greatest values of known objectives, by name.
         seed: of all randomness.
-        earlier: observations of earlier studies; None for the trials that come with autopeft.
+        foreknowledge: what is known before the first trial.
     """
 
     space: BoundSpace
@@ -140,7 +140,7 @@ class Problem:
     known: Mapping[str, Known]
     limits: Mapping[str, float]
     seed: int
-    earlier: Sequence[Sequence[Observation]] | None = None
+    foreknowledge: Foreknowledge = field(default_factory=Foreknowledge)
 
 
 def _optuna(
@@ -179,7 +179,7 @@ def _bayes(problem: Problem) -> BaseSampler:
         problem.objectives,
         problem.known,
         problem.limits,
-        problem.earlier,
+        problem.foreknowledge,
         seed=problem.seed,
     )
 
@@ -220,7 +220,7 @@ def make_sampler(
     objectives: Sequence[Objective],
     known: Mapping[str, Known] | None = None,
     limits: Mapping[str, float] | None = None,
-    earlier: Sequence[Sequence[Observation]] | None = None,
+    foreknowledge: Foreknowledge = Foreknowledge(),
 ) -> BaseSampler:
     """The sampler of a name, ready for `optuna.create_study(sampler=…, directions=…)`.
 
@@ -231,12 +231,12 @@ def make_sampler(
         objectives: in the order of the study's directions.
         known: how known objectives are computed, by name; `bayes` makes use of them.
         limits: greatest values of known objectives, by name; `bayes` keeps to them.
-        earlier: observations of earlier studies, losses in the order of the objectives; `bayes`
-            learns from them what to expect, by default from the trials that come with autopeft.
+        foreknowledge: what is known before the first trial; `bayes` begins with it.
 
     Raises:
         StudyError: no such name, or objectives that the sampler cannot pursue.
     """
     if name not in SAMPLERS:
         raise StudyError(unknown("sampler", name, SAMPLERS), "search.sampler")
-    return SAMPLERS[name](Problem(space, objectives, known or {}, limits or {}, seed, earlier))
+    problem = Problem(space, objectives, known or {}, limits or {}, seed, foreknowledge)
+    return SAMPLERS[name](problem)

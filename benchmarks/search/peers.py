@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
 
 from autopeft.search.bayes import BayesSampler
+from autopeft.search.foreknowledge import Foreknowledge
 from autopeft.search.sampler import POPULATION
 from benchmarks.search.oracle_sampler import OracleSampler
 from benchmarks.search.problem import Problem
@@ -47,14 +49,15 @@ def _bayes(problem: Problem, seed: int) -> BaseSampler:
         problem.space,
         problem.objectives,
         problem.known,
-        earlier=problem.earlier,
+        foreknowledge=Foreknowledge(problem.earlier, problem.sensitivity),
         seed=seed,
         n_startup=N_START,
     )
 
 
-def _cold(problem: Problem, seed: int) -> BaseSampler:
-    return _bayes(replace(problem, earlier=()), seed)
+def _without(**nothing: Any) -> Make:
+    """`bayes` that does not know all it might."""
+    return lambda problem, seed: _bayes(replace(problem, **nothing), seed)
 
 
 def _optuna(make: Callable[[int], BaseSampler]) -> Peer:
@@ -75,7 +78,7 @@ def _saas(problem: Problem, seed: int) -> BaseSampler:
 
 
 PEERS: Mapping[str, Peer] = {
-    "bayes": Peer(_bayes, plain=True),
+    "bayes": Peer(_without(sensitivity=None), plain=True),
     "ax": Peer(_ax, trials=50),
     "saas": Peer(_saas, seeds=5, trials=50, batch=4),
     "random": _optuna(lambda seed: optuna.samplers.RandomSampler(seed=seed)),
@@ -97,7 +100,11 @@ PEERS: Mapping[str, Peer] = {
 """What is compared."""
 
 VARIANTS: Mapping[str, Peer] = {
-    "bayes without earlier studies": Peer(_cold, plain=True, trials=100)
+    "bayes without earlier studies": Peer(
+        _without(earlier=(), sensitivity=None), plain=True, trials=100
+    ),
+    "bayes with gradients": Peer(_bayes, plain=True, trials=50),
+    "bayes with gradients alone": Peer(_without(earlier=()), plain=True, trials=50),
 }
 """Of `bayes`, to see what a part of it does."""
 

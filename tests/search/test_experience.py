@@ -7,6 +7,7 @@ from autopeft.objective.objective import Objective, load_objectives
 from autopeft.search.bayes import BayesSampler
 from autopeft.search.experience import experience
 from autopeft.search.features import Encoder
+from autopeft.search.foreknowledge import Foreknowledge
 from autopeft.search.history import History
 from autopeft.search.known import Known
 from benchmarks.search.experience import document
@@ -45,7 +46,7 @@ def test_a_first_search_knows_it_and_can_do_without() -> None:
     empty = History((), (), frozenset())
 
     def first(earlier: tuple[()] | None) -> list[str]:
-        sampler = BayesSampler(space, OBJECTIVES, known, earlier=earlier)
+        sampler = BayesSampler(space, OBJECTIVES, known, foreknowledge=Foreknowledge(earlier))
         rng = np.random.default_rng(0)
         return [sampler.choose(empty, rng, number).key for number in range(4)]
 

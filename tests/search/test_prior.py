@@ -6,6 +6,7 @@ import pytest
 from autopeft.core.config import PeftConfig
 from autopeft.objective.objective import load_objectives
 from autopeft.search.bayes import BayesSampler
+from autopeft.search.foreknowledge import Foreknowledge
 from autopeft.search.history import History, Observation
 from autopeft.search.known import Known
 from autopeft.search.prior import N_LEAST, N_TRUSTED, Prior
@@ -77,7 +78,7 @@ def test_first_proposals_are_what_promises_most() -> None:
 
     def first(earlier: list[list[Observation]]) -> float:
         known = {"trainable_params": Known(kit.cost)}
-        sampler = BayesSampler(SPACE, OBJECTIVES, known, earlier=earlier)
+        sampler = BayesSampler(SPACE, OBJECTIVES, known, foreknowledge=Foreknowledge(earlier))
         chosen: list[PeftConfig] = []
         for number in range(4):
             past = History((), (), frozenset(c.key for c in chosen))
