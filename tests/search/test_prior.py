@@ -10,6 +10,7 @@ from autopeft.search.foreknowledge import Foreknowledge
 from autopeft.search.history import History, Observation
 from autopeft.search.known import Known
 from autopeft.search.prior import N_LEAST, N_TRUSTED, Prior
+from autopeft.search.sensitivity import Sensitivity, probes
 from tests.contracts import sampler as kit
 
 SPACE, OBJECTIVES = kit.problem().space, load_objectives("accuracy-params")
@@ -52,6 +53,21 @@ def test_the_weight_of_an_earlier_study_falls_with_the_trials() -> None:
     assert prior.weights(10, N_TRUSTED).tolist() == prior.weights(10, 1).tolist()
     assert prior.weights(10, 100 * N_TRUSTED) == pytest.approx([*[1.0] * 10, 1.2, 1.2])
     assert Prior([], [0], SPACE.n_layers).weights(3, 50).tolist() == [1.0] * 3
+
+
+def test_gradients_are_one_more_column_and_what_promises_is_low() -> None:
+    probed = [(config, [1.0] * SPACE.n_layers) for config in probes(SPACE)]
+    sensitivity, unseen = Sensitivity.of(probed), configs(40)
+    prior = Prior([observed(60)], [0], SPACE.n_layers, sensitivity)
+    columns = prior(unseen)
+    assert columns.shape == (40, len(prior)) == (40, 2)
+    assert columns[:, 1].tolist() == (-sensitivity(unseen)).tolist()
+    assert (
+        columns[:, 0].tolist() == Prior([observed(60)], [0], SPACE.n_layers)(unseen)[:, 0].tolist()
+    )
+    accuracies = [kit.accuracy(c) for c in unseen]
+    assert np.corrcoef(prior.promise(unseen), accuracies)[0, 1] < -0.5
+    assert len(Prior([], [0], SPACE.n_layers, sensitivity)) == 1
 
 
 def errors(prior_flipped: bool | None) -> float:
