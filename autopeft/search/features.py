@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from autopeft.core.config import PeftConfig, Placement, Settings
 
 SIZES = ("r", "size", "length")
 """The options that say how big a placement is; a method without one has the size 1."""
+
+N_REMEMBERED = 2**14
+"""Configurations whose parts are kept, since every proposal asks several times."""
 
 ANCHORS = 6
 """Depths at which a profile over the layers is read."""
@@ -78,14 +82,13 @@ class Encoder:
         sums = np.zeros((len(configs), len(self._methods), 1))
         shares = np.zeros((len(configs), len(self._methods)))
         for i, config in enumerate(configs):
-            for placement in config.placements:
-                kind, method = self._kinds.get(kind_of(placement)), placement.method
-                size, layers = size_of(placement), placement.layers
-                if kind is not None:
-                    sizes[i, kind, [layer for layer in layers if layer < self._n_layers]] += size
-                if method in self._methods:
-                    sums[i, self._methods[method], 0] += size * len(layers)
-                    shares[i, self._methods[method]] += len(layers) / self._n_layers
+            for kind, size, layers in _placed(config):
+                known, method = self._kinds.get(kind), self._methods.get(kind[0])
+                if known is not None:
+                    sizes[i, known, [layer for layer in layers if layer < self._n_layers]] += size
+                if method is not None:
+                    sums[i, method, 0] += size * len(layers)
+                    shares[i, method] += len(layers) / self._n_layers
         return sizes, sums, shares
 
 
@@ -156,7 +159,14 @@ def _settings(configs: Sequence[PeftConfig]) -> Iterable[tuple[str, list[Any]]]:
         yield name, [row.get(name) for row in rows]
 
 
-def _named(config: PeftConfig) -> dict[str, Any]:
+@lru_cache(N_REMEMBERED)
+def _placed(config: PeftConfig) -> tuple[tuple[Kind, float, tuple[int, ...]], ...]:
+    """Kind, size and layers of every placement."""
+    return tuple((kind_of(p), size_of(p), p.layers) for p in config.placements)
+
+
+@lru_cache(N_REMEMBERED)
+def _named(config: PeftConfig) -> Mapping[str, Any]:
     """The settings of a configuration, and its numeric options beside sizes, by name."""
     settings = {f"train.{key}": value for key, value in config.train}
     settings |= {f"backbone.{key}": value for key, value in config.backbone}
