@@ -92,7 +92,7 @@ class Belief:
         return Surrogate(rows, losses[usable], doubts[usable], weights)
 
     def _encode(self, configs: Sequence[PeftConfig]) -> Array:
-        """Features, those of the earlier studies last."""
+        """Features, what is known beforehand last."""
         return np.column_stack([self._encoder(configs), self._prior(configs)])
 
 

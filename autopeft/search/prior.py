@@ -67,9 +67,9 @@ class Prior:
         Of what a study has no trial of, such as another method, it expects its mean.
         """
         columns = np.zeros((len(configs), len(self)))
-        for column, (encode, model) in zip(columns.T, self._models, strict=False):
+        for place, (encode, model) in enumerate(self._models):
             knows = np.array([encode.knows(config) for config in configs], bool)
-            column[:] = np.where(knows, model(encode(configs))[0], model.mean)
+            columns[:, place] = np.where(knows, model(encode(configs))[0], model.mean)
         if self._sensitivity is not None:
             columns[:, -1] = -self._sensitivity(configs)
         return columns

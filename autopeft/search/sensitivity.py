@@ -23,13 +23,14 @@ class Sensitivity:
 
     At the start most methods leave the backbone as it is, so that the gradients of one placement
     do not depend on the others: one backward pass for each kind tells of all configurations.
-    They grow with the size in proportion.
+    They are taken to grow with the size in proportion, as those of LoRA do where its scale does
+    not depend on the rank.
 
     Attributes:
         squares: of the tensors of a placement of size 1, by kind and layer.
 
     References:
-        He et al., Sensitivity-Aware Visual Parameter-Efficient Fine-Tuning, 2023, equation 4.
+        He et al., Sensitivity-Aware Visual Parameter-Efficient Fine-Tuning, 2023.
     """
 
     squares: tuple[tuple[Kind, tuple[float, ...]], ...]
