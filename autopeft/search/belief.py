@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig
+from autopeft.objective.pareto import front
 from autopeft.search.features import Encoder
 from autopeft.search.history import Observation
 from autopeft.search.known import KnownLosses
@@ -50,20 +51,22 @@ class Belief:
         prior: Prior,
     ) -> None:
         self._known, self._prior = known, prior
-        before = [*measured, *pending]
-        configs = [o.config for o in before]
-        self._encoder = Encoder([*configs, *others], n_layers)
-        self._rows = self._encode(configs)
-        self._exact = np.array([known.row(o.config, o.losses) for o in before])
+        exact = np.array([known.row(o.config, o.losses) for o in [*measured, *pending]])
         losses = np.array([[o.losses[i] for i in known.learned] for o in measured])
         doubts = np.array([[o.doubts[i] for i in known.learned] for o in measured])
-        waiting = self._rows[len(measured) :]
+        told_by = [learned_from(loss, exact[: len(measured)]) for loss in losses.T]
+        used = np.unique(np.concatenate(told_by))
+        configs = [o.config for o in [*(measured[i] for i in used), *pending]]
+        self._encoder = Encoder([*configs, *others], n_layers)
+        self._rows = self._encode(configs)
+        self._exact = np.concatenate([exact[used], exact[len(measured) :]])
+        waiting = self._rows[len(used) :]
         self._models = [
-            self._model(loss, doubt).believing(waiting)
-            for loss, doubt in zip(losses.T, doubts.T, strict=True)
+            self._model(np.searchsorted(used, told), loss[told], doubt[told]).believing(waiting)
+            for told, loss, doubt in zip(told_by, losses.T, doubts.T, strict=True)
         ]
         expected = np.stack([model(waiting)[0] for model in self._models], axis=1)
-        self.reached = np.column_stack([np.concatenate([losses, expected]), self._exact])
+        self.reached = np.column_stack([np.concatenate([losses, expected]), exact])
 
     def __call__(
         self, configs: Sequence[PeftConfig], exact: Array | None = None
@@ -82,31 +85,34 @@ class Belief:
         variances = np.column_stack([*(variance for _, variance in found), np.zeros_like(exact)])
         return means, np.sqrt(variances)
 
-    def _model(self, losses: Array, doubts: Array) -> Surrogate:
-        """Of one learned loss `(n,)`, NaN where there is none."""
-        usable = np.flatnonzero(np.isfinite(losses))
-        if len(usable) > N_MOST:
-            usable = usable[_telling(losses[usable], self._exact[usable])]
-        rows = self._rows[usable]
+    def _model(self, places: NDArray[np.int64], losses: Array, doubts: Array) -> Surrogate:
+        """Of one learned loss `(n,)` of the rows at `n` places."""
+        rows = self._rows[places]
         weights = self._prior.weights(rows.shape[1] - len(self._prior), len(rows))
-        return Surrogate(rows, losses[usable], doubts[usable], weights)
+        return Surrogate(rows, losses, doubts, weights)
 
     def _encode(self, configs: Sequence[PeftConfig]) -> Array:
         """Features, what is known beforehand last."""
         return np.column_stack([self._encoder(configs), self._prior(configs)])
 
 
-def _telling(losses: Array, known: Array) -> NDArray[np.int64]:
-    """Which `N_MOST` of `n` observations tell most: the latest half, and the best of the others.
+def learned_from(losses: Array, known: Array) -> NDArray[np.int64]:
+    """Which observations a model of a loss learns from: all, or the `N_MOST` that tell most.
 
-    The best are those that the least loss among equally cheap ones beats by little.
+    Those are the latest half, and the best of the others, which the least loss among equally cheap
+    ones beats by little.
 
     Args:
-        losses: shape `(n,)`.
+        losses: shape `(n,)`, NaN where there is none.
         known: shape `(n, n_known)`.
     """
-    cheaper = (known[None, :, :] <= known[:, None, :]).all(axis=2)
-    behind = losses - np.where(cheaper, losses[None, :], np.inf).min(axis=1)
+    usable = np.flatnonzero(np.isfinite(losses))
+    if len(usable) <= N_MOST:
+        return usable
+    losses, known = losses[usable], known[usable]
+    best = front(np.column_stack([losses, known]))
+    cheaper = (known[best][None, :, :] <= known[:, None, :]).all(axis=2)
+    behind = losses - np.where(cheaper, losses[best][None, :], np.inf).min(axis=1)
     latest = N_MOST // 2
-    best = np.argsort(behind[:-latest], kind="stable")[: N_MOST - latest]
-    return np.append(np.sort(best), np.arange(len(losses) - latest, len(losses)))
+    closest = np.argsort(behind[:-latest], kind="stable")[: N_MOST - latest]
+    return np.append(usable[np.sort(closest)], usable[-latest:])

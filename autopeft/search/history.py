@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +25,9 @@ LOSSES = ("validation_loss", "train_loss")
 
 N_ENOUGH = 5
 """Complete trials from which it is learned which of them tells most."""
+
+N_REMEMBERED = 2**14
+"""Documents of configurations that are not read again, since every proposal reads all trials."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,15 @@ def config_of(trial: FrozenTrial, space: BoundSpace) -> PeftConfig | None:
         return None
     try:
         if document is not None:
-            return PeftConfig.from_dict(document)
+            return _read(json.dumps(document))
         return space.resolve(trial.params)
     except (AutoPeftError, KeyError, TypeError, ValueError):
         return None
+
+
+@lru_cache(N_REMEMBERED)
+def _read(document: str) -> PeftConfig:
+    return PeftConfig.from_dict(json.loads(document))
 
 
 def _told(
