@@ -14,6 +14,7 @@ import numpy as np
 from autopeft.api.earlier import observations
 from autopeft.api.outcome import Outcome
 from autopeft.api.placement import device_of, engine_of
+from autopeft.api.sensitivity import Ask, sensitivity_of
 from autopeft.core.catalog import Reference, place
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, inside, unknown
@@ -38,6 +39,8 @@ from autopeft.train.task import METRICS, Task
 from autopeft.train.trainer import Trainer
 
 if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
     from autopeft.engine.engine import Watch
 
 N_SETTINGS = 24
@@ -58,26 +61,39 @@ class Prepared:
     rungs: tuple[float, ...]
     baselines: Mapping[str, PeftConfig]
 
-    def open(self) -> Study:
+    def open(self, ask: Ask) -> Study:
         """The study, made in its storage where there is none.
+
+        Args:
+            ask: puts a question to a worker.
 
         Raises:
             StudyError: the storage belongs to another space, model, task or set of objectives.
         """
         spec = self.spec
-        sampler = make_sampler(
-            spec.search.proposer,
-            seed=spec.search.seed,
+        earlier = observations(spec.search.warm_start, self.objectives)
+        record = open_record(
+            spec.storage_url,
+            spec.name,
+            self.objectives,
+            self._identity(),
+            self._sampler(Foreknowledge(earlier)),
+        )
+        if spec.search.sensitivity and spec.search.proposer == "bayes":
+            sensitivity = sensitivity_of(record, self.space, self.baselines.values(), ask)
+            record.sampler = self._sampler(Foreknowledge(earlier, sensitivity))
+        return Study(record, self.space, self.objectives, self._terms())
+
+    def _sampler(self, foreknowledge: Foreknowledge) -> BaseSampler:
+        return make_sampler(
+            self.spec.search.proposer,
+            seed=self.spec.search.seed,
             space=self.space,
             objectives=self.objectives,
             known=self.known,
             limits=self.limits,
-            foreknowledge=Foreknowledge(observations(spec.search.warm_start, self.objectives)),
+            foreknowledge=foreknowledge,
         )
-        record = open_record(
-            spec.storage_url, spec.name, self.objectives, self._identity(), sampler
-        )
-        return Study(record, self.space, self.objectives, self._terms())
 
     def _identity(self) -> dict[str, Any]:
         """What a continued study must agree with, as JSON keeps it."""
@@ -135,7 +151,7 @@ class Prepared:
                 cache=worker.cache,
                 disk_cache=worker.disk_cache,
             )
-            with self.open() as study:
+            with self.open(partial(engine.ask, make)) as study:
                 told = watch or (lambda _: None)
                 engine.run(study, make, stopper, told)
                 search = self.spec.search

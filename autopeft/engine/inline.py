@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from autopeft.engine.crew import Crew
-from autopeft.engine.engine import Engine, MakeEvaluator, Watch
+from autopeft.engine.engine import Answer, Asked, Engine, MakeEvaluator, Watch
 from autopeft.engine.room import Room
 from autopeft.engine.roster import Roster
 from autopeft.search.stopping import Stopper
@@ -46,3 +47,7 @@ class Inline(Engine):
                     crew.leave(member)
         finally:
             crew.disband()
+
+    def ask(self, make: Callable[[], Asked], question: Callable[[Asked], Answer]) -> Answer:
+        """The answer of an evaluator that is made for it."""
+        return question(make())

@@ -52,12 +52,17 @@ class Sensitivity:
         return np.sqrt(np.array(sums, np.float64))
 
 
-def probes(space: BoundSpace) -> list[PeftConfig]:
-    """One configuration for each kind of placement: the largest that is met, on all its layers."""
+def probes(space: BoundSpace, others: Iterable[PeftConfig] = ()) -> list[PeftConfig]:
+    """One configuration for each kind of placement: the largest that is met, on all its layers.
+
+    Args:
+        space: in which kinds are looked for.
+        others: configurations, such as baselines, that are looked at besides.
+    """
     rng = np.random.default_rng(0)
     largest: dict[Kind, tuple[PeftConfig, Placement]] = {}
     layers: dict[Kind, set[int]] = {}
-    for config in [space.sample(rng) for _ in range(N_SAMPLES)]:
+    for config in [*(space.sample(rng) for _ in range(N_SAMPLES)), *others]:
         for placement in config.placements:
             kind = kind_of(placement)
             layers.setdefault(kind, set()).update(placement.layers)

@@ -33,7 +33,7 @@ from autopeft.train.tokens import encoded
 CACHE = 2**30
 """Bytes of hidden states that a worker keeps, unless told otherwise."""
 
-N_PROBED = 256
+N_PROBED = 64
 """Training examples that gradients before the first step are of."""
 
 

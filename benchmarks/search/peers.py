@@ -78,7 +78,7 @@ def _saas(problem: Problem, seed: int) -> BaseSampler:
 
 
 PEERS: Mapping[str, Peer] = {
-    "bayes": Peer(_without(sensitivity=None), plain=True),
+    "bayes": Peer(_bayes, plain=True),
     "ax": Peer(_ax, trials=50),
     "saas": Peer(_saas, seeds=5, trials=50, batch=4),
     "random": _optuna(lambda seed: optuna.samplers.RandomSampler(seed=seed)),
@@ -100,11 +100,9 @@ PEERS: Mapping[str, Peer] = {
 """What is compared."""
 
 VARIANTS: Mapping[str, Peer] = {
-    "bayes without earlier studies": Peer(
-        _without(earlier=(), sensitivity=None), plain=True, trials=100
-    ),
-    "bayes with gradients": Peer(_bayes, plain=True, trials=50),
-    "bayes with gradients alone": Peer(_without(earlier=()), plain=True, trials=50),
+    "bayes without gradients": Peer(_without(sensitivity=None), plain=True),
+    "bayes without earlier studies": Peer(_without(earlier=()), plain=True, trials=100),
+    "bayes with neither": Peer(_without(earlier=(), sensitivity=None), plain=True, trials=100),
 }
 """Of `bayes`, to see what a part of it does."""
 

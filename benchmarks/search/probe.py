@@ -10,9 +10,8 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from autopeft.core.config import PeftConfig
+from autopeft.api.sensitivity import Rows, probed, read_sensitivity
 from autopeft.search.sensitivity import Sensitivity, probes
 from autopeft.train.trainer import Trainer
 from benchmarks.search.measure import MODEL, bound_space
@@ -28,26 +27,18 @@ def path() -> Path:
 def sensitivities() -> Mapping[str, Sensitivity]:
     """By name of the table."""
     told = json.loads(path().read_text(encoding="utf-8"))
-    return {
-        name: Sensitivity.of((PeftConfig.from_dict(row["config"]), row["squares"]) for row in rows)
-        for name, rows in told.items()
-    }
+    return {name: read_sensitivity(rows) for name, rows in told.items()}
 
 
-def probed(name: str) -> list[dict[str, Any]]:
+def _probed(name: str) -> Rows:
     """What the kinds of placements yield."""
-    trainer = Trainer(MODEL, TEXTS[name].task(), device="cpu", threads=1)
-    return [
-        {
-            "config": config.to_dict(),
-            "squares": [float(f"{square:.4g}") for square in trainer.squared_gradients(config)],
-        }
-        for config in probes(bound_space())
-    ]
+    return probed(
+        Trainer(MODEL, TEXTS[name].task(), device="cpu", threads=1), probes(bound_space())
+    )
 
 
 def main() -> None:
-    document = {name: probed(name) for name in TEXTS}
+    document = {name: _probed(name) for name in TEXTS}
     path().write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

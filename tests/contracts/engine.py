@@ -204,12 +204,25 @@ def check_what_is_raised_is_the_failure_of_all_members(engine, folder):
     assert sum(t.state in {"complete", "stopped", "failed"} for t in trials) == 10
 
 
+def check_answers_a_question(engine, folder):
+    assert engine.ask(BrokenCurves, _is_broken) == (True, {})
+    with pytest.raises(ValueError, match="no answer to that"):
+        engine.ask(Curves, _is_broken)
+
+
+def _is_broken(curves):
+    if not curves.broken:
+        raise ValueError("no answer to that")
+    return curves.broken, curves.members
+
+
 CHECKS = (
     check_runs_to_the_end,
     check_failures_are_recorded,
     check_continues,
     check_gives_up_where_everything_fails_alike,
     check_what_is_raised_is_the_failure_of_all_members,
+    check_answers_a_question,
 )
 
 

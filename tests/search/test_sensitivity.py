@@ -41,6 +41,15 @@ def test_there_is_one_probe_for_each_kind_at_its_largest() -> None:
     }
 
 
+def test_kinds_of_other_configurations_are_probed_besides() -> None:
+    prefix = Placement.of("prefix", (1, 2), {"length": 4})
+    others = [PeftConfig.of([prefix, lora(64, (0,))]), PeftConfig.of([lora(2)])]
+    found = [placement for config in probes(SPACE, others) for placement in config.placements]
+    assert len(found) == len(probes(SPACE)) + 1
+    assert prefix in found
+    assert lora(64) in found
+
+
 def test_squares_add_up_over_layers_placements_and_sizes() -> None:
     bitfit = Placement.of("bitfit", (4, 5), {})
     told = [(PeftConfig.of([lora(16)]), [16.0 * at for at in range(6)])]
