@@ -240,7 +240,9 @@ def test_the_comparison_runs_and_resumes(tmp_path: Path) -> None:
 
 
 def test_stopping_saves_epochs() -> None:
-    whole, less = (stopped.study("movies", 0, 20, name) for name in ("none", "halving"))
+    whole, less = (
+        stopped.study(stopped.Order("movies", name, 0, 20)) for name in ("none", "halving")
+    )
     assert whole.trained == 20
     assert less.trained < 14
     assert 0.5 < less.volume / whole.volume < 1.2

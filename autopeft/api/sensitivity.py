@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -45,14 +46,20 @@ def sensitivity_of(
 
 
 def probed(trainer: Trainer, configs: Sequence[PeftConfig]) -> Rows:
-    """What configurations of `probes` yield, as JSON."""
-    return [
-        {
-            "config": config.to_dict(),
-            "squares": [float(f"{square:.4g}") for square in trainer.squared_gradients(config)],
-        }
-        for config in configs
-    ]
+    """What configurations of `probes` yield, as JSON.
+
+    Raises:
+        FloatingPointError: a gradient that is not finite.
+    """
+    rows = []
+    for config in configs:
+        squares = trainer.squared_gradients(config)
+        if not all(map(math.isfinite, squares)):
+            (placement,) = config.placements
+            raise FloatingPointError(f"a gradient of {placement.method} is not finite")
+        told = [float(f"{square:.4g}") for square in squares]
+        rows.append({"config": config.to_dict(), "squares": told})
+    return rows
 
 
 def read_sensitivity(rows: Rows) -> Sensitivity:

@@ -6,7 +6,8 @@ and writes `benchmarks/results/search.json` and a plot beside it. A proposal tha
 before costs nothing and does not count. `--small` is a few seeds and trials, in `runs/search`.
 
 Every run is a line that is written as soon as it ends, so that an interrupted comparison goes on
-where it stopped; delete `benchmarks/results/search_runs.jsonl` to start anew.
+where it stopped; delete `benchmarks/results/search_runs.jsonl` and `search_stopped.jsonl` to start
+anew.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def show(tables: dict[str, Any]) -> None:
         Console(width=100).print(shown)
 
 
-def main() -> None:
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compares samplers on measured tables.")
     parser.add_argument("--tables", nargs="+", default=list(TEXTS), help="names in the folder")
     parser.add_argument("--samplers", nargs="+", choices=PEERS)
@@ -88,7 +89,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes with one thread each")
     parser.add_argument("--runs", type=Path)
     parser.add_argument("--output", type=Path)
-    chosen = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    chosen = _arguments()
     output = chosen.output or (SMALL if chosen.small else RESULTS)
     kept = chosen.runs or (SMALL.with_suffix(".jsonl") if chosen.small else RUNS)
     seeds = chosen.seeds or (SMALL_SEEDS if chosen.small else SEEDS)
@@ -107,7 +112,10 @@ def main() -> None:
         "closed": _only(told, CLOSED),
         "every_layer": _only(told, EVERY_LAYER),
         "stopping": stopped.figures(
-            chosen.tables, SMALL_SEEDS if chosen.small else STOPPING_SEEDS, chosen.workers
+            chosen.tables,
+            SMALL_SEEDS if chosen.small else STOPPING_SEEDS,
+            kept.with_name(f"{kept.stem.removesuffix('_runs')}_stopped.jsonl"),
+            chosen.workers,
         ),
         "suggest_seconds": suggest_seconds(SMALL_COUNTS if chosen.small else COUNTS),
     }

@@ -1,12 +1,10 @@
-"""Runs of samplers on problems, kept as lines, so that a comparison goes on where it stopped."""
+"""Runs of samplers on problems."""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from autopeft.search.surrogate import one_thread
 from benchmarks.search.closed import CLOSED
 from benchmarks.search.every_layer import EVERY_LAYER
 from benchmarks.search.figures import Run
+from benchmarks.search.kept import kept
 from benchmarks.search.peers import FLOORS, PEERS, VARIANTS, Peer
 from benchmarks.search.problem import Problem, tabular
 
@@ -63,33 +62,9 @@ def carry_out(folder: Path | None, order: Order) -> dict[str, Any]:
     """One run, with one thread."""
     with one_thread():
         problem = named(order.problem, folder)
-        course = ALL[order.sampler].run(problem, order.seed, order.trials)
-    return {**asdict(order), **asdict(course)}
+        return asdict(ALL[order.sampler].run(problem, order.seed, order.trials))
 
 
 def run(orders: Sequence[Order], path: Path, workers: int, folder: Path | None = None) -> list[Run]:
     """The runs that are wanted, on the tables in `folder`; those that `path` lacks are done."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    there = _read(path)
-    missing = [order for order in orders if order not in there]
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-    try:
-        runs = [pool.submit(carry_out, folder, order) for order in missing]
-        with path.open("a", encoding="utf-8") as file:
-            for n, done in enumerate(as_completed(runs), 1):
-                found = done.result()
-                file.write(json.dumps(found, separators=(",", ":")) + "\n")
-                file.flush()
-                print(
-                    f"{n} of {len(missing)}: {found['sampler']} on {found['problem']}", flush=True
-                )
-    finally:
-        pool.shutdown(cancel_futures=True)
-    there = _read(path)
-    return [there[order] for order in orders]
-
-
-def _read(path: Path) -> dict[Order, Run]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    runs = [json.loads(line) for line in lines]
-    return {Order(**{k: row[k] for k in Order.__annotations__}): row for row in runs}
+    return kept(orders, partial(carry_out, folder), path, workers)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from autopeft.search.stoppers import Fidelity, make_stopper
 from autopeft.search.stopping import Curve, Stopper
 from autopeft.search.surrogate import one_thread
 from benchmarks.search.figures import interval
+from benchmarks.search.kept import kept
 from benchmarks.search.peers import PEERS
 from benchmarks.search.problem import Table, tabular
 from benchmarks.search.race import starts
@@ -30,6 +30,16 @@ SIGNALS = ("accuracy", "validation_loss", "train_loss")
 
 
 @dataclass(frozen=True)
+class Order:
+    """One study that is wanted."""
+
+    table: str
+    stopper: str
+    seed: int
+    trials: int
+
+
+@dataclass(frozen=True)
 class End:
     """A study on a table.
 
@@ -38,7 +48,7 @@ class End:
         trained: shares of whole trainings, in all.
     """
 
-    volumes: tuple[float, ...]
+    volumes: Sequence[float]
     trained: float
 
     @property
@@ -47,21 +57,22 @@ class End:
         return self.volumes[-1]
 
 
-def study(name: str, seed: int, n_trials: int, stopped_by: str) -> End:
+def study(order: Order) -> End:
     """One study with `bayes`, one trial after the other, each following its recorded curve.
 
     It begins with the starting points of the seed.
     """
+    name, seed = order.table, order.seed
     problem, table = tabular(name), Table(tables() / f"{name}.csv")
     fidelity = Fidelity(SHARES, REDUCTION, problem.objectives, "auto", N_VALIDATION)
-    stopper, sampler = make_stopper(stopped_by, fidelity), PEERS["bayes"].make(problem, seed)
+    stopper, sampler = make_stopper(order.stopper, fidelity), PEERS["bayes"].make(problem, seed)
     directions = [objective.goal for objective in problem.objectives]
     record = optuna.create_study(sampler=sampler, directions=directions)
     for start in starts(problem, np.random.default_rng(seed)):
         record.enqueue_trial(dict(problem.space.assign(start) or {}))
     curves: list[Curve] = []
     complete, trained = [], 0.0
-    for number in range(n_trials):
+    for number in range(order.trials):
         trial = record.ask(problem.space.distributions())
         config = problem.space.resolve(trial.params)
         values = problem.values(config)
@@ -78,7 +89,8 @@ def study(name: str, seed: int, n_trials: int, stopped_by: str) -> End:
             record.tell(trial, values)
         else:
             record.tell(trial, state=TrialState.PRUNED)
-    return End(tuple(problem.volumes(complete)), trained)
+    volumes = [round(volume, 5) for volume in problem.volumes(complete)]
+    return End(volumes, round(trained, 5))
 
 
 def _reports(row: Any) -> tuple[Report, ...]:
@@ -97,17 +109,17 @@ def _trained(stopper: Stopper, others: list[Curve], whole: Curve) -> Curve:
     return whole
 
 
-def figures(names: Sequence[str], seeds: int, workers: int, n_trials: int = TRIALS) -> Json:
+def figures(names: Sequence[str], seeds: int, path: Path, workers: int) -> Json:
     """Shares of training saved, and hypervolume with stopping over that without.
 
     By table and stopper, with the hypervolume over that of a study without stopping that ends after
-    as much training, too; above them the worst of the tables with `STOPPERS[0]`.
+    as much training, too; above them the worst of the tables with `STOPPERS[0]`. Studies are kept
+    at `path`.
     """
-    wanted = list(product(names, ("none", *STOPPERS), range(seeds)))
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        ends = dict(
-            zip(wanted, pool.map(partial(_end, n_trials), wanted, chunksize=1), strict=True)
-        )
+    every = product(names, ("none", *STOPPERS), range(seeds))
+    wanted = [Order(name, stopper, seed, TRIALS) for name, stopper, seed in every]
+    rows = kept(wanted, carry_out, path, workers)
+    ends = {(r["table"], r["stopper"], r["seed"]): End(r["volumes"], r["trained"]) for r in rows}
     tables: dict[str, dict[str, Json]] = {}
     for name, stopper in product(names, STOPPERS):
         pairs = [(ends[name, stopper, seed], ends[name, "none", seed]) for seed in range(seeds)]
@@ -116,14 +128,13 @@ def figures(names: Sequence[str], seeds: int, workers: int, n_trials: int = TRIA
         key: min(each[STOPPERS[0]][key] for each in tables.values())
         for key in ("samples_saved", "hypervolume_ratio")
     }
-    return {"trials": n_trials, "stopper": STOPPERS[0], **worst, "tables": tables}
+    return {"trials": TRIALS, "stopper": STOPPERS[0], **worst, "tables": tables}
 
 
-def _end(n_trials: int, wanted: tuple[str, str, int]) -> End:
-    """With one thread."""
-    name, stopper, seed = wanted
+def carry_out(order: Order) -> Json:
+    """One study, with one thread."""
     with one_thread():
-        return study(name, seed, n_trials, stopper)
+        return asdict(study(order))
 
 
 def _compared(pairs: Sequence[tuple[End, End]]) -> Json:

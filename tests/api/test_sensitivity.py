@@ -1,5 +1,6 @@
 """Gradients before training: asked of a worker once, kept in the record, done without."""
 
+import math
 import warnings
 
 import optuna
@@ -72,6 +73,16 @@ def test_a_search_does_without_gradients_that_cannot_be_computed(tmp_path, monke
         outcome = autopeft.run(document)
     assert sum(trial.state == "complete" for trial in outcome.trials) == 3
     assert kept(document) is None
+
+
+def test_a_gradient_that_is_not_finite_is_none():
+    class Overflowing:
+        def squared_gradients(self, config):
+            return [1.0, math.inf]
+
+    config = PeftConfig.from_dict({"place": [{"method": "bitfit", "where": [0, 1]}]})
+    with pytest.raises(FloatingPointError, match="a gradient of bitfit is not finite"):
+        probed(Overflowing(), [config])
 
 
 def test_what_is_read_is_what_was_written():
