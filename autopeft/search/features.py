@@ -82,7 +82,7 @@ class Encoder:
         sums = np.zeros((len(configs), len(self._methods), 1))
         shares = np.zeros((len(configs), len(self._methods)))
         for i, config in enumerate(configs):
-            for kind, size, layers in _placed(config):
+            for kind, size, layers in placed(config):
                 known, method = self._kinds.get(kind), self._methods.get(kind[0])
                 if known is not None:
                     sizes[i, known, [layer for layer in layers if layer < self._n_layers]] += size
@@ -160,7 +160,7 @@ def _settings(configs: Sequence[PeftConfig]) -> Iterable[tuple[str, list[Any]]]:
 
 
 @lru_cache(N_REMEMBERED)
-def _placed(config: PeftConfig) -> tuple[tuple[Kind, float, tuple[int, ...]], ...]:
+def placed(config: PeftConfig) -> tuple[tuple[Kind, float, tuple[int, ...]], ...]:
     """Kind, size and layers of every placement."""
     return tuple((kind_of(p), size_of(p), p.layers) for p in config.placements)
 

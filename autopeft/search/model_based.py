@@ -20,7 +20,7 @@ from autopeft.search.surrogate import Surrogate, one_thread
 N_LEAST, N_MOST = 6, 150
 """Finished trials below which all go on, and that a model is fitted to, the latest ones."""
 
-WORTH, N_WORTH = 0.004, 20
+WORTH, N_WORTH = 0.0045, 20
 """The share of the hypervolume reached that a trial must be expected to add to go on, once so many
 have finished; proportionally less before, while the model knows little."""
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig, Placement
-from autopeft.search.features import Kind, kind_of, size_of
+from autopeft.search.features import Kind, kind_of, placed, size_of
 from autopeft.space.bound import BoundSpace
 
 N_SAMPLES = 256
@@ -48,8 +47,7 @@ class Sensitivity:
     def __call__(self, configs: Sequence[PeftConfig]) -> NDArray[np.float64]:
         """The norm of the gradient of each configuration; of an unknown kind it is 0."""
         squares = dict(self.squares)
-        sums = [sum(_squares(placement, squares) for placement in c.placements) for c in configs]
-        return np.sqrt(np.array(sums, np.float64))
+        return np.sqrt(np.array([_sum(config, squares) for config in configs], np.float64))
 
 
 def probes(space: BoundSpace, others: Iterable[PeftConfig] = ()) -> list[PeftConfig]:
@@ -74,6 +72,10 @@ def probes(space: BoundSpace, others: Iterable[PeftConfig] = ()) -> list[PeftCon
     ]
 
 
-def _squares(placement: Placement, known: Mapping[Kind, Sequence[float]]) -> float:
-    by_layer: Any = known.get(kind_of(placement), ())
-    return size_of(placement) * sum(by_layer[at] for at in placement.layers if at < len(by_layer))
+def _sum(config: PeftConfig, known: Mapping[Kind, Sequence[float]]) -> float:
+    """Over the placements, each in proportion to its size, and their layers."""
+    return sum(
+        size * sum(known[kind][layer] for layer in layers if layer < len(known[kind]))
+        for kind, size, layers in placed(config)
+        if kind in known
+    )

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
 from autopeft.method.member import draw
-from autopeft.train.trainer import Trainer
+from autopeft.train.trainer import N_PROBED, Trainer
 from tests.train.conftest import exact
 
 LAYERS, BATCH = (2, 5), 16
@@ -27,7 +27,7 @@ def own_gradients(trainer: Trainer, config: PeftConfig, name: str) -> dict[str, 
     try:
         for parameter in owned.values():
             parameter.requires_grad_(True)
-        for rows in torch.arange(len(split)).split(BATCH):
+        for rows in torch.arange(N_PROBED).split(BATCH):
             batch = split.batch(rows, torch.device("cpu"))
             loss = F.cross_entropy(backbone.model(**batch.inputs).logits, batch.labels)
             gradients = torch.autograd.grad(loss, list(owned.values()), allow_unused=True)
