@@ -227,10 +227,10 @@ CHECKS = (
 
 
 class Slow(Curves):
-    """Takes its time, so that something can happen meanwhile."""
+    """Takes its time for every member, so that something can happen meanwhile."""
 
     def advance(self):
-        time.sleep(0.15)
+        time.sleep(0.15 * len(self.members))
         return super().advance()
 
 
