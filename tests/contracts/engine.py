@@ -227,7 +227,15 @@ CHECKS = (
 
 
 class Slow(Curves):
-    """Takes its time for every member, so that something can happen meanwhile."""
+    """Takes its time, so that something can happen meanwhile."""
+
+    def advance(self):
+        time.sleep(0.15)
+        return super().advance()
+
+
+class SlowForEach(Curves):
+    """Takes its time for every member, so that packs take as long as single trials."""
 
     def advance(self):
         time.sleep(0.15 * len(self.members))
@@ -244,7 +252,7 @@ def start(folder, engine="inline", url="", n_trials=12):
 
 def main(engine, folder, url, n_trials):
     with make_study(Path(folder), int(n_trials), url=url) as study:
-        ENGINES[engine]().run(study, Slow, make_halving())
+        ENGINES[engine]().run(study, SlowForEach, make_halving())
 
 
 if __name__ == "__main__":
