@@ -49,7 +49,9 @@ class ModelBased(AtRungs):
         known = [objective for objective in objectives if objective.known]
         self._references = np.array([objective.worst for objective in (*self._measured, *known)])
 
-    def _compare(self, curves: Sequence[Curve], current: Curve, n_passed: int) -> Decision:
+    def _compare(
+        self, curves: Sequence[Curve], current: Curve, n_passed: int, closed: bool
+    ) -> Decision:
         rung = self.rungs[n_passed - 1]
         signals = _signals(current, rung)
         if signals is None:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from autopeft.core.errors import StudyError, unknown
 from autopeft.objective.objective import Objective
+from autopeft.search.halving import AsynchronousHalving, SynchronousHalving
 from autopeft.search.model_based import ModelBased
-from autopeft.search.stopping import Never, Stopper, SuccessiveHalving
+from autopeft.search.stopping import Never, Stopper
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What a stopper is made from; see `SuccessiveHalving` and `ModelBased`."""
+    """What a stopper is made from; see `Halving` and `ModelBased`."""
 
     rungs: tuple[float, ...]
     reduction: float = 3.0
@@ -24,9 +25,8 @@ class Fidelity:
 
 
 STOPPERS: Mapping[str, Callable[[Fidelity], Stopper]] = {
-    "halving": lambda f: SuccessiveHalving(
-        f.rungs, f.reduction, f.objectives, f.signal, f.n_validation, f.brackets
-    ),
+    "halving": lambda f: AsynchronousHalving(**vars(f)),
+    "synchronous_halving": lambda f: SynchronousHalving(**vars(f)),
     "model": lambda f: ModelBased(f.rungs, f.objectives),
     "none": lambda f: Never(),
 }

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
-
-import numpy as np
+from typing import ClassVar
 
 from autopeft.core.config import PeftConfig
-from autopeft.core.errors import StudyError, unknown
+from autopeft.core.errors import StudyError
 from autopeft.core.report import Report
-from autopeft.objective.objective import Objective
-from autopeft.objective.pareto import crowding
-from autopeft.objective.ranking import Ranking
-
-TINY = 200
-"""Below this many validation examples their loss says less than the training loss."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +23,7 @@ class Curve:
         reports: the learning curve so far, in the order of training.
         protected: whether the trial is never stopped, as baselines are not.
         config: of the trial; None where a stopper is not to look at it.
+        ended: whether the trial is trained no more, for whatever reason.
     """
 
     number: int
@@ -40,31 +31,50 @@ class Curve:
     reports: tuple[Report, ...] = ()
     protected: bool = False
     config: PeftConfig | None = None
+    ended: bool = False
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a trial goes on, and why, as a sentence for the record."""
+    """What becomes of a trial.
+
+    Attributes:
+        goes_on: whether it is trained on now.
+        reason: a sentence for the record.
+        waits: whether it may go on later, so that it pauses and is decided about again.
+    """
 
     goes_on: bool
     reason: str
+    waits: bool = False
 
 
 class Stopper(ABC):
     """Decides at every report whether a trial goes on.
 
     A decision is a pure function of its arguments and does not depend on the order of the curves.
+
+    Attributes:
+        pauses: whether trials may have to wait.
     """
 
+    pauses: ClassVar[bool] = False
+
     @abstractmethod
-    def decide(self, curves: Sequence[Curve], current: Curve) -> Decision:
-        """The decision about `current`; `curves` are all trials with reports, itself included."""
+    def decide(self, curves: Sequence[Curve], current: Curve, closed: bool = False) -> Decision:
+        """The decision about one trial.
+
+        Args:
+            curves: of all trials that were started, `current` included.
+            current: which it is about.
+            closed: whether no trial will be started any more.
+        """
 
 
 class Never(Stopper):
     """Trains every trial to its end."""
 
-    def decide(self, curves: Sequence[Curve], current: Curve) -> Decision:
+    def decide(self, curves: Sequence[Curve], current: Curve, closed: bool = False) -> Decision:
         """Always goes on."""
         return Decision(True, "nothing is stopped")
 
@@ -84,7 +94,7 @@ class AtRungs(Stopper):
             raise StudyError(f"rungs must be positive and ascend, got {list(rungs)}", "fidelity")
         self.rungs = tuple(float(rung) for rung in rungs)
 
-    def decide(self, curves: Sequence[Curve], current: Curve) -> Decision:
+    def decide(self, curves: Sequence[Curve], current: Curve, closed: bool = False) -> Decision:
         """Goes on or stops at the rung that the last report has reached."""
         fidelity = current.reports[-1].fidelity if current.reports else 0.0
         passed = [rung for rung in self.rungs if has_reached(fidelity, rung)]
@@ -94,162 +104,18 @@ class AtRungs(Stopper):
             return Decision(True, "at the last rung")
         if current.protected:
             return Decision(True, "baselines are trained to the end")
-        return self._compare(curves, current, len(passed))
+        return self._compare(curves, current, len(passed), closed)
 
     @abstractmethod
-    def _compare(self, curves: Sequence[Curve], current: Curve, n_passed: int) -> Decision:
+    def _compare(
+        self, curves: Sequence[Curve], current: Curve, n_passed: int, closed: bool
+    ) -> Decision:
         """The decision where a trial has passed so many rungs, not all."""
-
-
-class SuccessiveHalving(AtRungs):
-    """Asynchronous successive halving on the non-dominated rank.
-
-    At every rung but the last a trial goes on if it is among the best `1 / reduction` of all that
-    have reached the rung, by rank on the signal and the known losses, then by crowding. While
-    fewer than `reduction` have reached the rung, all go on. A signal that is not finite ranks last.
-
-    With brackets, a trial passes the first so many rungs uncompared as its number divided by the
-    number of brackets leaves over, which spares some of those that start slowly.
-
-    Args:
-        rungs: fidelities at which trials are compared, ascending; the last is the end of training.
-        reduction: one of how many goes on.
-        objectives: of the study; a signal that is one of them keeps its direction and scale.
-        signal: the metric to rank by; `auto` is `validation_loss`, and with a tiny validation set
-            `train_loss`. A metric that is no objective is minimised.
-        n_validation: how many validation examples there are, or None where that is not known.
-        brackets: 1 compares all trials at all rungs.
-
-    Raises:
-        StudyError: rungs that do not ascend, a reduction of 1 or less, or brackets that leave
-            no rung to compare at.
-
-    References:
-        Schmucker et al., Multi-objective Asynchronous Successive Halving, 2021, algorithm 1;
-        Li et al., Hyperband, 2018, section 3 (brackets).
-    """
-
-    def __init__(
-        self,
-        rungs: Sequence[float],
-        reduction: float,
-        objectives: Sequence[Objective] = (),
-        signal: str = "auto",
-        n_validation: int | None = None,
-        brackets: int = 1,
-    ) -> None:
-        super().__init__(rungs)
-        if not reduction > 1:
-            raise StudyError(f"must be a number above 1, got {reduction}", "fidelity.reduction")
-        most = max(1, len(rungs) - 1)
-        if not 1 <= brackets <= most:
-            raise StudyError(f"must be from 1 to {most}, got {brackets}", "fidelity.brackets")
-        self.brackets = brackets
-        self.reduction = float(reduction)
-        self.signal = _signal(n_validation) if signal == "auto" else signal
-        self._objective = next((o for o in objectives if o.name == self.signal), None)
-        self._standings: dict[float, _Standing] = {}
-
-    def _compare(self, curves: Sequence[Curve], current: Curve, n_passed: int) -> Decision:
-        """The place of `current` among all that have reached the rung."""
-        if n_passed <= (bracket := current.number % self.brackets):
-            return Decision(True, f"bracket {bracket} passes the first {bracket} rungs")
-        rung = self.rungs[n_passed - 1]
-        latest = {curve.number: curve for curve in curves} | {current.number: current}
-        standing = self._standings.get(rung)
-        if standing is None or not standing.update(latest):
-            standing = self._standings[rung] = _Standing(partial(self._row, rung))
-            standing.update(latest)
-        n, place = len(standing.ranking), standing.place(current.number)
-        allowed = int(n / self.reduction + 1e-9)
-        what = f"{place} of {n} at {rung:g} by {self.signal}"
-        if n < self.reduction:
-            return Decision(True, f"{what}; too few to compare")
-        return Decision(place <= allowed, f"{what}; the first {allowed} go on")
-
-    def _row(self, rung: float, curve: Curve) -> tuple[float, ...] | None:
-        """What a curve is compared by at a rung; None before it."""
-        signal = self._at(curve, rung)
-        return None if signal is None else (signal, *curve.known)
-
-    def _at(self, curve: Curve, rung: float) -> float | None:
-        """The signal as a loss in the first report at or after the rung; None before it.
-
-        Raises:
-            StudyError: the reports do not hold the signal.
-        """
-        report = next((r for r in curve.reports if has_reached(r.fidelity, rung)), None)
-        if report is None:
-            return None
-        if self.signal not in report.metrics:
-            raise StudyError(unknown("metric", self.signal, report.metrics), "fidelity.signal")
-        value = report.metrics[self.signal]
-        loss = self._objective.loss(value) if self._objective else value
-        return loss if math.isfinite(loss) else math.nan
-
-
-def _signal(n_validation: int | None) -> str:
-    if n_validation is None or n_validation >= TINY:
-        return "validation_loss"
-    warnings.warn(
-        f"{n_validation} validation examples are too few to stop by; "
-        "trials are ranked by training loss",
-        stacklevel=3,
-    )
-    return "train_loss"
 
 
 def has_reached(fidelity: float, rung: float) -> bool:
     """Whether a fidelity is a rung or beyond."""
     return fidelity >= rung * (1 - 1e-6)
-
-
-class _Standing:
-    """How those that have reached a rung rank; what is known of a curve is read once.
-
-    Args:
-        row: the signal and the known losses of a curve; None before the rung.
-    """
-
-    def __init__(self, row: Callable[[Curve], tuple[float, ...] | None]) -> None:
-        self._row = row
-        self._curves: dict[int, Curve] = {}
-        self._places: dict[int, int] = {}
-        self._losses: list[tuple[float, ...]] = []
-        self.ranking = Ranking(0)
-
-    def update(self, latest: Mapping[int, Curve]) -> bool:
-        """Takes in what has changed; False where that is more than curves that have grown."""
-        known = self._curves
-        changed = [curve for n, curve in latest.items() if known.get(n) is not curve]
-        for curve in changed:
-            known[curve.number] = curve
-            if not self._take(curve.number, self._row(curve)):
-                return False
-        return len(known) == len(latest)
-
-    def _take(self, number: int, row: tuple[float, ...] | None) -> bool:
-        """Whether a row is new or what it was."""
-        place = self._places.get(number)
-        if place is not None:
-            return row is not None and repr(row) == repr(self._losses[place])
-        if row is not None:
-            if not self._places:
-                self.ranking = Ranking(len(row))
-            self._places[number] = len(self._losses)
-            self._losses.append(row)
-            self.ranking.add(np.array(row, dtype=np.float64))
-        return True
-
-    def place(self, number: int) -> int:
-        """The place from 1: by rank, crowding within it, signal, and number."""
-        ranks, own = self.ranking.ranks, self._places[number]
-        peers = np.flatnonzero(ranks == ranks[own])
-        rows, numbers = self.ranking.rows[peers], np.array(list(self._places))[peers]
-        signal = np.nan_to_num(rows[:, 0], nan=np.inf)
-        order = peers[np.lexsort([numbers, signal, -crowding(rows)])]
-        before = np.count_nonzero(ranks < ranks[own]) + np.flatnonzero(order == own)
-        return int(before.item()) + 1
 
 
 def rungs_between(minimum: float, maximum: float, reduction: float) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def curves(n: int = 24, seed: int = 0) -> list[Curve]:
 
 def until(curve: Curve, n_reports: int) -> Curve:
     """A curve as it was after its first reports."""
-    return Curve(curve.number, curve.known, curve.reports[:n_reports], curve.protected)
+    return replace(curve, reports=curve.reports[:n_reports])
 
 
 def check_protected(make: Make) -> None:
@@ -74,9 +75,10 @@ def check_keeps_the_best(make: Make) -> None:
     stopper, table = make(fidelity()), [until(curve, 1) for curve in curves()]
     reports = (Report(10, 1.0, {"validation_loss": 0.0, "train_loss": 0.0, "accuracy": 1.0}),)
     best = Curve(99, (-1.0,), reports)
-    assert stopper.decide([*table, best], best).goes_on
-    assert stopper.decide([best], best).goes_on
-    assert stopper.decide([], table[0]).goes_on
+    for seen, current in (([*table, best], best), ([best], best), ([], table[0])):
+        assert stopper.decide(seen, current, closed=True).goes_on
+        decision = stopper.decide(seen, current)
+        assert decision.goes_on or decision.waits
 
 
 def check_says_why(make: Make) -> None:
@@ -85,4 +87,42 @@ def check_says_why(make: Make) -> None:
     assert all(stopper.decide(table, curve).reason for curve in table)
 
 
-CHECKS = (check_protected, check_pure, check_keeps_the_best, check_says_why)
+def simulated(stopper: Stopper, table: list[Curve]) -> list[Curve]:
+    """How far each trial comes where one after the other starts and nobody waits for longer."""
+    seen: dict[int, Curve] = {}
+
+    def train(whole: Curve, closed: bool) -> None:
+        """From rung to rung, until it pauses or ends."""
+        n = len(seen[whole.number].reports)
+        while True:
+            decision = stopper.decide(list(seen.values()), seen[whole.number], closed)
+            assert not (decision.waits and (decision.goes_on or not stopper.pauses))
+            if not decision.goes_on or n == len(RUNGS):
+                ended = not decision.waits
+                seen[whole.number] = replace(seen[whole.number], ended=ended)
+                return
+            n += 1
+            seen[whole.number] = until(whole, n)
+
+    def resume(closed: bool) -> None:
+        for curve in table:
+            if curve.number in seen and not seen[curve.number].ended:
+                train(curve, closed)
+
+    for whole in table:
+        seen[whole.number] = until(whole, 0)
+        train(whole, False)
+        resume(False)
+    for _ in RUNGS:
+        resume(True)
+    return list(seen.values())
+
+
+def check_ends(make: Make) -> None:
+    """Only a stopper that says so lets trials wait, and none once all others have ended."""
+    ends = simulated(make(fidelity()), curves())
+    assert all(curve.ended for curve in ends)
+    assert any(len(curve.reports) == len(RUNGS) for curve in ends if not curve.protected)
+
+
+CHECKS = (check_protected, check_pure, check_keeps_the_best, check_says_why, check_ends)
