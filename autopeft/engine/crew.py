@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from autopeft.core.report import Failure, Report
 from autopeft.engine.engine import Evaluator, MakeEvaluator, described
-from autopeft.study.study import Ticket
+from autopeft.study.ticket import Ticket
 
 
 class Crew:

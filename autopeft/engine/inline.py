@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from autopeft.engine.backlog import Backlog
 from autopeft.engine.crew import Crew
 from autopeft.engine.engine import Answer, Asked, Engine, MakeEvaluator, Watch
 from autopeft.engine.room import Room
 from autopeft.engine.roster import Roster
 from autopeft.search.stopping import Stopper
 from autopeft.study.study import Study
+
+PAUSE = 1.0
+"""Seconds between two looks at trials of other processes that all of one's own wait for."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +40,19 @@ class Inline(Engine):
             return
         evaluator = make()
         crew = Crew(lambda: evaluator)
-        roster = Roster(study, stopper, self.room, watch, deque())
+        backlog = Backlog(study, stopper, watch)
+        roster = Roster(backlog, self.room)
         try:
             while True:
                 for ticket in roster.refill():
                     crew.join(ticket)
-                if not roster.members:
+                if roster.members:
+                    for member in roster.record(crew.advance()):
+                        crew.leave(member)
+                elif backlog.is_over:
                     return
-                for member in roster.record(crew.advance()):
-                    crew.leave(member)
+                else:
+                    time.sleep(PAUSE)
         finally:
             crew.disband()
 

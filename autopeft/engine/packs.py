@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from autopeft.core.report import Failure, Report
+from autopeft.engine.backlog import Backlog
 from autopeft.engine.engine import Watch
 from autopeft.engine.room import Room
 from autopeft.engine.roster import Roster
 from autopeft.search.stopping import Stopper
-from autopeft.study.study import Study, Ticket
+from autopeft.study.study import Study
+from autopeft.study.ticket import Ticket
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,22 @@ class Packs:
     def __init__(
         self, study: Study, stopper: Stopper, room: Room, watch: Watch, tell: Tell
     ) -> None:
-        self.study, self.stopper, self.room, self.watch = study, stopper, room, watch
-        self.tell = tell
+        self.room, self.tell = room, tell
         self.error: BaseException | None = None
+        self._backlog = Backlog(study, stopper, watch)
         self._rosters: dict[str, Roster] = {}
-        self._waiting: deque[Ticket] = deque()
+
+    @property
+    def are_over(self) -> bool:
+        """Whether no pack will be founded any more."""
+        return self.error is not None or self._backlog.is_over
 
     def found(self, identity: str) -> Sequence[Ticket]:
-        """The first members of a pack; none where there is nothing to train."""
+        """The first members of a pack; none where there is nothing to train now."""
         if self.error is not None:
             return []
         with self._kept():
-            roster = Roster(self.study, self.stopper, self.room, self.watch, self._waiting)
+            roster = Roster(self._backlog, self.room)
             founding = roster.refill()
             if founding:
                 self._rosters[identity] = roster

@@ -27,7 +27,8 @@ from autopeft.engine.engine import Answer, Asked, Engine, MakeEvaluator, Watch
 from autopeft.engine.packs import Change, Packs
 from autopeft.engine.room import SHARES, Room
 from autopeft.search.stopping import Stopper
-from autopeft.study.study import Study, Ticket
+from autopeft.study.study import Study
+from autopeft.study.ticket import Ticket
 
 _SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -241,7 +242,7 @@ class _Proposals(Searcher):
     def suggest(self, trial_id: str) -> Any:
         tickets = self.packs.found(trial_id)
         if not tickets:
-            return Searcher.FINISHED
+            return Searcher.FINISHED if self.packs.are_over else None
         founding = pickle.dumps(Change(joining=tuple(tickets)))
         return {"pack": trial_id, "founding": founding, "gpu": self.gpu_for(tickets)}
 

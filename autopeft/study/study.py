@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autopeft.core.budget import Budget
+from autopeft.core.budget import Budget, checkpoint
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, unknown
 from autopeft.core.report import Report
@@ -22,12 +21,14 @@ from autopeft.objective.objective import Objective
 from autopeft.search.known import Known
 from autopeft.search.stopping import Curve
 from autopeft.space.bound import BoundSpace
+from autopeft.study.clock import Clock
 from autopeft.study.heart import Heart, is_alive
 from autopeft.study.index import Index
 from autopeft.study.record import lost
 from autopeft.study.repeats import repeats
 from autopeft.study.storage import flush, sign
 from autopeft.study.suggest import suggest
+from autopeft.study.ticket import Ticket
 from autopeft.study.trial import TrialRecord
 
 N_DUPLICATES = 30
@@ -41,8 +42,6 @@ N_ALIKE = 5
 
 _QUEUED = ("config", "key", "baseline", "retry", "repeat", "repeat_of", "seed")
 """What a trial that waits tells."""
-
-"""Attributes of trials that are never stopped."""
 
 
 @dataclass(frozen=True)
@@ -68,21 +67,6 @@ class Terms:
     baselines: Mapping[str, PeftConfig] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Ticket:
-    """A trial that is to be run.
-
-    Attributes:
-        number: of the trial.
-        config: what to train.
-        budget: how far, and where the tensors go.
-    """
-
-    number: int
-    config: PeftConfig
-    budget: Budget
-
-
 class Study:
     """A study that is being run; every change is in the storage before a method returns.
 
@@ -102,7 +86,7 @@ class Study:
         self.names = [objective.name for objective in objectives]
         self._heart = Heart(record)
         sign(record, {"owner": self._heart.owner})
-        self._running: dict[int, tuple[optuna.Trial, float]] = {}
+        self._running: dict[int, tuple[optuna.Trial, Clock]] = {}
         self._index = Index(self.names)
         self._curves: dict[int, Curve] = {}
         self._failures: dict[int, tuple[str, str]] | None = {}
@@ -210,8 +194,18 @@ class Study:
         )
         return told.curve(self.objectives)
 
+    def pause(self, ticket: Ticket, reached: float) -> Ticket:
+        """Lets a trial wait at a rung; the ticket with which it goes on."""
+        self._failures = None
+        self._running[ticket.number][1].pause()
+        return replace(ticket, budget=replace(ticket.budget, reached=reached))
+
+    def go_on(self, ticket: Ticket) -> None:
+        """Ends the pause of a trial."""
+        self._running[ticket.number][1].go_on()
+
     def curves(self) -> list[Curve]:
-        """The learning curves of all trials that have reported."""
+        """The learning curves of all trials that were started, also of those without a report."""
         self._read()
         return list(self._curves.values())
 
@@ -255,7 +249,7 @@ class Study:
         if "owner" not in trial.user_attrs:
             trial.set_user_attr("owner", self._heart.owner)
             flush(self.record)
-        self._running[trial.number] = trial, time.monotonic()
+        self._running[trial.number] = trial, Clock()
         is_repeat = "repeat" in trial.user_attrs
         if is_repeat or self._seen().n_counted(trial.number) < self.terms.n_trials:
             return trial
@@ -291,10 +285,13 @@ class Study:
         return None
 
     def _ticket(self, trial: optuna.Trial, config: PeftConfig) -> Ticket:
-        self._running[trial.number] = trial, time.monotonic()  # proposing it is no training
-        folder = str(Path(self.terms.folder) / "trials" / str(trial.number))
+        self._running[trial.number] = trial, Clock()  # proposing it is no training
         seed = trial.user_attrs.get("seed", self.terms.seed)
-        return Ticket(trial.number, config, Budget(self.terms.rungs, seed, folder))
+        budget = Budget(self.terms.rungs, seed, self._folder(trial.number))
+        return Ticket(trial.number, config, budget)
+
+    def _folder(self, number: int) -> str:
+        return str(Path(self.terms.folder) / "trials" / str(number))
 
     def _reject(self, trial: optuna.Trial, reason: str) -> None:
         trial.set_user_attr("rejected", reason)
@@ -308,9 +305,9 @@ class Study:
         values: Sequence[float] | None = None,
     ) -> None:
         """Ends a trial, unless another process took this one for dead and has ended it."""
-        trial, started = self._running[ticket.number]
+        trial, clock = self._running[ticket.number]
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            for key, value in {**attrs, "seconds": time.monotonic() - started}.items():
+            for key, value in {**attrs, "seconds": clock.seconds}.items():
                 trial.set_user_attr(key, value)
         self._tell(ticket.number, state, values)
 
@@ -318,6 +315,10 @@ class Study:
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             self.record.tell(number, values, state, skip_if_finished=True)
         self._running.pop(number, None)
+        with contextlib.suppress(OSError):  # there is none, or other files beside it
+            kept = checkpoint(self._folder(number))
+            kept.unlink()
+            kept.parent.rmdir()
 
     def _check_failures(self) -> None:
         oldest = min(self._running, default=math.inf)
@@ -384,7 +385,9 @@ class Study:
     def _read(self) -> None:
         """Brings the values and the curves of all trials up to date."""
         for trial in self._seen().unread():
-            if trial.reports:
+            if trial.state in ("waiting", "rejected"):
+                self._curves.pop(trial.number, None)
+            else:
                 self._curves[trial.number] = trial.curve(self.objectives)
 
 

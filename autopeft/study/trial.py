@@ -54,4 +54,5 @@ class TrialRecord:
         """The trial as a stopper sees it; baselines and repeats are never stopped."""
         known = (o.loss(self.known.get(o.name, math.nan)) for o in objectives if o.known)
         protected = self.baseline is not None or self.repeat_of is not None
-        return Curve(self.number, tuple(known), self.reports, protected, self.config)
+        ended = self.state != "running"
+        return Curve(self.number, tuple(known), self.reports, protected, self.config, ended)

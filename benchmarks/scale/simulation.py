@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from autopeft.core.report import Report
 from autopeft.search.stopping import Decision, Stopper
-from autopeft.study.study import Study, Ticket
+from autopeft.study.study import Study
+from autopeft.study.ticket import Ticket
 from benchmarks.scale.meter import Meter
 from benchmarks.scale.replay import Replay
 

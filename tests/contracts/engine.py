@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from autopeft.core.budget import checkpoint
 from autopeft.core.errors import StudyError
 from autopeft.core.report import Failure, Report
 from autopeft.engine.inline import Inline
@@ -64,11 +65,14 @@ class Curves:
 
     def __init__(self, broken=False):
         self.broken = broken
-        self.members = {}
+        self.members, self.budgets = {}, {}
 
     def join(self, member, config, budget):
         assert member not in self.members
-        self.members[member] = config, [*budget.rungs]
+        if budget.reached:
+            assert float(checkpoint(budget.folder).read_text()) == budget.reached
+        self.members[member] = config, [*budget.ahead]
+        self.budgets[member] = budget
 
     def leave(self, member):
         self.members.pop(member, None)
@@ -86,27 +90,60 @@ class Curves:
         rungs.remove(rung)
         if not rungs:
             self.leave(member)
+        elif self.budgets[member].pauses:
+            kept = checkpoint(self.budgets[member].folder)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(str(rung))
         rate = dict(config.train)["learning_rate"]
         accuracy = 1 - math.exp(-rung) / (1 + params(config)) - (math.log10(rate) + 3) ** 2
         metrics = {"accuracy": accuracy, "validation_loss": 1 - accuracy}
         return Report(int(10 * rung), rung, metrics, member)
 
 
-def make_study(folder: Path, n_trials=10, sampler="tpe", limits=None, name="toy", seed=0, url=None):
+def make_study(
+    folder: Path,
+    n_trials=10,
+    sampler="tpe",
+    limits=None,
+    name="toy",
+    url=None,
+    rungs=RUNGS,
+):
     space = SPACE.on(4)
     known = {"trainable_params": Known(params)}
     made = make_sampler(
-        sampler, seed=seed, space=space, objectives=OBJECTIVES, known=known, limits=limits
+        sampler, seed=0, space=space, objectives=OBJECTIVES, known=known, limits=limits
     )
     url = url or f"sqlite:///{folder}/study.db"
     record = open_record(url, name, OBJECTIVES, {"space": SPACE.to_dict()}, made)
     empty = SearchSpace(place=[], train={"learning_rate": 1e-3}).on(4).resolve({})
-    terms = Terms(known, limits or {}, n_trials, seed, RUNGS, str(folder), {"head-only": empty})
+    terms = Terms(known, limits or {}, n_trials, 0, rungs, str(folder), {"head-only": empty})
     return Study(record, space, OBJECTIVES, terms)
 
 
 def make_halving():
     return make_stopper("halving", Fidelity(RUNGS, 3.0, OBJECTIVES, "validation_loss"))
+
+
+THREE_RUNGS, GROUP = (1.0, 3.0, 9.0), 9
+
+
+def make_synchronous():
+    fidelity = Fidelity(THREE_RUNGS, 3.0, OBJECTIVES, "validation_loss")
+    return make_stopper("synchronous_halving", fidelity)
+
+
+def check_groups(trials, folder):
+    """Of every nine trials three were trained on and one to the end, none of them twice."""
+    searched = [t for t in trials if t.state != "rejected" and t.baseline is None]
+    for start in range(0, len(searched) - GROUP + 1, GROUP):
+        lengths = [len(t.reports) for t in searched[start : start + GROUP]]
+        assert sorted(lengths) == [1] * 6 + [2] * 2 + [3]
+    for trial in trials:
+        assert trial.state in {"complete", "stopped", "rejected"}
+        assert [r.fidelity for r in trial.reports] == [*THREE_RUNGS[: len(trial.reports)]]
+        assert trial.state != "complete" or len(trial.reports) == len(THREE_RUNGS)
+    assert not list(folder.rglob("checkpoint.pt"))
 
 
 def outcome(trials):
@@ -132,6 +169,16 @@ def check_runs_to_the_end(engine, folder):
         if trial.state == "stopped":
             assert [r.fidelity for r in trial.reports] == [1.0]
     return outcome(trials)
+
+
+def check_trials_wait_for_their_group(engine, folder):
+    with make_study(folder, n_trials=1 + 2 * GROUP + 4, rungs=THREE_RUNGS) as study:
+        engine.run(study, Curves, make_synchronous())
+        trials = study.trials()
+        assert study.n_left == 0
+    check_groups(trials, folder)
+    assert sum(t.state == "complete" for t in trials) == 4
+    assert len(trials[-1].reports) >= 1
 
 
 def check_failures_are_recorded(engine, folder):
@@ -218,6 +265,7 @@ def _is_broken(curves):
 
 CHECKS = (
     check_runs_to_the_end,
+    check_trials_wait_for_their_group,
     check_failures_are_recorded,
     check_continues,
     check_gives_up_where_everything_fails_alike,

@@ -1,12 +1,11 @@
 """Who trains and who waits, and what is recorded of them."""
 
-from collections import deque
-
 import pytest
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError
 from autopeft.core.report import Failure, Report
+from autopeft.engine.backlog import Backlog
 from autopeft.engine.crew import Crew
 from autopeft.engine.inline import Inline
 from autopeft.engine.room import CONTEXT, MARGIN, MIXED, Need, Room
@@ -49,7 +48,7 @@ def study(tmp_path):
 
 
 def roster_of(study, room):
-    return Roster(study, kit.make_halving(), room, lambda _: None, deque())
+    return Roster(Backlog(study, kit.make_halving(), lambda _: None), room)
 
 
 @pytest.mark.parametrize("own", [1, 50, 150, 300])
@@ -70,7 +69,7 @@ def test_the_kit_notices_members_without_room(study):
 def test_one_that_does_not_fit_waits_and_is_next(study):
     roster = roster_of(study, room(own=2, members=3))
     first = roster.refill()
-    (waiting,) = roster.waiting
+    waiting = roster.backlog.next()
     assert [t.number for t in first] == [0]
     assert waiting.number > 0
     assert roster.refill() == []
