@@ -15,8 +15,8 @@ from autopeft.exporter.writer import export as write
 from autopeft.space.settings import BackboneSettings
 from autopeft.study.trial import TrialRecord
 from autopeft.train.backbone import Backbone, load_backbone
-from autopeft.train.cohort import STATE_FILE
 from autopeft.train.task import Task
+from autopeft.train.trainee import STATE_FILE
 
 
 def export(

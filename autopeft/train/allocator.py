@@ -17,13 +17,14 @@ from autopeft.method.member import draw
 from autopeft.space.settings import TrainSettings
 from autopeft.train.backbone import Backbone
 from autopeft.train.batches import Encoded
-from autopeft.train.cohort import Cohort, Trainee
+from autopeft.train.cohort import Cohort
 from autopeft.train.descent import Descent
 from autopeft.train.hidden import HiddenStates
 from autopeft.train.lower import starting_depth
 from autopeft.train.passes import Passes
 from autopeft.train.quick import quicken
 from autopeft.train.randomness import Randomness
+from autopeft.train.trainee import Trainee
 
 _EVENT = "[memory]"
 _STEPS = 3

@@ -4,45 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
-from autopeft.core.budget import Budget
 from autopeft.core.report import Failure, Report
 from autopeft.method.member import Member
 from autopeft.train.batches import Encoded
-from autopeft.train.descent import Descent
 from autopeft.train.evaluation import evaluate
 from autopeft.train.passes import Passes
-from autopeft.train.randomness import Randomness
-
-STATE_FILE = "peft.safetensors"
+from autopeft.train.trainee import Trainee
 
 EARLY = 256
 """Validation examples before the last rung, whose decisions need no more."""
-
-
-@dataclass(frozen=True, eq=False)
-class Trainee:
-    """One configuration in training.
-
-    Attributes:
-        number: its name to whoever ordered the training.
-        member: its tensors.
-        descent: their optimisation.
-        randomness: its dropout, as long as it is the first of its cohort.
-        budget: the order.
-    """
-
-    number: int
-    member: Member
-    descent: Descent
-    randomness: Randomness
-    budget: Budget
 
 
 class Cohort:
@@ -150,11 +123,10 @@ class Cohort:
         self._most = len(self._active)
 
     def _report(self, trainee: Trainee) -> Report:
-        descent, folder = trainee.descent, trainee.budget.folder
+        descent = trainee.descent
         rung, last = descent.rung, descent.is_at_last_rung
         metrics = {**descent.report(), **self._validate(trainee.member, last)}
-        if last and folder is not None:
-            save(trainee.member.state_dict(), Path(folder))
+        trainee.keep()
         if last:
             self.leave(trainee.number)
         return Report(descent.step, rung, metrics, trainee.number)
@@ -168,11 +140,3 @@ class Cohort:
         measured["validation_loss"] = measured.pop("loss")
         measured["n_validation"] = measured.pop("n_examples")
         return {**measured, "eval_seconds": time.perf_counter() - start}
-
-
-def save(state: Mapping[str, Tensor], folder: Path) -> None:
-    """Writes trained tensors into `folder`, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{STATE_FILE}"
-    save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, unfinished)
-    unfinished.replace(folder / STATE_FILE)

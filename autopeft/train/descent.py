@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class Descent:
 
     Attributes:
         step: optimizer steps taken.
-        rung: epochs after which the next report is due.
+        rungs: epochs after which reports are still due.
         rows: examples of the micro-batch that is to come.
     """
 
@@ -40,7 +41,7 @@ class Descent:
     ) -> None:
         self.step = 0
         self._parameters, self._settings = list(parameters), settings
-        self._rungs = list(budget.rungs)
+        self.rungs = list(budget.ahead)
         together = settings.batch_size * settings.gradient_accumulation_steps
         self._epoch = math.ceil(len(lengths) / together)
         self._total = self._steps(budget.rungs[-1])
@@ -60,7 +61,7 @@ class Descent:
 
     @property
     def rung(self) -> float:
-        return self._rungs[0]
+        return self.rungs[0]
 
     @property
     def rows(self) -> Tensor:
@@ -74,7 +75,7 @@ class Descent:
     @property
     def is_at_last_rung(self) -> bool:
         """Whether the next report is the last."""
-        return len(self._rungs) == 1
+        return len(self.rungs) == 1
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The share of a micro-batch, a scalar, in the mean loss of its batch.
@@ -115,9 +116,20 @@ class Descent:
             self._losses.pop()
         self._learned = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` goes on from, right after a report."""
+        return {"step": self.step, "optimizer": self._optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on at a rung from where another descent with the same order was."""
+        self.step = self._first = state["step"]
+        self._optimizer.load_state_dict(state["optimizer"])
+        for _ in range(self.step):
+            self._batch = self._micro_batches()
+
     def report(self) -> dict[str, float]:
         """The means since the last report; the next rung is due from now on."""
-        self._rungs.pop(0)
+        self.rungs.pop(0)
         steps = self.step - self._first
         metrics = {
             "train_loss": torch.stack(self._losses).mean().item(),

@@ -10,20 +10,24 @@ import torch
 
 
 class Randomness:
-    """The random numbers of one training, whatever else runs in between."""
+    """The random numbers of one training, whatever else runs in between.
+
+    Attributes:
+        state: of the generators, to go on from; only tensors in tuples and lists.
+    """
 
     def __init__(self, seed: int) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self._state = _current()
+            self.state = _current()
 
     @contextmanager
     def own(self) -> Iterator[None]:
         """Inside the block the generators go on from where the last block left them."""
         with torch.random.fork_rng():
-            _put(self._state)
+            _put(self.state)
             yield
-            self._state = _current()
+            self.state = _current()
 
 
 def _current() -> Any:
@@ -34,5 +38,5 @@ def _current() -> Any:
 def _put(state: Any) -> None:
     cpu, cuda = state
     torch.set_rng_state(cpu)
-    if cuda:
-        torch.cuda.set_rng_state_all(cuda)
+    for index, each in enumerate(cuda[: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(each, index)

@@ -17,7 +17,7 @@ from autopeft.core.report import Failure, Report
 from autopeft.method.member import draw
 from autopeft.space.settings import BackboneSettings, TrainSettings
 from autopeft.train.backbone import Backbone, load_backbone, load_tokenizer, target_device
-from autopeft.train.cohort import Cohort, Trainee
+from autopeft.train.cohort import Cohort
 from autopeft.train.descent import Descent
 from autopeft.train.evaluation import evaluate
 from autopeft.train.gradients import squared_gradients
@@ -29,6 +29,7 @@ from autopeft.train.randomness import Randomness
 from autopeft.train.tables import SPLITS
 from autopeft.train.task import Task
 from autopeft.train.tokens import encoded
+from autopeft.train.trainee import Trainee
 
 CACHE = 2**30
 """Bytes of hidden states that a worker keeps, unless told otherwise."""
@@ -214,7 +215,10 @@ class Trainer:
         settings = TrainSettings(**dict(order.config.train))
         lengths = self._splits["train"].lengths
         descent = Descent(list(member.trainable().values()), lengths, settings, order.budget)
-        return Trainee(order.number, member, descent, Randomness(seed), order.budget)
+        trainee = Trainee(order.number, member, descent, Randomness(seed), order.budget)
+        if order.budget.reached:
+            trainee.go_on()
+        return trainee
 
     def _terms_of(self, config: PeftConfig) -> _Terms:
         backbone = self._backbone(config)

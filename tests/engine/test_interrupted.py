@@ -29,11 +29,14 @@ def wait_for(condition, seconds=60):
     raise AssertionError(f"not within {seconds} s")
 
 
-def has_ended(folder, count):
+def is_at_work(folder, count):
+    """Whether so many trials have ended and another has just begun."""
     try:
-        return len(ended(trials_of(folder))) >= count
+        trials = trials_of(folder)
     except (StudyError, KeyError):
         return False
+    begins = any(t.state == "running" and not t.reports for t in trials)
+    return begins and len(ended(trials)) >= count
 
 
 def works(process):
@@ -53,7 +56,7 @@ def workers_of(process):
 @pytest.mark.parametrize("engine", ["inline", "ray", "ray-packed"])
 def test_an_interrupted_run_is_continued(engine, how, tmp_path):
     process = kit.start(tmp_path, engine)
-    wait_for(lambda: has_ended(tmp_path, 3))
+    wait_for(lambda: is_at_work(tmp_path, 3))
     family = workers_of(process)
     process.send_signal(how)
     assert process.wait(60) != 0

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from autopeft.core.budget import Budget
+from autopeft.core.budget import Budget, checkpoint
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
-from autopeft.core.report import Report
+from autopeft.core.report import Failure, Report
 from autopeft.train.task import METRICS, Task
 from autopeft.train.trainer import Trainer
 from tests.train.conftest import MINILM, exact, lora, movies
 
 TIMES = {"train_seconds", "epoch_seconds", "eval_seconds"}
+RUNGS = (0.2, 0.5, 1.0)
 ONE_EPOCH = Budget((1.0,))
 EVERYTHING = PeftConfig.of(
     [
@@ -141,7 +144,7 @@ def test_another_process_finds_the_same_numbers(trainer: Trainer) -> None:
     code = """
 from tests.train.conftest import MINILM, lora, movies
 from tests.train.test_trainer import numbers
-from autopeft.core.budget import Budget
+from autopeft.core.budget import Budget, checkpoint
 from autopeft.train.trainer import Trainer
 trainer = Trainer(MINILM, movies(max_train_samples=96, max_eval_samples=64), threads=1)
 print(numbers(trainer([lora()], Budget((0.5,)))))
@@ -313,3 +316,52 @@ def test_a_decoder_without_a_padding_token_learns(tiny_llama: Path) -> None:
     config = lora(range(2), learning_rate=2e-2, batch_size=8)
     *_, last = trainer([config], Budget((1.0, 4.0)))
     assert last.metrics["accuracy"] == 1.0
+
+
+def finished(trainer: Trainer, config: PeftConfig, budget: Budget) -> Report:
+    """The last report of a training that pauses at every rung and goes on with others between."""
+    for number, rung in enumerate(budget.rungs):
+        trainer.join(number, config, budget)
+        (report,) = trainer.advance()
+        assert isinstance(report, Report)
+        assert report.fidelity == rung
+        trainer.leave(number)
+        list(trainer([EVERYTHING], Budget((0.2,))))
+        budget = replace(budget, reached=rung)
+    return report
+
+
+def test_training_that_pauses_is_training_that_does_not(trainer: Trainer, tmp_path: Path) -> None:
+    config = lora(lora_dropout=0.3, lr_scheduler_type="cosine")
+    whole, parts = (Budget(RUNGS, 1, str(tmp_path / name)) for name in ("whole", "parts"))
+    *_, undisturbed = trainer([config], whole)
+    last = finished(trainer, config, replace(parts, pauses=True))
+    assert last.step == undisturbed.step
+    assert numbers(iter([last])) == numbers(iter([undisturbed]))
+    tensors = load_file(tmp_path / "whole" / "peft.safetensors")
+    found = load_file(tmp_path / "parts" / "peft.safetensors")
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+def test_a_state_that_is_missing_or_broken_fails_its_member(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    budget = Budget((0.2, 0.5), folder=str(tmp_path), reached=0.2)
+    for content, reason in ((None, "FileNotFound"), (b"", "EOF"), (b"?", "Unpickling")):
+        if content is not None:
+            checkpoint(str(tmp_path)).write_bytes(content)
+        trainer.join(0, lora(), budget)
+        trainer.join(1, lora(), Budget((0.2,)))
+        refused = trainer.advance()
+        assert [event.member for event in refused] == [0]
+        assert isinstance(refused[0], Failure)
+        expected = r"StudyError: .*checkpoint\.pt: no state to go on from"
+        assert re.match(expected, refused[0].error)
+        assert reason in refused[0].error
+        (report,) = trainer.advance()
+        assert report.member == 1
+
+
+def test_a_training_that_pauses_needs_a_folder() -> None:
+    with pytest.raises(ValueError, match="needs a folder"):
+        Budget((1.0,), pauses=True)

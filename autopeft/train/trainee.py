@@ -1,0 +1,81 @@
+"""One configuration in training, and what is kept of it on disk."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from autopeft.core.budget import Budget, checkpoint
+from autopeft.core.errors import StudyError
+from autopeft.method.member import Member
+from autopeft.train.descent import Descent
+from autopeft.train.randomness import Randomness
+
+STATE_FILE = "peft.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Trainee:
+    """One configuration in training.
+
+    Attributes:
+        number: its name to whoever ordered the training.
+        member: its tensors.
+        descent: their optimisation.
+        randomness: its dropout, as long as it is the first of its cohort.
+        budget: the order.
+    """
+
+    number: int
+    member: Member
+    descent: Descent
+    randomness: Randomness
+    budget: Budget
+
+    def keep(self) -> None:
+        """Writes what the order asks for at a rung: the tensors at the last, else the state."""
+        if self.budget.folder is None:
+            return
+        folder, tensors = Path(self.budget.folder), self.member.state_dict()
+        if not self.descent.rungs:
+            with _whole(folder / STATE_FILE) as path:
+                save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, path)
+        elif self.budget.pauses:
+            state = {
+                "tensors": tensors,
+                "descent": self.descent.state_dict(),
+                "randomness": self.randomness.state,
+            }
+            with _whole(checkpoint(self.budget.folder)) as path:
+                torch.save(state, path)
+
+    def go_on(self) -> None:
+        """Puts back the state that was kept at the rung from which the order goes on.
+
+        Raises:
+            StudyError: it is not there, or cannot be read.
+        """
+        path = checkpoint(str(self.budget.folder))
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            reason = f"no state to go on from, in a folder that all workers share: {error!r}"
+            raise StudyError(reason, str(path)) from error
+        self.member.load_state_dict(state["tensors"])
+        self.descent.load_state_dict(state["descent"])
+        self.randomness.state = state["randomness"]
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Where to write what is at `path` after the block, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}")
+    yield unfinished
+    unfinished.replace(path)
