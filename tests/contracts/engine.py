@@ -290,17 +290,24 @@ class SlowForEach(Curves):
         return super().advance()
 
 
-def start(folder, engine="inline", url="", n_trials=12):
+STOPPERS = {
+    "halving": (make_halving, RUNGS),
+    "synchronous_halving": (make_synchronous, THREE_RUNGS),
+}
+
+
+def start(folder, engine="inline", url="", n_trials=12, stopper="halving"):
     """A process that runs the study of a folder."""
-    arguments = [engine, str(folder), url, str(n_trials)]
+    arguments = [engine, str(folder), url, str(n_trials), stopper]
     return subprocess.Popen(
         [sys.executable, "-m", __spec__.name, *arguments], stderr=subprocess.DEVNULL
     )
 
 
-def main(engine, folder, url, n_trials):
-    with make_study(Path(folder), int(n_trials), url=url) as study:
-        ENGINES[engine]().run(study, SlowForEach, make_halving())
+def main(engine, folder, url, n_trials, stopper):
+    make, rungs = STOPPERS[stopper]
+    with make_study(Path(folder), int(n_trials), url=url, rungs=rungs) as study:
+        ENGINES[engine]().run(study, SlowForEach, make())
 
 
 if __name__ == "__main__":

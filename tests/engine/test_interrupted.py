@@ -78,3 +78,30 @@ def test_an_interrupted_run_is_continued(engine, how, tmp_path):
     assert len(interrupted) in range(how == signal.SIGINT, at_once + 1)
     assert all(t.config.key in trained for t in interrupted if t.config.placements)
     assert not any(t.state in {"running", "waiting"} for t in after)
+
+
+@pytest.mark.parametrize(
+    ("engine", "how"), [("inline", signal.SIGKILL), ("ray-packed", signal.SIGINT)]
+)
+def test_trials_that_pause_are_continued(engine, how, tmp_path):
+    process = kit.start(tmp_path, engine, n_trials=20, stopper="synchronous_halving")
+    wait_for(lambda: is_at_work(tmp_path, 0) and sum(map(pauses, trials_of(tmp_path))) >= 3)
+    family = workers_of(process)
+    process.send_signal(how)
+    assert process.wait(60) != 0
+    wait_for(lambda: not any(map(works, family)), 30)
+    with kit.make_study(tmp_path, n_trials=20, rungs=kit.THREE_RUNGS) as study:
+        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_synchronous())
+        after = study.trials()
+    trained = [t.config.key for t in ended(after)]
+    assert len(trained) == len(set(trained)) == 20
+    interrupted = [t for t in after if t.error == "interrupted"]
+    assert len(interrupted) >= 3
+    assert all(t.config.key in trained for t in interrupted)
+    assert not any(t.state in {"running", "waiting"} for t in after)
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
+def pauses(trial):
+    """Whether a trial may be at a rung where it waits for others."""
+    return trial.state == "running" and len(trial.reports) == 1

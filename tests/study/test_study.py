@@ -25,6 +25,16 @@ def test_two_runs_at_once_share_a_study(tmp_path):
     assert not any(t.state in {"running", "waiting", "failed"} for t in trials)
 
 
+@pytest.mark.parametrize("engine", ["inline", "ray"])
+def test_two_runs_at_once_wait_for_trials_of_each_other(engine, tmp_path):
+    settings = {"n_trials": 1 + 2 * kit.GROUP, "stopper": "synchronous_halving"}
+    processes = [kit.start(tmp_path, engine, **settings) for _ in range(2)]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    trials = trials_of(tmp_path)
+    assert sum(t.state in {"complete", "stopped"} for t in trials) == 1 + 2 * kit.GROUP
+    kit.check_groups(trials, tmp_path)
+
+
 def test_limits_reject_before_training(tmp_path):
     seen = []
 
