@@ -12,9 +12,10 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
+from autopeft.core.config import PeftConfig
 from autopeft.core.report import Report
 from autopeft.search.stoppers import Fidelity, make_stopper
-from autopeft.search.stopping import Curve, Stopper
+from autopeft.search.stopping import Curve, Decision
 from autopeft.search.surrogate import one_thread
 from benchmarks.search.figures import interval
 from benchmarks.search.kept import kept
@@ -24,7 +25,7 @@ from benchmarks.search.race import starts
 from benchmarks.search.texts import N_VALIDATION, SHARES, tables
 
 REDUCTION, TRIALS = 3.0, 100
-STOPPERS = ("model", "halving")
+STOPPERS = ("model", "halving", "synchronous_halving")
 Json = dict[str, Any]
 SIGNALS = ("accuracy", "validation_loss", "train_loss")
 
@@ -60,37 +61,81 @@ class End:
 def study(order: Order) -> End:
     """One study with `bayes`, one trial after the other, each following its recorded curve.
 
-    It begins with the starting points of the seed.
+    It begins with the starting points of the seed. Trials that wait at a rung do so while others
+    are proposed.
     """
-    name, seed = order.table, order.seed
-    problem, table = tabular(name), Table(tables() / f"{name}.csv")
-    fidelity = Fidelity(SHARES, REDUCTION, problem.objectives, "auto", N_VALIDATION)
-    stopper, sampler = make_stopper(order.stopper, fidelity), PEERS["bayes"].make(problem, seed)
-    directions = [objective.goal for objective in problem.objectives]
-    record = optuna.create_study(sampler=sampler, directions=directions)
-    for start in starts(problem, np.random.default_rng(seed)):
-        record.enqueue_trial(dict(problem.space.assign(start) or {}))
-    curves: list[Curve] = []
-    complete, trained = [], 0.0
-    for number in range(order.trials):
-        trial = record.ask(problem.space.distributions())
-        config = problem.space.resolve(trial.params)
-        values = problem.values(config)
-        reports = _reports(table.by_key[config.key])
-        costs = tuple(problem.losses(values)[1:])
-        reached = _trained(stopper, curves, Curve(number, costs, reports, config=config))
-        curves.append(reached)
-        trained += reached.reports[-1].fidelity
-        documents = [{"fidelity": r.fidelity, "metrics": r.metrics} for r in reached.reports]
-        trial.set_user_attr("reports", documents)
-        trial.set_user_attr("known", dict(zip(problem.known, values[1:], strict=True)))
-        if len(reached.reports) == len(reports):
-            complete.append(values)
-            record.tell(trial, values)
-        else:
-            record.tell(trial, state=TrialState.PRUNED)
-    volumes = [round(volume, 5) for volume in problem.volumes(complete)]
+    run = _Run(order)
+    for _ in range(order.trials):
+        run.start()
+        run.train(closed=False)
+    while run.running:
+        run.train(closed=True)
+    volumes = [round(volume, 5) for volume in run.problem.volumes(run.complete)]
+    trained = sum(curve.reports[-1].fidelity for curve in run.curves.values())
     return End(volumes, round(trained, 5))
+
+
+class _Run:
+    """A study on a table.
+
+    Attributes:
+        running: trials that have not ended.
+        curves: of all trials, as far as they were trained.
+        complete: values of those that were trained to the end, in that order.
+    """
+
+    def __init__(self, order: Order) -> None:
+        self.problem, self._table = tabular(order.table), Table(tables() / f"{order.table}.csv")
+        objectives = self.problem.objectives
+        fidelity = Fidelity(SHARES, REDUCTION, objectives, "auto", N_VALIDATION)
+        self._stopper = make_stopper(order.stopper, fidelity)
+        self._record = optuna.create_study(
+            sampler=PEERS["bayes"].make(self.problem, order.seed),
+            directions=[objective.goal for objective in objectives],
+        )
+        for start in starts(self.problem, np.random.default_rng(order.seed)):
+            self._record.enqueue_trial(dict(self.problem.space.assign(start) or {}))
+        self.running: dict[int, tuple[optuna.Trial, PeftConfig]] = {}
+        self.curves: dict[int, Curve] = {}
+        self.complete: list[Sequence[float]] = []
+
+    def start(self) -> None:
+        """The next trial, before its training."""
+        space = self.problem.space
+        trial = self._record.ask(space.distributions())
+        config = space.resolve(trial.params)
+        values = self.problem.values(config)
+        costs = tuple(self.problem.losses(values)[1:])
+        trial.set_user_attr("known", dict(zip(self.problem.known, values[1:], strict=True)))
+        self.curves[trial.number] = Curve(trial.number, costs, config=config)
+        self.running[trial.number] = trial, config
+
+    def train(self, closed: bool) -> None:
+        """Trains whatever may go on, from rung to rung until it ends or waits."""
+        for number, (trial, config) in list(self.running.items()):
+            left = list(
+                _reports(self._table.by_key[config.key])[len(self.curves[number].reports) :]
+            )
+            while (decision := self._decision(number, closed)).goes_on and left:
+                curve = self.curves[number]
+                self.curves[number] = replace(curve, reports=(*curve.reports, left.pop(0)))
+            reports = self.curves[number].reports
+            documents = [{"fidelity": r.fidelity, "metrics": r.metrics} for r in reports]
+            trial.set_user_attr("reports", documents)
+            if not decision.waits:
+                self._end(number, whole=decision.goes_on)
+
+    def _decision(self, number: int, closed: bool) -> Decision:
+        return self._stopper.decide(list(self.curves.values()), self.curves[number], closed)
+
+    def _end(self, number: int, whole: bool) -> None:
+        trial, config = self.running.pop(number)
+        self.curves[number] = replace(self.curves[number], ended=True)
+        if whole:
+            self.complete.append(self.problem.values(config))
+            self._record.tell(trial, self.complete[-1])
+        else:
+            self._record.tell(trial, state=TrialState.PRUNED)
 
 
 def _reports(row: Any) -> tuple[Report, ...]:
@@ -98,15 +143,6 @@ def _reports(row: Any) -> tuple[Report, ...]:
         Report(0, share, {name: row[f"{name}@{n}"] for name in SIGNALS})
         for n, share in enumerate(SHARES, 1)
     )
-
-
-def _trained(stopper: Stopper, others: list[Curve], whole: Curve) -> Curve:
-    """A curve as far as the stopper lets it go."""
-    for n in range(1, len(whole.reports) + 1):
-        current = replace(whole, reports=whole.reports[:n])
-        if not stopper.decide([*others, current], current).goes_on:
-            return current
-    return whole
 
 
 def figures(names: Sequence[str], seeds: int, path: Path, workers: int) -> Json:
