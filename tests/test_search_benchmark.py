@@ -248,6 +248,13 @@ def test_stopping_saves_epochs() -> None:
     assert 0.5 < less.volume / whole.volume < 1.2
 
 
+def test_groups_train_as_much_as_they_are_to() -> None:
+    """Of nine trials, each to a ninth, three to a third and one to the end; of two, one."""
+    end = stopped.study(stopped.Order("movies", "synchronous_halving", 0, 20))
+    assert end.trained == pytest.approx(2 * (9 / 9 + 3 * 2 / 9 + 6 / 9) + 2 / 9 + 8 / 9, abs=1e-4)
+    assert len(end.volumes) == 3
+
+
 def test_the_card_tells_noise_and_correlations() -> None:
     table = problem.Table(problem.tables() / "movies.csv")
     assert card.noise(table) == pytest.approx(0.003, rel=0.2)

@@ -32,7 +32,8 @@ from autopeft.space.settings import BackboneSettings
 from autopeft.space.space import SearchSpace
 from autopeft.study.record import open_record
 from autopeft.study.spec import StudySpec, load_spec
-from autopeft.study.study import Study, Terms
+from autopeft.study.study import Study
+from autopeft.study.terms import Terms
 from autopeft.train.backbone import Backbone, check_weights, meta_backbone
 from autopeft.train.known import Setting, known_quantities
 from autopeft.train.task import METRICS, Task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,3 +42,17 @@ class Budget:
 def checkpoint(folder: str) -> Path:
     """Where the state of a training that pauses lies in its folder."""
     return Path(folder) / "checkpoint.pt"
+
+
+def unfinished(path: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return path.with_name(f".{path.name}")
+
+
+def discard(folder: str) -> None:
+    """Deletes the state of a training and what was not written to the end; an empty folder too."""
+    kept = checkpoint(folder)
+    with contextlib.suppress(OSError):
+        for path in (kept, unfinished(kept)):
+            path.unlink(missing_ok=True)
+        kept.parent.rmdir()

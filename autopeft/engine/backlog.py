@@ -11,6 +11,9 @@ from autopeft.search.stopping import Decision, Stopper
 from autopeft.study.study import Study
 from autopeft.study.ticket import Ticket
 
+PAUSE = 1.0
+"""Seconds between two looks for trials of which there are none for the moment."""
+
 
 class Backlog:
     """Trials that wait for room on any worker, and trials that pause until they are decided about.
@@ -19,7 +22,7 @@ class Backlog:
 
     Args:
         study: entered by the caller.
-        stopper: decides after every report but the last.
+        stopper: decides after every report but the last, and again about those that pause.
         watch: called after every change.
     """
 
@@ -49,6 +52,8 @@ class Backlog:
         """The next trial, for a worker."""
         ticket = self._waiting.popleft()
         self._training.add(ticket.number)
+        if ticket.budget.reached:
+            self.study.go_on(ticket)
         return ticket
 
     def record(self, ticket: Ticket, event: Report | Failure) -> bool:
@@ -66,7 +71,8 @@ class Backlog:
         if ticket is None:
             self._review()
             return
-        budget = replace(ticket.budget, pauses=self.stopper.pauses)
+        pauses = self.stopper.pauses and not ticket.protected
+        budget = replace(ticket.budget, pauses=pauses)
         self._waiting.append(replace(ticket, budget=budget))
         self.watch(self.study)
 
@@ -107,7 +113,6 @@ class Backlog:
 
     def _end_pause(self, ticket: Ticket, decision: Decision) -> None:
         if decision.goes_on:
-            self.study.go_on(ticket)
             self._waiting.append(ticket)
         else:
             self.study.stop(ticket, decision.reason)

@@ -6,16 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from autopeft.engine.backlog import Backlog
+from autopeft.engine.backlog import PAUSE, Backlog
 from autopeft.engine.crew import Crew
 from autopeft.engine.engine import Answer, Asked, Engine, MakeEvaluator, Watch
 from autopeft.engine.room import Room
 from autopeft.engine.roster import Roster
 from autopeft.search.stopping import Stopper
 from autopeft.study.study import Study
-
-PAUSE = 1.0
-"""Seconds between two looks at trials of other processes that all of one's own wait for."""
 
 
 @dataclass(frozen=True)

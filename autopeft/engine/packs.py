@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from autopeft.core.report import Failure, Report
-from autopeft.engine.backlog import Backlog
+from autopeft.engine.backlog import PAUSE, Backlog
 from autopeft.engine.engine import Watch
 from autopeft.engine.room import Room
 from autopeft.engine.roster import Roster
@@ -54,6 +55,7 @@ class Packs:
         self.error: BaseException | None = None
         self._backlog = Backlog(study, stopper, watch)
         self._rosters: dict[str, Roster] = {}
+        self._look_again = 0.0
 
     @property
     def are_over(self) -> bool:
@@ -62,18 +64,21 @@ class Packs:
 
     def found(self, identity: str) -> Sequence[Ticket]:
         """The first members of a pack; none where there is nothing to train now."""
-        if self.error is not None:
+        if self.error is not None or time.monotonic() < self._look_again:
             return []
         with self._kept():
             roster = Roster(self._backlog, self.room)
             founding = roster.refill()
             if founding:
                 self._rosters[identity] = roster
+            else:
+                self._look_again = time.monotonic() + PAUSE
             return founding
         return []
 
     def record(self, identity: str, events: Iterable[Report | Failure]) -> bool:
         """Records what the members of a pack report; whether any is trained on."""
+        self._look_again = 0.0
         roster = self._rosters.get(identity)
         if roster is None or self.error is not None:
             return False
@@ -88,6 +93,7 @@ class Packs:
 
     def end(self, identity: str) -> None:
         """Records the end of a worker: of what members it still has, that it died."""
+        self._look_again = 0.0
         roster = self._rosters.pop(identity, None)
         if roster is None or self.error is not None:
             return

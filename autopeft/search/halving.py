@@ -109,11 +109,10 @@ class AsynchronousHalving(Halving):
     """
 
     def _compare(
-        self, curves: Sequence[Curve], current: Curve, n_passed: int, closed: bool
+        self, latest: Mapping[int, Curve], current: Curve, n_passed: int, closed: bool
     ) -> Decision:
         if n_passed <= (bracket := current.number % self.brackets):
             return _passes(bracket)
-        latest = {curve.number: curve for curve in curves} | {current.number: current}
         return self._judged(latest, current, self.rungs[n_passed - 1], self.reduction)
 
 
@@ -133,9 +132,8 @@ class SynchronousHalving(Halving):
     pauses = True
 
     def _compare(
-        self, curves: Sequence[Curve], current: Curve, n_passed: int, closed: bool
+        self, latest: Mapping[int, Curve], current: Curve, n_passed: int, closed: bool
     ) -> Decision:
-        latest = {curve.number: curve for curve in curves} | {current.number: current}
         bracket, group, n_missing = self._group(latest, current.number)
         if n_passed <= bracket:
             return _passes(bracket)
@@ -194,14 +192,17 @@ class _Standing:
         self.ranking = Ranking(0)
 
     def update(self, latest: Mapping[int, Curve]) -> bool:
-        """Takes in what has changed; False where that is more than curves that have grown."""
+        """Takes in what has changed; False where that is more than curves that have grown.
+
+        Curves that do not rank may vanish, such as proposals that were rejected.
+        """
         known = self._curves
         changed = [curve for n, curve in latest.items() if known.get(n) is not curve]
         for curve in changed:
             known[curve.number] = curve
             if not self._take(curve.number, self._row(curve)):
                 return False
-        return len(known) == len(latest)
+        return self._places.keys() <= latest.keys()
 
     def _take(self, number: int, row: tuple[float, ...] | None) -> bool:
         """Whether a row is new or what it was."""

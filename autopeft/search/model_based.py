@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,13 +50,13 @@ class ModelBased(AtRungs):
         self._references = np.array([objective.worst for objective in (*self._measured, *known)])
 
     def _compare(
-        self, curves: Sequence[Curve], current: Curve, n_passed: int, closed: bool
+        self, latest: Mapping[int, Curve], current: Curve, n_passed: int, closed: bool
     ) -> Decision:
         rung = self.rungs[n_passed - 1]
         signals = _signals(current, rung)
         if signals is None:
             return Decision(False, f"a training loss at {rung:g} is not finite")
-        finished = self._finished(curves, current, rung)
+        finished = self._finished(latest, current, rung)
         if len(finished) < N_LEAST:
             return Decision(True, f"{len(finished)} have finished, too few to learn from")
         try:
@@ -87,12 +87,12 @@ class ModelBased(AtRungs):
         volume = hypervolume(reached, corner)
         return float(gain / volume) if volume > 0 and math.isfinite(gain) else math.inf
 
-    def _finished(self, curves: Sequence[Curve], current: Curve, rung: float) -> list[Curve]:
+    def _finished(self, latest: Mapping[int, Curve], current: Curve, rung: float) -> list[Curve]:
         """The latest finished trials with all that is learned from, by number."""
         usable = [
             curve
-            for curve in sorted(curves, key=lambda curve: curve.number)
-            if curve.number != current.number
+            for number, curve in sorted(latest.items())
+            if number != current.number
             and curve.reports
             and has_reached(curve.reports[-1].fidelity, self.rungs[-1])
             and _signals(curve, rung) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -50,7 +50,7 @@ class Decision:
 
 
 class Stopper(ABC):
-    """Decides at every report whether a trial goes on.
+    """Decides at every report, and again during a pause, whether a trial goes on.
 
     A decision is a pure function of its arguments and does not depend on the order of the curves.
 
@@ -95,7 +95,7 @@ class AtRungs(Stopper):
         self.rungs = tuple(float(rung) for rung in rungs)
 
     def decide(self, curves: Sequence[Curve], current: Curve, closed: bool = False) -> Decision:
-        """Goes on or stops at the rung that the last report has reached."""
+        """The decision at the rung that the last report has reached."""
         fidelity = current.reports[-1].fidelity if current.reports else 0.0
         passed = [rung for rung in self.rungs if has_reached(fidelity, rung)]
         if not passed:
@@ -104,13 +104,21 @@ class AtRungs(Stopper):
             return Decision(True, "at the last rung")
         if current.protected:
             return Decision(True, "baselines are trained to the end")
-        return self._compare(curves, current, len(passed), closed)
+        latest = {curve.number: curve for curve in curves} | {current.number: current}
+        return self._compare(latest, current, len(passed), closed)
 
     @abstractmethod
     def _compare(
-        self, curves: Sequence[Curve], current: Curve, n_passed: int, closed: bool
+        self, latest: Mapping[int, Curve], current: Curve, n_passed: int, closed: bool
     ) -> Decision:
-        """The decision where a trial has passed so many rungs, not all."""
+        """The decision where a trial has passed so many rungs, not all.
+
+        Args:
+            latest: the curves by number, `current` among them.
+            current: of the trial.
+            n_passed: rungs.
+            closed: see `decide`.
+        """
 
 
 def has_reached(fidelity: float, rung: float) -> bool:

@@ -187,6 +187,8 @@ def lost(error: BaseException | None) -> StudyError | None:
 
 
 def _state(trial: FrozenTrial) -> State:
+    if trial.state == TrialState.RUNNING and trial.user_attrs.get("paused"):
+        return "paused"
     if trial.state == TrialState.PRUNED:
         return "rejected" if "rejected" in trial.user_attrs else "stopped"
     names: dict[TrialState, State] = {

@@ -61,8 +61,9 @@ class FidelitySection(_Section):
         epochs: `[first, last]` rung; a single number trains every trial that far.
         reduction: at every rung one of so many goes on.
         stopper: a name of `STOPPERS`.
-        signal: the metric that `halving` ranks by; `auto` is the least noisy one at hand.
-        brackets: every second trial of two, every third of three and so on passes rungs uncompared.
+        signal: the metric that halving ranks by; `auto` is the least noisy one at hand.
+        brackets: with two, half of the trials (or groups of them) pass the first rung uncompared;
+            with three, a third of them also the second, and so on.
     """
 
     epochs: float | list[float] = 3.0

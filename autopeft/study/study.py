@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,11 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autopeft.core.budget import Budget, checkpoint
+from autopeft.core.budget import Budget, discard
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, unknown
 from autopeft.core.report import Report
 from autopeft.objective.objective import Objective
-from autopeft.search.known import Known
 from autopeft.search.stopping import Curve
 from autopeft.space.bound import BoundSpace
 from autopeft.study.clock import Clock
@@ -28,6 +27,7 @@ from autopeft.study.record import lost
 from autopeft.study.repeats import repeats
 from autopeft.study.storage import flush, sign
 from autopeft.study.suggest import suggest
+from autopeft.study.terms import Terms
 from autopeft.study.ticket import Ticket
 from autopeft.study.trial import TrialRecord
 
@@ -42,29 +42,6 @@ N_ALIKE = 5
 
 _QUEUED = ("config", "key", "baseline", "retry", "repeat", "repeat_of", "seed")
 """What a trial that waits tells."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a study must respect.
-
-    Attributes:
-        known: how known objectives and limited quantities are computed, by name.
-        limits: the greatest value of each limited quantity, in its unit.
-        n_trials: trials in all, baselines and failures included.
-        seed: of training.
-        rungs: epochs after which a trial reports.
-        folder: for trained tensors.
-        baselines: configurations that are trained first, by name.
-    """
-
-    known: Mapping[str, Known]
-    limits: Mapping[str, float]
-    n_trials: int
-    seed: int
-    rungs: tuple[float, ...]
-    folder: str
-    baselines: Mapping[str, PeftConfig] = field(default_factory=dict)
 
 
 class Study:
@@ -195,17 +172,16 @@ class Study:
         return told.curve(self.objectives)
 
     def pause(self, ticket: Ticket, reached: float) -> Ticket:
-        """Lets a trial wait at a rung; the ticket with which it goes on."""
-        self._failures = None
-        self._running[ticket.number][1].pause()
+        """Records that a trial waits at a rung; the ticket with which it goes on."""
+        self._set_paused(ticket, True)
         return replace(ticket, budget=replace(ticket.budget, reached=reached))
 
     def go_on(self, ticket: Ticket) -> None:
-        """Ends the pause of a trial."""
-        self._running[ticket.number][1].go_on()
+        """Records that the pause of a trial has ended."""
+        self._set_paused(ticket, False)
 
     def curves(self) -> list[Curve]:
-        """The learning curves of all trials that were started, also of those without a report."""
+        """The learning curves of all trials but those that wait to be started or were rejected."""
         self._read()
         return list(self._curves.values())
 
@@ -238,6 +214,17 @@ class Study:
         if self._failures is not None:
             self._failures[ticket.number] = error, where
         self._end(ticket, TrialState.FAIL, {"error": error + where})
+
+    def _set_paused(self, ticket: Ticket, paused: bool) -> None:
+        """Unless another process took this one for dead and has ended the trial."""
+        trial, clock = self._running[ticket.number]
+        if paused:
+            clock.pause()
+        else:
+            clock.go_on()
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            trial.set_user_attr("paused", paused)
+            flush(self.record)
 
     def _wants_more(self) -> bool:
         """Whether a trial is to be started, now or for a process that has died."""
@@ -288,7 +275,8 @@ class Study:
         self._running[trial.number] = trial, Clock()  # proposing it is no training
         seed = trial.user_attrs.get("seed", self.terms.seed)
         budget = Budget(self.terms.rungs, seed, self._folder(trial.number))
-        return Ticket(trial.number, config, budget)
+        protected = not {"baseline", "repeat_of"}.isdisjoint(trial.user_attrs)
+        return Ticket(trial.number, config, budget, protected)
 
     def _folder(self, number: int) -> str:
         return str(Path(self.terms.folder) / "trials" / str(number))
@@ -315,10 +303,7 @@ class Study:
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             self.record.tell(number, values, state, skip_if_finished=True)
         self._running.pop(number, None)
-        with contextlib.suppress(OSError):  # there is none, or other files beside it
-            kept = checkpoint(self._folder(number))
-            kept.unlink()
-            kept.parent.rmdir()
+        discard(self._folder(number))
 
     def _check_failures(self) -> None:
         oldest = min(self._running, default=math.inf)

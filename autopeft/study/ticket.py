@@ -16,8 +16,10 @@ class Ticket:
         number: of the trial.
         config: what to train.
         budget: how far, and where the tensors go.
+        protected: whether the trial is never stopped, as baselines are not.
     """
 
     number: int
     config: PeftConfig
     budget: Budget
+    protected: bool = False

@@ -12,7 +12,7 @@ from autopeft.core.report import Report
 from autopeft.objective.objective import Objective
 from autopeft.search.stopping import Curve
 
-State = Literal["complete", "stopped", "rejected", "failed", "running", "waiting"]
+State = Literal["complete", "stopped", "rejected", "failed", "running", "paused", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class TrialRecord:
     Attributes:
         number: of the trial within the study, from 0.
         state: `complete` (trained to the last rung), `stopped` (early), `rejected` (never
-            trained: a limit is exceeded), `failed`, `running`, `waiting`.
+            trained: a limit is exceeded), `failed`, `running`, `paused` (at a rung), `waiting`.
         config: what was, is or will be trained.
         values: by objective, in the user's units; empty unless complete.
         known: the objectives that are computed before training, in the user's units.
@@ -51,8 +51,12 @@ class TrialRecord:
     margins: Mapping[str, float] = field(default_factory=dict)
 
     def curve(self, objectives: Iterable[Objective]) -> Curve:
-        """The trial as a stopper sees it; baselines and repeats are never stopped."""
+        """The trial as a stopper sees it; baselines and repeats are never stopped.
+
+        One that was interrupted has reported nothing, since another trains the same anew.
+        """
         known = (o.loss(self.known.get(o.name, math.nan)) for o in objectives if o.known)
         protected = self.baseline is not None or self.repeat_of is not None
-        ended = self.state != "running"
-        return Curve(self.number, tuple(known), self.reports, protected, self.config, ended)
+        reports = () if self.error == "interrupted" else self.reports
+        ended = self.state not in ("running", "paused")
+        return Curve(self.number, tuple(known), reports, protected, self.config, ended)

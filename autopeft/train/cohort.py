@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 import torch
+from safetensors import SafetensorError
 
 from autopeft.core.report import Failure, Report
 from autopeft.method.member import Member
@@ -104,9 +105,12 @@ class Cohort:
             try:
                 trainee.descent.learn(loss, seconds * size)
             except RuntimeError as error:
-                failures.append(Failure(trainee.number, f"{type(error).__name__}: {error}"))
-                self.leave(trainee.number)
+                failures.append(self._failed(trainee, error))
         return failures
+
+    def _failed(self, trainee: Trainee, error: Exception) -> Failure:
+        self.leave(trainee.number)
+        return Failure(trainee.number, f"{type(error).__name__}: {error}")
 
     def _lap(self) -> float:
         """Seconds since the last lap, in which optimizers of the step before took theirs too."""
@@ -122,11 +126,14 @@ class Cohort:
         self._resting = [*trainees, *self._resting]
         self._most = len(self._active)
 
-    def _report(self, trainee: Trainee) -> Report:
+    def _report(self, trainee: Trainee) -> Report | Failure:
         descent = trainee.descent
         rung, last = descent.rung, descent.is_at_last_rung
         metrics = {**descent.report(), **self._validate(trainee.member, last)}
-        trainee.keep()
+        try:
+            trainee.keep()
+        except (OSError, RuntimeError, SafetensorError) as error:
+            return self._failed(trainee, error)
         if last:
             self.leave(trainee.number)
         return Report(descent.step, rung, metrics, trainee.number)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from autopeft.core.budget import Budget, checkpoint
+from autopeft.core.budget import Budget, checkpoint, unfinished
 from autopeft.core.errors import StudyError
 from autopeft.method.member import Member
 from autopeft.train.descent import Descent
@@ -76,6 +76,9 @@ class Trainee:
 def _whole(path: Path) -> Iterator[Path]:
     """Where to write what is at `path` after the block, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    yield unfinished
-    unfinished.replace(path)
+    part = unfinished(path)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -45,7 +45,8 @@ from autopeft.search.sampler import SAMPLERS, make_sampler
 from autopeft.search.stoppers import Fidelity, make_stopper
 from autopeft.space.bound import BoundSpace
 from autopeft.study.record import open_record
-from autopeft.study.study import Study, Terms
+from autopeft.study.study import Study
+from autopeft.study.terms import Terms
 from benchmarks.scale.record import CURVES, RUNGS, SPACE, bound_space
 from benchmarks.scale.replay import Replay
 from benchmarks.scale.simulation import Simulation

@@ -42,7 +42,7 @@ SMALL = ROOT / "runs" / "search" / "small.json"
 SEEDS, TRIALS = 20, 200
 SMALL_SEEDS, SMALL_TRIALS, SMALL_COUNTS = 2, 20, (50,)
 SMALL_SAMPLERS = ("bayes", "random", "tpe", "nsga2", "nsga3", "gp")
-STOPPING_SEEDS = 10
+STOPPING_SEEDS, STOPPING_TRIALS = 10, 100
 PACKAGES = ("optuna", "torch", "botorch")
 
 
@@ -114,6 +114,7 @@ def main() -> None:
         "stopping": stopped.figures(
             chosen.tables,
             SMALL_SEEDS if chosen.small else STOPPING_SEEDS,
+            SMALL_TRIALS if chosen.small else STOPPING_TRIALS,
             kept.with_name(f"{kept.stem.removesuffix('_runs')}_stopped.jsonl"),
             chosen.workers,
         ),

@@ -24,7 +24,7 @@ from benchmarks.search.problem import Table, tabular
 from benchmarks.search.race import starts
 from benchmarks.search.texts import N_VALIDATION, SHARES, tables
 
-REDUCTION, TRIALS = 3.0, 100
+REDUCTION = 3.0
 STOPPERS = ("model", "halving", "synchronous_halving")
 Json = dict[str, Any]
 SIGNALS = ("accuracy", "validation_loss", "train_loss")
@@ -145,7 +145,7 @@ def _reports(row: Any) -> tuple[Report, ...]:
     )
 
 
-def figures(names: Sequence[str], seeds: int, path: Path, workers: int) -> Json:
+def figures(names: Sequence[str], seeds: int, trials: int, path: Path, workers: int) -> Json:
     """Shares of training saved, and hypervolume with stopping over that without.
 
     By table and stopper, with the hypervolume over that of a study without stopping that ends after
@@ -153,7 +153,7 @@ def figures(names: Sequence[str], seeds: int, path: Path, workers: int) -> Json:
     at `path`.
     """
     every = product(names, ("none", *STOPPERS), range(seeds))
-    wanted = [Order(name, stopper, seed, TRIALS) for name, stopper, seed in every]
+    wanted = [Order(name, stopper, seed, trials) for name, stopper, seed in every]
     rows = kept(wanted, carry_out, path, workers)
     ends = {(r["table"], r["stopper"], r["seed"]): End(r["volumes"], r["trained"]) for r in rows}
     tables: dict[str, dict[str, Json]] = {}
@@ -164,7 +164,7 @@ def figures(names: Sequence[str], seeds: int, path: Path, workers: int) -> Json:
         key: min(each[STOPPERS[0]][key] for each in tables.values())
         for key in ("samples_saved", "hypervolume_ratio")
     }
-    return {"trials": TRIALS, "stopper": STOPPERS[0], **worst, "tables": tables}
+    return {"trials": trials, "stopper": STOPPERS[0], **worst, "tables": tables}
 
 
 def carry_out(order: Order) -> Json:

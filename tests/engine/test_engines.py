@@ -5,6 +5,8 @@ import ray
 
 from autopeft.core.report import Failure
 from autopeft.engine.engine import Engine
+from autopeft.engine.ray import RayEngine
+from autopeft.engine.room import Room
 from tests.contracts import engine as kit
 
 
@@ -19,6 +21,13 @@ def _one_cluster_for_all():
 @pytest.mark.parametrize("check", kit.CHECKS, ids=lambda check: check.__name__)
 def test_contract(name, check, tmp_path):
     check(kit.ENGINES[name](), tmp_path)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_trials_wait_for_those_of_another_worker(members, tmp_path):
+    room = Room(members=members)
+    engine = RayEngine(cpu=0.5, concurrency=2, folder=str(tmp_path), room=room)
+    kit.check_trials_wait_for_their_group(engine, tmp_path)
 
 
 @pytest.mark.parametrize("pack", ["", "-packed"])

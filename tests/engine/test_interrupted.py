@@ -39,6 +39,10 @@ def is_at_work(folder, count):
     return begins and len(ended(trials)) >= count
 
 
+def n_paused(folder):
+    return sum(t.state == "paused" for t in trials_of(folder))
+
+
 def works(process):
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
@@ -85,7 +89,11 @@ def test_an_interrupted_run_is_continued(engine, how, tmp_path):
 )
 def test_trials_that_pause_are_continued(engine, how, tmp_path):
     process = kit.start(tmp_path, engine, n_trials=20, stopper="synchronous_halving")
-    wait_for(lambda: is_at_work(tmp_path, 0) and sum(map(pauses, trials_of(tmp_path))) >= 3)
+    wait_for(
+        lambda: (
+            is_at_work(tmp_path, 0) and sum(t.state == "paused" for t in trials_of(tmp_path)) >= 3
+        )
+    )
     family = workers_of(process)
     process.send_signal(how)
     assert process.wait(60) != 0
@@ -98,10 +106,26 @@ def test_trials_that_pause_are_continued(engine, how, tmp_path):
     interrupted = [t for t in after if t.error == "interrupted"]
     assert len(interrupted) >= 3
     assert all(t.config.key in trained for t in interrupted)
-    assert not any(t.state in {"running", "waiting"} for t in after)
-    assert not list(tmp_path.rglob("checkpoint.pt"))
+    assert all(t.state in {"complete", "stopped", "rejected"} for t in after if not t.error)
+    assert not list(tmp_path.rglob("*checkpoint.pt"))
 
 
-def pauses(trial):
-    """Whether a trial may be at a rung where it waits for others."""
-    return trial.state == "running" and len(trial.reports) == 1
+def test_interrupted_trials_do_not_stand_in_the_way_of_those_that_repeat_them(tmp_path):
+    """All of the only group are trained anew; the best of them is trained to the end."""
+
+    def interrupt(study):
+        if sum(t.state == "paused" for t in study.trials()) == 2:
+            raise KeyboardInterrupt
+
+    engine = kit.ENGINES["inline"]()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        kit.make_study(tmp_path, n_trials=4, rungs=kit.THREE_RUNGS) as study,
+    ):
+        engine.run(study, kit.Curves, kit.make_synchronous(), interrupt)
+    with kit.make_study(tmp_path, n_trials=4, rungs=kit.THREE_RUNGS) as study:
+        engine.run(study, kit.Curves, kit.make_synchronous())
+        trials = study.trials()
+    assert sum(t.error == "interrupted" for t in trials) >= 2
+    searched = [t for t in ended(trials) if t.baseline is None]
+    assert sorted(t.state for t in searched) == ["complete", "stopped", "stopped"]

@@ -237,3 +237,15 @@ def test_one_of_a_group_goes_on_in_any_case() -> None:
     assert going_on(synchronous(), curves) == [0, 1, 2]
     alone = at_rung([math.nan], [0.0])
     assert synchronous().decide(alone, alone[0], closed=True).goes_on
+
+
+def test_a_proposal_that_vanishes_changes_nothing() -> None:
+    """Another process was about to start it and rejected it; it is not compared, nor is a rank."""
+    stopper = AsynchronousHalving((1.0, 3.0), 3.0)
+    curves = at_rung([float(i) for i in range(9)], [0.0] * 9)
+    before = [stopper.decide([*curves, Curve(9)], curve) for curve in curves]
+    standing = stopper._standings[1.0]
+    assert [stopper.decide(curves, curve) for curve in curves] == before
+    assert stopper._standings[1.0] is standing
+    gone = [c for c in curves if c.number]
+    assert stopper.decide(gone, gone[0]).reason.startswith("1 of 8 ")

@@ -1,5 +1,7 @@
 """The record keeps everything; nothing is repeated and nothing is lost."""
 
+import time
+
 import optuna
 import pytest
 
@@ -27,12 +29,45 @@ def test_two_runs_at_once_share_a_study(tmp_path):
 
 @pytest.mark.parametrize("engine", ["inline", "ray"])
 def test_two_runs_at_once_wait_for_trials_of_each_other(engine, tmp_path):
-    settings = {"n_trials": 1 + 2 * kit.GROUP, "stopper": "synchronous_halving"}
+    settings = {"n_trials": 1 + 2 * kit.GROUP, "stopper": "synchronous_halving", "n_runs": 2}
     processes = [kit.start(tmp_path, engine, **settings) for _ in range(2)]
     assert [process.wait(120) for process in processes] == [0, 0]
+    record = find_record(f"sqlite:///{tmp_path}/study.db", "toy")
+    assert len({trial.user_attrs["owner"]["pid"] for trial in record.trials}) == 2
     trials = trials_of(tmp_path)
     assert sum(t.state in {"complete", "stopped"} for t in trials) == 1 + 2 * kit.GROUP
     kit.check_groups(trials, tmp_path)
+
+
+def test_pauses_are_not_counted_as_seconds(tmp_path):
+    """With one worker each of nine trials waits until all have been at the first rung."""
+    rung = 0.1
+
+    class Slow(kit.Curves):
+        def advance(self):
+            time.sleep(rung)
+            return super().advance()
+
+    with kit.make_study(tmp_path, 1 + kit.GROUP, rungs=kit.THREE_RUNGS) as study:
+        kit.ENGINES["inline"]().run(study, Slow, kit.make_synchronous())
+        trials = study.trials()
+    searched = [t for t in trials if t.baseline is None and t.state != "rejected"]
+    assert len(searched) == kit.GROUP
+    for trial in searched:
+        n = len(trial.reports)
+        assert n * rung <= trial.seconds < (n + 2) * rung
+
+
+def test_a_trial_that_pauses_says_so(tmp_path):
+    with kit.make_study(tmp_path) as study:
+        ticket = study.ask()
+        study.report(ticket, Report(1, 1.0, {"accuracy": 0.5, "validation_loss": 1.0}))
+        later = study.pause(ticket, 1.0)
+        assert later.budget.ahead == (3.0,)
+        assert trials_of(tmp_path)[0].state == "paused"
+        assert not study.curves()[0].ended
+        study.go_on(later)
+        assert trials_of(tmp_path)[0].state == "running"
 
 
 def test_limits_reject_before_training(tmp_path):

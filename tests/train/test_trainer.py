@@ -144,7 +144,7 @@ def test_another_process_finds_the_same_numbers(trainer: Trainer) -> None:
     code = """
 from tests.train.conftest import MINILM, lora, movies
 from tests.train.test_trainer import numbers
-from autopeft.core.budget import Budget, checkpoint
+from autopeft.core.budget import Budget
 from autopeft.train.trainer import Trainer
 trainer = Trainer(MINILM, movies(max_train_samples=96, max_eval_samples=64), threads=1)
 print(numbers(trainer([lora()], Budget((0.5,)))))
@@ -332,7 +332,13 @@ def finished(trainer: Trainer, config: PeftConfig, budget: Budget) -> Report:
 
 
 def test_training_that_pauses_is_training_that_does_not(trainer: Trainer, tmp_path: Path) -> None:
-    config = lora(lora_dropout=0.3, lr_scheduler_type="cosine")
+    config = lora(
+        lora_dropout=0.3,
+        lr_scheduler_type="cosine",
+        batch_size=8,
+        gradient_accumulation_steps=2,
+        warmup_ratio=0.2,
+    )
     whole, parts = (Budget(RUNGS, 1, str(tmp_path / name)) for name in ("whole", "parts"))
     *_, undisturbed = trainer([config], whole)
     last = finished(trainer, config, replace(parts, pauses=True))
@@ -360,6 +366,17 @@ def test_a_state_that_is_missing_or_broken_fails_its_member(
         assert reason in refused[0].error
         (report,) = trainer.advance()
         assert report.member == 1
+
+
+def test_a_folder_that_cannot_be_written_fails_its_member(trainer: Trainer, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    trainer.join(0, lora(), Budget((0.2,), folder=str(tmp_path / "file")))
+    trainer.join(1, lora(), Budget((0.2,), folder=str(tmp_path / "folder")))
+    failure, report = sorted(trainer.advance(), key=lambda event: event.member)
+    assert isinstance(failure, Failure)
+    assert failure.error.startswith("FileExistsError: ")
+    assert isinstance(report, Report)
+    assert trainer.advance() == []
 
 
 def test_a_training_that_pauses_needs_a_folder() -> None:

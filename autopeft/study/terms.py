@@ -1,0 +1,32 @@
+"""What a study must respect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from autopeft.core.config import PeftConfig
+from autopeft.search.known import Known
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a study must respect.
+
+    Attributes:
+        known: how known objectives and limited quantities are computed, by name.
+        limits: the greatest value of each limited quantity, in its unit.
+        n_trials: trials in all, baselines and failures included.
+        seed: of training.
+        rungs: epochs after which a trial reports.
+        folder: for trained tensors.
+        baselines: configurations that are trained first, by name.
+    """
+
+    known: Mapping[str, Known]
+    limits: Mapping[str, float]
+    n_trials: int
+    seed: int
+    rungs: tuple[float, ...]
+    folder: str
+    baselines: Mapping[str, PeftConfig] = field(default_factory=dict)
