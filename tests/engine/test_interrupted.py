@@ -120,12 +120,12 @@ def test_interrupted_trials_do_not_stand_in_the_way_of_those_that_repeat_them(tm
     engine = kit.ENGINES["inline"]()
     with (
         pytest.raises(KeyboardInterrupt),
-        kit.make_study(tmp_path, n_trials=4, rungs=kit.THREE_RUNGS) as study,
+        kit.make_study(tmp_path, n_trials=3, rungs=kit.THREE_RUNGS) as study,
     ):
         engine.run(study, kit.Curves, kit.make_synchronous(), interrupt)
-    with kit.make_study(tmp_path, n_trials=4, rungs=kit.THREE_RUNGS) as study:
+    with kit.make_study(tmp_path, n_trials=3, rungs=kit.THREE_RUNGS) as study:
         engine.run(study, kit.Curves, kit.make_synchronous())
         trials = study.trials()
-    assert sum(t.error == "interrupted" for t in trials) >= 2
+    assert sum(t.error == "interrupted" for t in trials) == 2
     searched = [t for t in ended(trials) if t.baseline is None]
-    assert sorted(t.state for t in searched) == ["complete", "stopped", "stopped"]
+    assert sorted(t.state for t in searched) == ["complete", "stopped"]
