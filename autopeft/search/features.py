@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -82,13 +83,13 @@ class Encoder:
         sums = np.zeros((len(configs), len(self._methods), 1))
         shares = np.zeros((len(configs), len(self._methods)))
         for i, config in enumerate(configs):
-            for kind, size, layers in placed(config):
-                known, method = self._kinds.get(kind), self._methods.get(kind[0])
-                if known is not None:
-                    sizes[i, known, [layer for layer in layers if layer < self._n_layers]] += size
-                if method is not None:
-                    sums[i, method, 0] += size * len(layers)
-                    shares[i, method] += len(layers) / self._n_layers
+            by_kind, by_method = _profiles(config, self._n_layers)
+            for kind, profile in by_kind:
+                if (known := self._kinds.get(kind)) is not None:
+                    sizes[i, known] = profile
+            for name, total, share in by_method:
+                if (method := self._methods.get(name)) is not None:
+                    sums[i, method, 0], shares[i, method] = total, share
         return sizes, sums, shares
 
 
@@ -148,8 +149,13 @@ def size_of(placement: Placement) -> float:
 
 def kind_of(placement: Placement) -> Kind:
     """The method of a placement, and its options that are no numbers."""
-    options = ((k, v) for k, v in placement.options if k not in SIZES and not _is_number(v))
-    return placement.method, tuple((k, v) for k, v in options if v is not None)
+    return placement.method, _words(placement.options)
+
+
+@lru_cache(N_REMEMBERED)
+def _words(options: Settings) -> Settings:
+    told = ((k, v) for k, v in options if k not in SIZES and not _is_number(v))
+    return tuple((k, v) for k, v in told if v is not None)
 
 
 def _settings(configs: Sequence[PeftConfig]) -> Iterable[tuple[str, list[Any]]]:
@@ -163,6 +169,20 @@ def _settings(configs: Sequence[PeftConfig]) -> Iterable[tuple[str, list[Any]]]:
 def placed(config: PeftConfig) -> tuple[tuple[Kind, float, tuple[int, ...]], ...]:
     """Kind, size and layers of every placement."""
     return tuple((kind_of(p), size_of(p), p.layers) for p in config.placements)
+
+
+@lru_cache(N_REMEMBERED)
+def _profiles(
+    config: PeftConfig, n_layers: int
+) -> tuple[list[tuple[Kind, Array]], list[tuple[str, float, float]]]:
+    """By kind the size on every layer, `(n_layers,)`; by method the sum and the share of layers."""
+    by_kind: defaultdict[Kind, Array] = defaultdict(partial(np.zeros, n_layers))
+    by_method: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for kind, size, layers in placed(config):
+        by_kind[kind][[layer for layer in layers if layer < n_layers]] += size
+        by_method[kind[0]][0] += size * len(layers)
+        by_method[kind[0]][1] += len(layers) / n_layers
+    return list(by_kind.items()), [(name, sums[0], sums[1]) for name, sums in by_method.items()]
 
 
 @lru_cache(N_REMEMBERED)

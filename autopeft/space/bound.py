@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from autopeft.space.budget import Cost, check_budget, fill, is_fill
 from autopeft.space.dimension import Dimension
 from autopeft.space.domain import Choice, Range, Subset, Tree
 from autopeft.space.layers import Groups, group_names, known_group, partition
+from autopeft.space.remembered import Remembered
 from autopeft.space.walk import Choose, Here, Raw, Walk, check_where, group_layers
 
 if TYPE_CHECKING:
@@ -42,13 +44,14 @@ class BoundSpace:
         self.names = group_names(_plain(space.layers.groups), shape)
         self.has_fill = _mentions_fill(space.place)
         self._costs: dict[Hashable, int] = {}
+        self._remembered: dict[tuple[Here, int], Remembered[list[Placement]]]
+        self._remembered = defaultdict(Remembered)
         check_budget(self.has_fill, space.budget)
-        for pattern in self.patterns:
-            self.partition(pattern)
+        self._heres = {p: group_layers(self.partition(p)) for p in self.patterns}
         if isinstance(space.layers.tuned, tuple):
             for name in space.layers.tuned:
                 known_group(name, self.names, "layers.tuned")
-        heres = [here for p in self.patterns for here in group_layers(self.partition(p))]
+        heres = [here for found in self._heres.values() for here in found]
         for i, entry in enumerate(space.place):
             check_where(entry, heres, self.walk(lambda d: None), f"place[{i}]")
         if self.has_fill and cost is not None and not shape.parameters:
@@ -90,21 +93,34 @@ class BoundSpace:
 
     def follow(self, walk: Walk) -> PeftConfig:
         """The configuration at the end of a pass."""
-        raws, tuned = self.raw_placements(walk)
-        if self.has_fill:
-            raws = fill(raws, tuned, self._budget(walk), self.shape, self._known_cost())
         return PeftConfig.of(
-            (Placement.of(raw.method, [raw.layer], raw.complete) for raw in raws),
+            self._filled(walk) if self.has_fill else self._composed(walk),
             walk.value(self.space.train, "train"),
             walk.value(self.space.backbone, "backbone"),
         )
 
+    def _filled(self, walk: Walk) -> list[Placement]:
+        """The placements of a space with `fill`."""
+        raws, tuned = self.raw_placements(walk)
+        return _placements(fill(raws, tuned, self._budget(walk), self.shape, self._known_cost()))
+
+    def _composed(self, walk: Walk) -> list[Placement]:
+        """The placements of a space without `fill`, of each entry and layer by itself."""
+        found: list[Placement] = []
+        for here in self._heres[walk.value(self.space.layers.pattern, "layers.pattern")]:
+            for entry in range(len(self.space.place)) if self.is_tuned(walk, here) else ():
+                put = partial(self._put, here, entry)
+                found += self._remembered[here, entry](walk, put)
+        return found
+
+    def _put(self, here: Here, entry: int, walk: Walk) -> list[Placement]:
+        return _placements(self.layer_placements(walk, here, [entry]))
+
     def raw_placements(self, walk: Walk) -> tuple[list[Raw], tuple[int, ...]]:
         """All placements with `fill` still open, and the layers that are tuned."""
-        groups = self.partition(walk.value(self.space.layers.pattern, "layers.pattern"))
         raws: list[Raw] = []
         tuned: list[int] = []
-        for here in group_layers(groups):
+        for here in self._heres[walk.value(self.space.layers.pattern, "layers.pattern")]:
             if self.is_tuned(walk, here):
                 tuned.append(here.layer)
                 raws += self.layer_placements(walk, here)
@@ -147,7 +163,7 @@ class BoundSpace:
     def _check_idle(self) -> None:
         """Refuses a configuration all of whose placements find nothing to train."""
         walk = self.walk(lambda dimension: dimension.from_unit(0.0))
-        heres = group_layers(self.partition(self.patterns[0]))
+        heres = self._heres[self.patterns[0]]
         wanted = {
             raw.method: f"place[{i}]"
             for i, entry in enumerate(self.space.place)
@@ -278,6 +294,10 @@ class BoundSpace:
 
 def _plain(groups: Any) -> Any:
     return dict(groups.entries) if isinstance(groups, Tree) else groups
+
+
+def _placements(raws: Iterable[Raw]) -> list[Placement]:
+    return [Placement.of(raw.method, [raw.layer], raw.complete) for raw in raws]
 
 
 def _mentions_fill(node: Any) -> bool:

@@ -36,12 +36,19 @@ class MemoryEstimate:
     Args:
         predict: the peak of a configuration in bytes.
         n_layers: of the backbone, at least 4.
+        alike: leaves out of a configuration what does not change its peak.
     """
 
-    def __init__(self, predict: Predict, n_layers: int) -> None:
-        self._predict, self._last = predict, n_layers - 1
+    def __init__(
+        self,
+        predict: Predict,
+        n_layers: int,
+        alike: Callable[[PeftConfig], PeftConfig] = lambda config: config,
+    ) -> None:
+        self._predict, self._alike, self._last = predict, alike, n_layers - 1
         self._third, self._fourth = n_layers - 3, n_layers - 4
         self._exactly = lru_cache(maxsize=8192)(self._trace)
+        self._extra = lru_cache(maxsize=8192)(self._added)
         self._first: dict[PeftConfig, Piece] = {}
 
     def __call__(self, config: PeftConfig) -> float:
@@ -56,6 +63,7 @@ class MemoryEstimate:
         lowest = config.layers[0]
         pieces = {layer: _pieces(config, layer) for layer in config.layers}
         first = self._first.setdefault(bare, pieces[lowest][0])
+        bare = self._alike(bare)
         peak = self._lowest(bare, pieces[lowest], max(lowest, self._third))
         peak += max(0, self._third - lowest) * self._passed(bare, first)
         if lowest == 0:
@@ -72,7 +80,7 @@ class MemoryEstimate:
         bases = (self._traced(bare, piece, (layer,)) - extra for piece, extra in extras.items())
         return max(bases) + sum(extras.values())
 
-    def _extra(self, bare: PeftConfig, piece: Piece) -> float:
+    def _added(self, bare: PeftConfig, piece: Piece) -> float:
         """What a piece adds to a layer through which gradients flow anyway."""
         both = self._traced(bare, piece, (self._fourth, self._third))
         return both - self._traced(bare, piece, (self._fourth,))

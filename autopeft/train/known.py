@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
-from autopeft.core.config import PeftConfig, Settings
+from autopeft.core.config import PeftConfig, Settings, freeze
 from autopeft.method.count import count, size_of
 from autopeft.search.known import Known
 from autopeft.space.settings import TrainSettings
@@ -37,22 +37,26 @@ class Setting:
         """Predicts the memory of a training, once for those that need the same."""
 
         @lru_cache(maxsize=4096)
-        def traced(architecture: PeftConfig, batch_size: int) -> Memory:
+        def traced(config: PeftConfig) -> Memory:
             return predict_memory(
                 self.backbone,
-                architecture,
-                batch_size=batch_size,
+                config,
+                batch_size=dict(config.train)["batch_size"],
                 sequence_length=_padded(self.sequence_length, self.device),
                 device=self.device,
             )
 
-        def predicted(config: PeftConfig) -> Memory:
-            own = TrainSettings(**dict(config.train))
-            repeats = min(own.gradient_accumulation_steps, 2)  # more micro-batches need no more
-            alike = replace(config, train=(("gradient_accumulation_steps", repeats),))
-            return traced(alike, self.batch_size or own.batch_size)
+        return lambda config: traced(self.alike(config))
 
-        return predicted
+    def alike(self, config: PeftConfig) -> PeftConfig:
+        """The configuration with only those settings of training that memory depends on."""
+        own = TrainSettings(**dict(config.train))
+        repeats = min(own.gradient_accumulation_steps, 2)  # more micro-batches need no more
+        told = {
+            "batch_size": self.batch_size or own.batch_size,
+            "gradient_accumulation_steps": repeats,
+        }
+        return replace(config, train=freeze(told))
 
 
 def _padded(sequence_length: int, device: str) -> int:
@@ -95,7 +99,9 @@ def known_quantities(setting: Setting) -> Mapping[str, Known]:
     def memory(config: PeftConfig) -> int:
         return setting.memory(config).peak
 
-    estimate = MemoryEstimate(memory, len(shape.layers)) if estimates(shape) else None
+    estimate = (
+        MemoryEstimate(memory, len(shape.layers), setting.alike) if estimates(shape) else None
+    )
     return {
         "trainable_params": Known(trainable),
         "stored_params": Known(lambda config: trainable(config) + head),

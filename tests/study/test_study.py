@@ -27,10 +27,9 @@ def test_two_runs_at_once_share_a_study(tmp_path):
     assert not any(t.state in {"running", "waiting", "failed"} for t in trials)
 
 
-@pytest.mark.parametrize("engine", ["inline", "ray"])
-def test_two_runs_at_once_wait_for_trials_of_each_other(engine, tmp_path):
+def test_two_runs_at_once_wait_for_trials_of_each_other(tmp_path):
     settings = {"n_trials": 1 + 2 * kit.GROUP, "stopper": "synchronous_halving", "n_runs": 2}
-    processes = [kit.start(tmp_path, engine, **settings) for _ in range(2)]
+    processes = [kit.start(tmp_path, **settings) for _ in range(2)]
     assert [process.wait(120) for process in processes] == [0, 0]
     record = find_record(f"sqlite:///{tmp_path}/study.db", "toy")
     assert len({trial.user_attrs["owner"]["pid"] for trial in record.trials}) == 2
