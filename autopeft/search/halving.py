@@ -126,7 +126,7 @@ class SynchronousHalving(Halving):
 
     References:
         Jamieson and Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter
-        Optimization, 2016, section 3; Li et al., Hyperband, 2018, algorithm 1 (size of groups).
+        Optimization, 2016; Li et al., Hyperband, 2018, algorithm 1 (size of groups).
     """
 
     pauses = True
