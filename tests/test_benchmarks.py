@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.settings import BackboneSettings
+from autopeft.memory.quantities import head_params
 from autopeft.method.count import count, size_of
+from autopeft.model.backbone import meta_backbone
+from autopeft.model.hub import locate
 from autopeft.space import SearchSpace
-from autopeft.space.settings import BackboneSettings
-from autopeft.train.backbone import meta_backbone
-from autopeft.train.hub import locate
-from autopeft.train.known import head_params
 from benchmarks import study_cost, study_floor, study_hf, study_ours
 from benchmarks.hf_training import Form, train
 from benchmarks.packed import OPTIONS

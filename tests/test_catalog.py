@@ -12,7 +12,7 @@ from autopeft.objective.objective import load_objectives
 from autopeft.space import SearchSpace
 from autopeft.space.extremes import extremes
 from autopeft.study.spec import load_spec
-from autopeft.train.task import Task
+from autopeft.task.task import Task
 from tests.backbones import inputs, logits, tiny
 
 PARTS = {"num_hidden_layers": 4}

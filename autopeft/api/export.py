@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from autopeft.api.outcome import Outcome, open_study
 from autopeft.core.catalog import Reference
 from autopeft.core.errors import ExportError
+from autopeft.core.settings import BackboneSettings
 from autopeft.exporter.card import CardFacts
 from autopeft.exporter.writer import export as write
-from autopeft.space.settings import BackboneSettings
+from autopeft.model.backbone import Backbone, load_backbone
 from autopeft.study.trial import TrialRecord
-from autopeft.train.backbone import Backbone, load_backbone
-from autopeft.train.task import Task
+from autopeft.task.task import Task
 from autopeft.train.trainee import STATE_FILE
 
 

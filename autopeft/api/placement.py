@@ -9,9 +9,9 @@ import torch
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError
 from autopeft.engine.room import Need, Room
+from autopeft.memory.quantities import Setting
+from autopeft.model.backbone import target_device
 from autopeft.study.spec import StudySpec
-from autopeft.train.backbone import target_device
-from autopeft.train.known import Setting
 
 if TYPE_CHECKING:
     from autopeft.engine.engine import Engine

@@ -12,16 +12,16 @@ from autopeft.core.catalog import Reference
 from autopeft.core.config import PeftConfig, freeze, thaw
 from autopeft.core.errors import SpaceError, StudyError
 from autopeft.core.quantity import parse_quantity
+from autopeft.core.settings import BackboneSettings, TrainSettings
+from autopeft.memory.fit import fit as fitted
+from autopeft.memory.flops import count_flops
+from autopeft.memory.predict import predict_memory
+from autopeft.memory.quantities import Setting, head_params, known_quantities
 from autopeft.method.count import count, size_of
+from autopeft.model.backbone import Backbone, meta_backbone
 from autopeft.space.bound import BoundSpace
 from autopeft.space.extremes import extremes
-from autopeft.space.settings import BackboneSettings, TrainSettings
 from autopeft.space.space import SearchSpace
-from autopeft.train.backbone import Backbone, meta_backbone
-from autopeft.train.fit import fit as fitted
-from autopeft.train.flops import count_flops
-from autopeft.train.known import Setting, head_params, known_quantities
-from autopeft.train.memory import predict_memory
 
 N_SAMPLES = 24
 """Configurations traced between the extremes for the range of an objective that is no sum."""

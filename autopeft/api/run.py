@@ -18,25 +18,25 @@ from autopeft.api.sensitivity import Ask, sensitivity_of
 from autopeft.core.catalog import Reference, place
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, inside, unknown
+from autopeft.core.settings import BackboneSettings
+from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.method.count import size_of
+from autopeft.model.backbone import Backbone, check_weights, meta_backbone
+from autopeft.objective.known import Known
 from autopeft.objective.limit import parse_limit
 from autopeft.objective.objective import KNOWN, Objective, load_objectives
 from autopeft.search.foreknowledge import Foreknowledge
-from autopeft.search.known import Known
 from autopeft.search.sampler import SAMPLERS, make_sampler
 from autopeft.search.stoppers import STOPPERS, Fidelity, make_stopper
 from autopeft.search.stopping import Stopper, rungs_between
 from autopeft.space.bound import BoundSpace
 from autopeft.space.extremes import extremes
-from autopeft.space.settings import BackboneSettings
 from autopeft.space.space import SearchSpace
 from autopeft.study.record import open_record
 from autopeft.study.spec import StudySpec, load_spec
 from autopeft.study.study import Study
 from autopeft.study.terms import Terms
-from autopeft.train.backbone import Backbone, check_weights, meta_backbone
-from autopeft.train.known import Setting, known_quantities
-from autopeft.train.task import METRICS, Task
+from autopeft.task.task import METRICS, Task
 from autopeft.train.trainer import Trainer
 
 if TYPE_CHECKING:

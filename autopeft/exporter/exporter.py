@@ -17,7 +17,7 @@ from autopeft.core.errors import AttachError, ExportError
 from autopeft.method.attach import Attached, attach
 from autopeft.method.registry import Placed, place
 from autopeft.method.sites import Layer, layers_of, shape_of
-from autopeft.train.backbone import Backbone
+from autopeft.model.backbone import Backbone
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from autopeft.exporter.card import CardFacts, card
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained
 from autopeft.exporter.registry import EXPORTERS
 from autopeft.method.registry import describe
-from autopeft.train.backbone import Backbone
+from autopeft.model.backbone import Backbone
 
 CARD_FILE = "README.md"
 

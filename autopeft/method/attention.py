@@ -20,9 +20,8 @@ from autopeft.core.errors import AttachError
 from autopeft.method.hook import Spot
 from autopeft.method.method import Context
 from autopeft.method.rows import Rows
-from autopeft.method.short import short_attention
 
-FUSED, PLAIN, SHORT = "autopeft_fused", "autopeft_plain", "autopeft_short"
+FUSED, PLAIN = "autopeft_fused", "autopeft_plain"
 _CONTEXT = "autopeft_context"
 
 Attention = Callable[..., tuple[Tensor, Tensor | None]]
@@ -87,7 +86,8 @@ def check_routes(model: PreTrainedModel, need: str) -> None:
 def route(model: PreTrainedModel, undo: ExitStack) -> None:
     """Switches the attention of `model` to one that looks for contexts, until `undo` closes."""
     present = model.config._attn_implementation
-    switch(model, {"eager": PLAIN, SHORT: SHORT}.get(present, FUSED), undo)
+    if present not in _LOOKING:
+        switch(model, PLAIN if present == "eager" else FUSED, undo)
 
 
 def switch(model: PreTrainedModel, implementation: str, undo: ExitStack) -> None:
@@ -216,11 +216,19 @@ def _eager(module: nn.Module, *args: Any, **options: Any) -> tuple[Tensor, Tenso
     return result
 
 
-# The names hold none of the substrings sdpa, flash and flex, on which transformers decides. A name
-# without a mask function would lose padding silently.
-ALL_ATTENTION_FUNCTIONS.register(FUSED, _with_context(ALL_ATTENTION_FUNCTIONS["sdpa"]))
-ALL_MASK_ATTENTION_FUNCTIONS.register(FUSED, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
-ALL_ATTENTION_FUNCTIONS.register(PLAIN, _with_context(_eager))
-ALL_MASK_ATTENTION_FUNCTIONS.register(PLAIN, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
-ALL_ATTENTION_FUNCTIONS.register(SHORT, _with_context(short_attention))
-ALL_MASK_ATTENTION_FUNCTIONS.register(SHORT, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+def register(name: str, base: Attention, mask: str) -> None:
+    """Lets transformers know `base`, with contexts before keys and values, as `name`.
+
+    Args:
+        name: without the substrings sdpa, flash and flex, on which transformers decides.
+        base: an attention function of transformers.
+        mask: the implementation whose masks it takes; without one padding would be lost silently.
+    """
+    ALL_ATTENTION_FUNCTIONS.register(name, _with_context(base))
+    ALL_MASK_ATTENTION_FUNCTIONS.register(name, ALL_MASK_ATTENTION_FUNCTIONS[mask])
+    _LOOKING.add(name)
+
+
+_LOOKING: set[str] = set()
+register(FUSED, ALL_ATTENTION_FUNCTIONS["sdpa"], "sdpa")
+register(PLAIN, _eager, "eager")

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError
+from autopeft.objective.known import Known, KnownLosses
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import front
 from autopeft.search.belief import Belief
@@ -29,7 +30,6 @@ from autopeft.search.features import features
 from autopeft.search.foreknowledge import Foreknowledge
 from autopeft.search.gain import corner_of, expected_gain
 from autopeft.search.history import History, Observation, read_history
-from autopeft.search.known import Known, KnownLosses
 from autopeft.search.prior import Prior
 from autopeft.search.sensitivity import Sensitivity
 from autopeft.search.surrogate import one_thread

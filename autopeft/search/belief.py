@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig
+from autopeft.objective.known import KnownLosses
 from autopeft.objective.pareto import front
 from autopeft.search.features import Encoder
 from autopeft.search.history import Observation
-from autopeft.search.known import KnownLosses
 from autopeft.search.prior import Prior
 from autopeft.search.surrogate import Surrogate
 

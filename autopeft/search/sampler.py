@@ -23,9 +23,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from autopeft.core.errors import StudyError, unknown
+from autopeft.objective.known import Known
 from autopeft.objective.objective import Objective
 from autopeft.search.foreknowledge import Foreknowledge
-from autopeft.search.known import Known
 from autopeft.search.staged import StagedSampler
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from autopeft.core.catalog import Reference, read
 from autopeft.core.errors import AutoPeftError, SpaceError, unknown
 from autopeft.core.quantity import parse_quantity
+from autopeft.core.settings import BackboneSettings, TrainSettings
 from autopeft.core.shape import LayerShape, Shape
 from autopeft.space.domain import Tree, dump, is_open
 from autopeft.space.layers import ALLOCATIONS
@@ -22,7 +23,6 @@ from autopeft.space.parse import (
     parse_settings,
     parse_tuned,
 )
-from autopeft.space.settings import BackboneSettings, TrainSettings
 
 if TYPE_CHECKING:
     from autopeft.space.bound import BoundSpace, Cost

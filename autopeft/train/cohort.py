@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from autopeft.core.report import Failure, Report
 from autopeft.method.member import Member
-from autopeft.train.batches import Encoded
+from autopeft.task.batches import Encoded
 from autopeft.train.evaluation import evaluate
 from autopeft.train.passes import Passes
 from autopeft.train.trainee import Trainee

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autopeft.core.budget import Budget
-from autopeft.space.settings import TrainSettings
-from autopeft.train.batches import shuffled
+from autopeft.core.settings import TrainSettings
+from autopeft.task.batches import shuffled
 
 _CHECK_EVERY = 16
 

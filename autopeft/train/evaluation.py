@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autopeft.core.settings import TrainSettings
 from autopeft.method.member import Member
-from autopeft.space.settings import TrainSettings
-from autopeft.train.batches import Encoded, by_length
+from autopeft.task.batches import Encoded, by_length
+from autopeft.task.task import measure
 from autopeft.train.passes import Passes
-from autopeft.train.task import measure
 
 CPU_TOKENS = 2048
 """Tokens of a batch on a CPU; of more of them the activations leave the caches."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autopeft.method.member import Member
-from autopeft.train.batches import Encoded
+from autopeft.task.batches import Encoded
 from autopeft.train.passes import Passes
 
 

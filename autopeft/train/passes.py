@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from autopeft.method.pack import Pack
-from autopeft.train.backbone import Backbone
-from autopeft.train.batches import Batch, Encoded
+from autopeft.model.backbone import Backbone
+from autopeft.model.depth import enter, started_at
+from autopeft.model.offload import offloaded
+from autopeft.task.batches import Batch, Encoded
 from autopeft.train.hidden import HiddenStates
-from autopeft.train.lower import enter, started_at
-from autopeft.train.offload import offloaded
 
 
 class Passes:

@@ -14,21 +14,21 @@ from autopeft.core.budget import Budget
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import AutoPeftError
 from autopeft.core.report import Failure, Report
+from autopeft.core.settings import BackboneSettings, TrainSettings
 from autopeft.method.member import draw
-from autopeft.space.settings import BackboneSettings, TrainSettings
-from autopeft.train.backbone import Backbone, load_backbone, load_tokenizer, target_device
+from autopeft.model.backbone import Backbone, load_backbone, load_tokenizer, target_device
+from autopeft.model.depth import can_start_above, starting_depth
+from autopeft.model.shortcut import quicken
+from autopeft.task.tables import SPLITS
+from autopeft.task.task import Task
+from autopeft.task.tokens import encoded
 from autopeft.train.cohort import Cohort
 from autopeft.train.descent import Descent
 from autopeft.train.evaluation import evaluate
 from autopeft.train.gradients import squared_gradients
 from autopeft.train.hidden import HiddenStates
-from autopeft.train.lower import can_start_above, starting_depth
 from autopeft.train.passes import Passes
-from autopeft.train.quick import quicken
 from autopeft.train.randomness import Randomness
-from autopeft.train.tables import SPLITS
-from autopeft.train.task import Task
-from autopeft.train.tokens import encoded
 from autopeft.train.trainee import Trainee
 
 CACHE = 2**30

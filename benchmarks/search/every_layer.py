@@ -17,8 +17,8 @@ from scipy.stats import spearmanr
 
 from autopeft.core.config import PeftConfig
 from autopeft.method.count import count
+from autopeft.objective.known import Known
 from autopeft.objective.pareto import front, hypervolume
-from autopeft.search.known import Known
 from benchmarks.search.measure import SPACES, bound_space, config_of
 from benchmarks.search.problem import BEYOND, COSTS, Problem, Table, last, tabular
 from benchmarks.search.texts import TEXTS, tables

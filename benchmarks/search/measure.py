@@ -25,11 +25,11 @@ import numpy as np
 from autopeft.api.run import on_backbone
 from autopeft.core.budget import Budget
 from autopeft.core.config import PeftConfig
+from autopeft.core.settings import BackboneSettings
+from autopeft.memory.quantities import Setting, known_quantities
+from autopeft.model.backbone import meta_backbone
 from autopeft.search.candidates import N_ALL
 from autopeft.space.bound import BoundSpace
-from autopeft.space.settings import BackboneSettings
-from autopeft.train.backbone import meta_backbone
-from autopeft.train.known import Setting, known_quantities
 from autopeft.train.trainer import Trainer
 from benchmarks.search.texts import SHARES, TEXTS, tables
 

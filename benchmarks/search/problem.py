@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig
+from autopeft.objective.known import Known
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import hypervolume
 from autopeft.search.history import Observation
-from autopeft.search.known import Known
 from autopeft.search.sensitivity import Sensitivity
 from autopeft.space.bound import BoundSpace
 from benchmarks.search.measure import Point, bound_space, config_of, points

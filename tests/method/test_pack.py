@@ -13,7 +13,7 @@ from torch import nn
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
 from autopeft.method import METHODS, Member, Pack, attach, draw, lowest_layer, shape_of
-from autopeft.method.dropout import QuickDropout
+from autopeft.model.dropout import QuickDropout
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.method import (
     SIZES,

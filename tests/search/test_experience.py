@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autopeft.objective.known import Known
 from autopeft.objective.objective import Objective, load_objectives
 from autopeft.search.bayes import BayesSampler
 from autopeft.search.experience import experience
 from autopeft.search.features import Encoder
 from autopeft.search.foreknowledge import Foreknowledge
 from autopeft.search.history import History
-from autopeft.search.known import Known
 from benchmarks.search.experience import document
 from benchmarks.search.measure import bound_space
 from benchmarks.search.problem import N_EARLIER, Table, tabular

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from autopeft.core.config import PeftConfig
+from autopeft.objective.known import Known
 from autopeft.objective.objective import load_objectives
 from autopeft.search.bayes import BayesSampler
 from autopeft.search.foreknowledge import Foreknowledge
 from autopeft.search.history import History, Observation
-from autopeft.search.known import Known
 from autopeft.search.prior import N_LEAST, N_TRUSTED, Prior
 from autopeft.search.sensitivity import Sensitivity, probes
 from tests.contracts import sampler as kit
@@ -72,8 +72,8 @@ def test_gradients_are_one_more_column_and_what_promises_is_low() -> None:
 
 def errors(prior_flipped: bool | None) -> float:
     """Mean error of the belief after few observations, with an earlier study or without one."""
+    from autopeft.objective.known import KnownLosses
     from autopeft.search.belief import Belief
-    from autopeft.search.known import KnownLosses
 
     known = KnownLosses(OBJECTIVES, {"trainable_params": Known(kit.cost)}, {})
     earlier = [] if prior_flipped is None else [observed(60, seed=1, flip=prior_flipped)]

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from autopeft.core.budget import Budget
-from autopeft.space.settings import TrainSettings
+from autopeft.core.settings import TrainSettings
 from autopeft.train.descent import Descent
 
 N_EXAMPLES, N_LABELS = 22, 3

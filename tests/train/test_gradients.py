@@ -10,7 +10,7 @@ from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
 from autopeft.method.member import draw
 from autopeft.train.trainer import N_PROBED, Trainer
-from tests.train.conftest import exact
+from tests.minilm import exact
 
 LAYERS, BATCH = (2, 5), 16
 BITFIT = PeftConfig.of(

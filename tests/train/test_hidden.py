@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from autopeft.model.depth import enter, started_at
 from autopeft.train.hidden import HiddenStates
-from autopeft.train.lower import enter, started_at
 from tests.backbones import inputs, logits, tiny
 
 WIDTH = 4

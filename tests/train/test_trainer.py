@@ -18,9 +18,9 @@ from autopeft.core.budget import Budget, checkpoint
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
 from autopeft.core.report import Failure, Report
-from autopeft.train.task import METRICS, Task
+from autopeft.task.task import METRICS, Task
 from autopeft.train.trainer import Trainer
-from tests.train.conftest import MINILM, exact, lora, movies
+from tests.minilm import MINILM, exact, lora, movies
 
 TIMES = {"train_seconds", "epoch_seconds", "eval_seconds"}
 RUNGS = (0.2, 0.5, 1.0)
@@ -142,7 +142,7 @@ def test_the_random_state_of_the_caller_is_left_alone(trainer: Trainer) -> None:
 
 def test_another_process_finds_the_same_numbers(trainer: Trainer) -> None:
     code = """
-from tests.train.conftest import MINILM, lora, movies
+from tests.minilm import MINILM, lora, movies
 from tests.train.test_trainer import numbers
 from autopeft.core.budget import Budget
 from autopeft.train.trainer import Trainer

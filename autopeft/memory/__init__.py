@@ -1,0 +1,1 @@
+"""What one training step takes, traced without weights, data or device, and what fits."""

@@ -1,0 +1,110 @@
+"""What is known of a configuration before it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+
+from autopeft.core.config import PeftConfig, Settings, freeze
+from autopeft.core.settings import TrainSettings
+from autopeft.memory.estimate import MemoryEstimate, estimates
+from autopeft.memory.flops import count_flops
+from autopeft.memory.predict import Memory, predict_memory
+from autopeft.method.count import count, size_of
+from autopeft.model.backbone import Backbone
+from autopeft.objective.known import Known
+
+
+@dataclass(frozen=True)
+class Setting:
+    """For which training a quantity is known.
+
+    Attributes:
+        backbone: on the meta device, in the precision of the training.
+        sequence_length: tokens after which an example is cut, a bound of the longest.
+        device: `cpu` or `cuda`.
+        batch_size: sequences of a step; None leaves it to each configuration.
+    """
+
+    backbone: Backbone
+    sequence_length: int
+    device: str
+    batch_size: int | None = None
+
+    @cached_property
+    def memory(self) -> Callable[[PeftConfig], Memory]:
+        """Predicts the memory of a training, once for those that need the same."""
+
+        @lru_cache(maxsize=4096)
+        def traced(config: PeftConfig) -> Memory:
+            return predict_memory(
+                self.backbone,
+                config,
+                batch_size=dict(config.train)["batch_size"],
+                sequence_length=_padded(self.sequence_length, self.device),
+                device=self.device,
+            )
+
+        return lambda config: traced(self.alike(config))
+
+    def alike(self, config: PeftConfig) -> PeftConfig:
+        """The configuration with only those settings of training that memory depends on."""
+        own = TrainSettings(**dict(config.train))
+        repeats = min(own.gradient_accumulation_steps, 2)  # more micro-batches need no more
+        told = {
+            "batch_size": self.batch_size or own.batch_size,
+            "gradient_accumulation_steps": repeats,
+        }
+        return replace(config, train=freeze(told))
+
+
+def _padded(sequence_length: int, device: str) -> int:
+    """Tokens of the longest batch, see `Encoded.batch`."""
+    return sequence_length + (-sequence_length % 8 if device == "cuda" else 0)
+
+
+def head_params(backbone: Backbone) -> int:
+    """Elements of the modules that are trained whole."""
+    return sum(
+        parameter.numel()
+        for path in backbone.modules_to_save
+        for parameter in backbone.model.get_submodule(path).parameters()
+    )
+
+
+def known_quantities(setting: Setting) -> Mapping[str, Known]:
+    """How each known objective is computed, by name."""
+    head = head_params(setting.backbone)
+
+    shape = setting.backbone.shape
+
+    @lru_cache(maxsize=65536)
+    def trained(method: str, options: Settings, layer: int) -> int:
+        return size_of(method, dict(options), shape.layers[layer])
+
+    def trainable(config: PeftConfig) -> int:
+        """The sum over layers, each counted once; `count` says what does not fit."""
+        placed = [(p, [n for n in p.layers if n < len(shape.layers)]) for p in config.placements]
+        found = [sum(trained(p.method, p.options, n) for n in layers) for p, layers in placed]
+        fits = all(found) and all(p.layers == tuple(layers) for p, layers in placed)
+        return sum(found) if fits else count(config, shape).trainable
+
+    @lru_cache(maxsize=4096)
+    def flops(architecture: PeftConfig) -> int:
+        """Of one example in every epoch after the first, when the lower layers are done."""
+        counted = count_flops(setting.backbone, architecture, 1, setting.sequence_length)
+        return counted.training_step - counted.lower
+
+    def memory(config: PeftConfig) -> int:
+        return setting.memory(config).peak
+
+    estimate = (
+        MemoryEstimate(memory, len(shape.layers), setting.alike) if estimates(shape) else None
+    )
+    return {
+        "trainable_params": Known(trainable),
+        "stored_params": Known(lambda config: trainable(config) + head),
+        "peak_memory": Known(memory, slow=True, estimate=estimate),
+        "training_flops": Known(lambda c: flops(PeftConfig(c.placements)), slow=True),
+    }

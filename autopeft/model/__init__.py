@@ -1,0 +1,1 @@
+"""Backbones: found, loaded, shared, quantized, or without weights."""

@@ -1,0 +1,1 @@
+"""What is trained on and judged by: data, encoding and metrics."""

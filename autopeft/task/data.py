@@ -1,0 +1,179 @@
+"""Labelled texts in three splits, whatever they come from and however they are named there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import ClassLabel, Dataset
+
+from autopeft.core.errors import StudyError, unknown
+from autopeft.task.split import complete, limited
+from autopeft.task.tables import KEY, SPLITS, read_tables
+
+PAIR_COLUMNS = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("text", "text_pair"),
+)
+TEXT_COLUMNS = ("text", "sentence", "content", "review", "document")
+LABEL_COLUMNS = ("label", "labels", "target", "class", "category", "sentiment")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns hold the texts and the labels; None means the obvious one."""
+
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Data:
+    """Three splits with the columns `text`, `text_pair` (if the task has pairs) and `label`.
+
+    Attributes:
+        label_names: the name of each class; a label is an index into it.
+    """
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+    label_names: tuple[str, ...]
+
+
+def load_data(
+    reference: str,
+    columns: Columns | None = None,
+    *,
+    max_train_samples: int | None = None,
+    max_eval_samples: int | None = None,
+    validation_fraction: float = 0.1,
+) -> Data:
+    """The three splits of `reference`, the same in every process.
+
+    A missing split, or a test split whose labels are hidden, is cut from the training split by
+    class, so that a text that stands twice never comes to lie on both sides.
+
+    Args:
+        reference: id of the hub, file, folder or package, see `read_tables`.
+        columns: where the texts and labels stand.
+        max_train_samples: training examples kept, by class.
+        max_eval_samples: examples kept in validation and in test each, by class.
+        validation_fraction: share of the training split that each missing split gets.
+
+    Raises:
+        StudyError: no such data, no such column, no text, missing labels, fewer than two classes.
+    """
+    tables = {split: table for split, table in read_tables(reference).items() if len(table)}
+    if "train" not in tables:
+        raise StudyError(f"{reference!r} has no training examples", KEY)
+    named = _found(tables["train"], columns or Columns())
+    examples = {
+        split: _examples(table, named, split)
+        for split, table in tables.items()
+        if split == "train" or not _hidden(table, named["label"])
+    }
+    names = _class_names(tables["train"].features[named["label"]], examples)
+    splits = complete(_with_ids(examples, names), validation_fraction)
+    limits = {"train": max_train_samples, "validation": max_eval_samples, "test": max_eval_samples}
+    kept = {split: limited(splits[split], limits[split]) for split in SPLITS}
+    return Data(**kept, label_names=tuple(str(name) for name in names))
+
+
+def _found(table: Dataset, columns: Columns) -> dict[str, str]:
+    """The column of the text, of its pair (if any) and of the label."""
+    text, pair = columns.text, columns.text_pair
+    if text is None and pair is None:
+        known = set(table.column_names)
+        text, pair = next((p for p in PAIR_COLUMNS if known.issuperset(p)), (None, None))
+    named = {"text": _column(table, "text", text, TEXT_COLUMNS)}
+    if pair is not None:
+        named["text_pair"] = _column(table, "text_pair", pair, ())
+    for target, name in named.items():
+        kind = getattr(table.features[name], "dtype", "a list")
+        if kind not in {"string", "large_string"}:
+            raise StudyError(f"the column {name!r} holds {kind}, not text", f"task.{target}_column")
+    return {**named, "label": _column(table, "label", columns.label, LABEL_COLUMNS)}
+
+
+def _column(table: Dataset, target: str, name: str | None, obvious: Sequence[str]) -> str:
+    """The column `name`, or the first obvious one that the table has."""
+    known, key = table.column_names, f"task.{target}_column"
+    if name is None:
+        name = next((candidate for candidate in obvious if candidate in known), None)
+        if name is None:
+            raise StudyError(f"no column is called so: name one of {', '.join(known)}", key)
+    if name not in known:
+        raise StudyError(unknown("column", name, known), key)
+    return name
+
+
+def _hidden(table: Dataset, label: str) -> bool:
+    """Whether a split comes without labels (None or -1), as the test splits of benchmarks do."""
+    return label not in table.column_names or all(
+        _missing(value) or value == -1 for value in table[label]
+    )
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value != value
+
+
+def _examples(table: Dataset, named: Mapping[str, str], split: str) -> dict[str, list[Any]]:
+    """The columns of one split under their common names, without gaps."""
+    examples: dict[str, list[Any]] = {}
+    for target, name in named.items():
+        _column(table, target, name, ())
+        marked = isinstance(table.features[name], ClassLabel)
+        examples[target] = list(table[name])
+        absent = sum(_missing(v) or (marked and v == -1) for v in examples[target])
+        if absent:
+            raise StudyError(
+                f"{absent} of {len(table)} rows of the split {split!r} have no {name!r}",
+                f"task.{target}_column",
+            )
+    return examples
+
+
+def _class_names(feature: Any, examples: Mapping[str, Mapping[str, list[Any]]]) -> list[Any]:
+    """The values that a label takes, in the order of their ids.
+
+    Raises:
+        StudyError: fewer than two, or numbers that are no classes.
+    """
+    key = "task.label_column"
+    found = [label for columns in examples.values() for label in columns["label"]]
+    if not all(_is_class(label) for label in found):
+        raise StudyError("the labels must be names or whole numbers", key)
+    in_training = set(examples["train"]["label"])
+    if len(in_training) < 2:
+        raise StudyError(f"the only label is {in_training.pop()!r}; two classes are needed", key)
+    if isinstance(feature, ClassLabel):
+        return list(feature.names)
+    return sorted({_canonical(v) for v in found}, key=lambda v: (isinstance(v, str), v))
+
+
+def _is_class(label: Any) -> bool:
+    return isinstance(label, str | int) or (isinstance(label, float) and label.is_integer())
+
+
+def _canonical(label: Any) -> Any:
+    return int(label) if isinstance(label, float) else label
+
+
+def _with_ids(
+    examples: Mapping[str, Mapping[str, list[Any]]], names: Sequence[Any]
+) -> dict[str, Dataset]:
+    """Tables whose labels are indices into `names`; integers of a ClassLabel are so already."""
+    ids = {name: index for index, name in enumerate(names)}
+    return {
+        split: Dataset.from_dict(
+            {**columns, "label": [ids.get(_canonical(v), v) for v in columns["label"]]}
+        )
+        for split, columns in examples.items()
+    }

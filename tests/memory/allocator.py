@@ -1,0 +1,126 @@
+"""What the CPU's allocator really hands out in training: the truth of `predict_memory`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from autopeft.core.budget import Budget
+from autopeft.core.config import PeftConfig, freeze, thaw
+from autopeft.core.settings import TrainSettings
+from autopeft.method.member import draw
+from autopeft.model.backbone import Backbone
+from autopeft.model.depth import starting_depth
+from autopeft.model.shortcut import quicken
+from autopeft.task.batches import Encoded
+from autopeft.train.cohort import Cohort
+from autopeft.train.descent import Descent
+from autopeft.train.hidden import HiddenStates
+from autopeft.train.passes import Passes
+from autopeft.train.randomness import Randomness
+from autopeft.train.trainee import Trainee
+
+_EVENT = "[memory]"
+_STEPS = 3
+
+
+def measure_memory(
+    backbone: Backbone,
+    configs: Sequence[PeftConfig],
+    *,
+    batch_size: int,
+    sequence_length: int,
+    padded: bool = True,
+) -> int:
+    """The peak in bytes of a real training on the CPU, of three steps on made-up texts.
+
+    Nothing is known of the hidden states below the lowest tuned layer, nor kept.
+
+    Args:
+        backbone: a text classifier on the CPU, in the form that its configurations ask for.
+        configs: what trains at once, on the same texts.
+        batch_size: texts of a micro-batch.
+        sequence_length: tokens of the longest texts.
+        padded: whether half of the texts are one token shorter.
+    """
+    held = _tensors(backbone, configs[0])
+    depth = starting_depth(backbone.model, backbone.shape, configs)
+    sized = [replace(c, train=freeze({**thaw(c.train), "batch_size": batch_size})) for c in configs]
+    rows = batch_size * max(_settings(config).gradient_accumulation_steps for config in sized)
+    splits = {
+        "train": _made_up(backbone, "train", _STEPS * rows, sequence_length, padded),
+        "validation": _made_up(backbone, "validation", 1, 1, False),
+    }
+    trainees = [_trainee(backbone, n, config, splits["train"]) for n, config in enumerate(sized)]
+    undo = ExitStack()
+    quicken(backbone.model, "cpu", undo)
+    cohort = Cohort(Passes(backbone, depth, HiddenStates(0), form=None), splits)
+    try:
+        for trainee in trainees:
+            held += trainee.member.trainable().values()
+            cohort.join(trainee)
+        return measured_peak(cohort.advance, held)
+    finally:
+        cohort.close()
+        undo.close()
+
+
+def _trainee(backbone: Backbone, number: int, config: PeftConfig, train: Encoded) -> Trainee:
+    member = draw(backbone.model, config, modules_to_save=backbone.modules_to_save)
+    weights, budget = list(member.trainable().values()), Budget(rungs=(1,))
+    descent = Descent(weights, train.lengths, _settings(config), budget)
+    return Trainee(number, member, descent, Randomness(budget.seed), budget)
+
+
+def _settings(config: PeftConfig) -> TrainSettings:
+    return TrainSettings(**dict(config.train))
+
+
+def measured_peak(step: Callable[[], object], held: Iterable[Tensor]) -> int:
+    """Most bytes allocated at once while `step` runs, on the CPU.
+
+    The allocator's own events are summed, so workspaces inside kernels count too; memory that the
+    C library keeps for later does not.
+
+    Args:
+        step: what is measured.
+        held: tensors that exist before and after; each storage counts once.
+    """
+    before = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in held}
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        step()
+    results = recorded.profiler.kineto_results
+    events = [event for event in results.events() if event.name() == _EVENT]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return sum(before.values()) + max(accumulate(changes, initial=0))
+
+
+def _tensors(backbone: Backbone, config: PeftConfig) -> list[Tensor]:
+    """Everything that the frozen backbone holds."""
+    held: list[Tensor] = [*backbone.model.parameters(), *backbone.model.buffers()]
+    if dict(config.backbone).get("quantization", "none") != "none":
+        from autopeft.model import quantized  # takes two seconds to import, and few need it
+
+        held += quantized.states(backbone.model)
+    return held
+
+
+def _made_up(backbone: Backbone, name: str, rows: int, length: int, padded: bool) -> Encoded:
+    """Texts of ones, `length` tokens long or, every second one if `padded`, one less."""
+    lengths = torch.full((rows,), length)
+    if padded:
+        lengths[::2] -= 1
+    names = ["input_ids", "attention_mask"]
+    if getattr(backbone.model.config, "type_vocab_size", 0) > 1:
+        names.append("token_type_ids")
+    columns = {
+        name: [torch.ones(size, dtype=torch.long) for size in lengths.tolist()] for name in names
+    }
+    labels = torch.zeros(rows, dtype=torch.long)
+    return Encoded(name, columns, dict.fromkeys(names, 0), lengths, labels)

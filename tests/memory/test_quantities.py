@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+from autopeft.core.config import PeftConfig
+from autopeft.core.settings import BackboneSettings
+from autopeft.memory.flops import count_flops
+from autopeft.memory.predict import predict_memory
+from autopeft.memory.quantities import Setting, known_quantities
+from autopeft.model.backbone import meta_backbone
+from autopeft.objective.objective import KNOWN
+from tests.minilm import MINILM, lora
+
+
+@pytest.fixture(scope="module")
+def setting() -> Setting:
+    return Setting(meta_backbone(MINILM, BackboneSettings(dtype="float32")), 32, "cpu")
+
+
+def value(setting: Setting, name: str, config: PeftConfig) -> float:
+    return known_quantities(setting)[name].value(config)
+
+
+def test_every_known_objective_is_computed(setting: Setting) -> None:
+    assert set(known_quantities(setting)) == set(KNOWN)
+
+
+def test_memory_is_that_of_the_micro_batch(setting: Setting) -> None:
+    whole, parted = lora(), lora(batch_size=4, gradient_accumulation_steps=4)
+    size = {"sequence_length": 32, "device": "cpu"}
+    for config, rows in ((whole, 16), (parted, 4)):
+        peak = predict_memory(setting.backbone, config, batch_size=rows, **size).peak
+        assert value(setting, "peak_memory", config) == peak
+    more = lora(batch_size=4, gradient_accumulation_steps=9)
+    assert value(setting, "peak_memory", more) == value(setting, "peak_memory", parted)
+
+
+def test_flops_leave_out_what_is_done_once(setting: Setting) -> None:
+    upper, whole = lora(range(4, 6)), lora()
+    counted = count_flops(setting.backbone, upper, 1, 32)
+    assert value(setting, "training_flops", upper) == counted.training_step - counted.lower
+    assert 2 * value(setting, "training_flops", upper) < value(setting, "training_flops", whole)
+    batches = lora(batch_size=2, learning_rate=1e-4)
+    assert value(setting, "training_flops", batches) == value(setting, "training_flops", whole)
+
+
+def test_a_gpu_sees_batches_padded_to_eight_tokens(setting: Setting) -> None:
+    odd, even = (Setting(setting.backbone, length, "cuda") for length in (29, 32))
+    assert value(odd, "peak_memory", lora()) == value(even, "peak_memory", lora())
+    assert value(Setting(setting.backbone, 29, "cpu"), "peak_memory", lora()) < value(
+        setting, "peak_memory", lora()
+    )

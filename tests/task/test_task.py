@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+
+from autopeft.core.errors import StudyError
+from autopeft.task.task import METRICS, Task, measure
+
+LABELS, PREDICTIONS = [0, 0, 0, 1], [0, 0, 1, 1]
+EXPECTED = {
+    "accuracy": 3 / 4,
+    "balanced_accuracy": (2 / 3 + 1) / 2,
+    "f1": (4 / 5 + 2 / 3) / 2,
+    "matthews_correlation": 2 / 12**0.5,
+    "precision": (1 + 1 / 2) / 2,
+    "recall": (2 / 3 + 1) / 2,
+}
+
+
+def test_metrics_agree_with_their_definitions() -> None:
+    assert measure(LABELS, PREDICTIONS) == pytest.approx(EXPECTED)
+    assert {metric.goal for metric in METRICS.values()} == {"maximize"}
+
+
+def test_a_class_that_never_occurs_is_no_reason_to_warn() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measure([0, 1], [0, 2])
+        measure([0, 1], [0, 0])
+
+
+def test_a_task_knows_its_defaults() -> None:
+    task = Task.from_mapping({"data": "nyu-mll/glue:sst2"})
+    assert task.metric == "accuracy"
+    assert (task.type, task.max_length, task.validation_fraction) == (
+        "text-classification",
+        128,
+        0.1,
+    )
+    assert hash(task) == hash(Task.from_mapping({"data": "nyu-mll/glue:sst2"}))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"metrik": "f1"}, r"task: unknown key 'metrik'; known: .* \(did you mean 'metric'\?\)"),
+        ({"metric": "acuracy"}, r"task.metric: unknown metric .* \(did you mean 'accuracy'\?\)"),
+        ({"max_length": "64"}, "task.max_length: .*valid integer, got '64'"),
+        ({"max_train_samples": 0}, "task.max_train_samples: .*greater than or equal to 2, got 0"),
+        ({"validation_fraction": 0.5}, "task.validation_fraction: .*less than 0.5, got 0.5"),
+        ({"type": "regression"}, "task.type: unknown type 'regression'; known: text-class"),
+        ({"data": None}, "task.data: .*valid string, got None"),
+    ],
+)
+def test_a_wrong_mapping_says_which_key(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(StudyError, match=f"^{reason}"):
+        Task.from_mapping({"data": "reviews.csv", **options})
+
+
+def test_data_is_needed() -> None:
+    with pytest.raises(StudyError, match=r"^task.data: is missing"):
+        Task.from_mapping({})
