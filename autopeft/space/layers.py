@@ -107,15 +107,16 @@ def partition(groups: Any, pattern: str, shape: Shape) -> Groups:
     Raises:
         SpaceError: more groups than layers, a layer in two groups, or a layer that is not there.
     """
-    n, names = len(shape.layers), group_names(groups, shape)
+    n = len(shape.layers)
+    if isinstance(groups, Mapping):
+        return _named(groups, shape)
+    if isinstance(groups, int) and groups > n:
+        raise SpaceError(f"{groups} groups do not fit {n} layers", "layers.groups")
+    names = group_names(groups, shape)
     if groups == "all":
         return (("all", tuple(range(n))),)
     if groups == "each":
         return tuple((name, (i,)) for i, name in enumerate(names))
-    if isinstance(groups, Mapping):
-        return _named(groups, shape)
-    if groups > n:
-        raise SpaceError(f"{groups} groups do not fit {n} layers", "layers.groups")
     made, start = [], 0
     for name, size in zip(names, group_sizes(n, groups, pattern), strict=True):
         made.append((name, tuple(range(start, start + size))))

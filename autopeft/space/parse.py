@@ -14,6 +14,11 @@ from autopeft.space.placement import METHODS, InPython
 
 Check = Callable[[Any, str], Any]
 
+N_VALUES = 200_000
+"""A range has no more values than that; a longer one needs a step, or none for real numbers."""
+
+_LARGEST = 1e300
+
 _DOMAINS = ("choice", "int", "float", "subset")
 _DOMAIN_KEYS = {"choice": (), "subset": (), "int": ("log", "step"), "float": ("log", "step")}
 
@@ -56,10 +61,11 @@ def parse_items(raw: Mapping[str, Any], where: str, parse: Check) -> tuple[Any, 
     if not isinstance(items, Sequence) or isinstance(items, str) or not items:
         raise SpaceError(f"expected a list of at least one item, got {items!r}", f"{where}.choice")
     parsed = tuple(parse(item, f"{where}.choice[{i}]") for i, item in enumerate(items))
-    seen = [(type(item), item) for item in parsed]
-    for i, item in enumerate(seen):
-        if item in seen[:i]:
-            raise SpaceError(f"{items[i]!r} stands twice", f"{where}.choice")
+    seen = set()
+    for raw_item, item in zip(items, parsed, strict=True):
+        if (type(item), item) in seen:
+            raise SpaceError(f"{raw_item!r} stands twice", f"{where}.choice")
+        seen.add((type(item), item))
     return parsed
 
 
@@ -83,6 +89,7 @@ def _range(raw: Mapping[str, Any], kind: str, where: str, check: Check) -> Range
         not isinstance(bounds, Sequence)
         or len(bounds) != 2
         or any(isinstance(b, bool) or not isinstance(b, number) for b in bounds)
+        or not all(abs(b) <= _LARGEST for b in bounds)
     ):
         raise SpaceError(f"expected [low, high], got {bounds!r}", f"{where}.{kind}")
     low, high = bounds
@@ -95,6 +102,10 @@ def _range(raw: Mapping[str, Any], kind: str, where: str, check: Check) -> Range
         raise SpaceError(f"a log range starts above 0, got {low}", f"{where}.{kind}")
     if step is not None and (isinstance(step, bool) or not isinstance(step, number) or step <= 0):
         raise SpaceError(f"must be a positive number, got {step!r}", f"{where}.step")
+    if step is not None and (high - low) / step >= N_VALUES:
+        raise SpaceError(
+            f"[{low}, {high}] in steps of {step} has more than {N_VALUES:,} values", where
+        )
     for i, bound in enumerate(bounds):
         check(bound if integer else float(bound), f"{where}.{kind}[{i}]")
     return Range(low, high, log, step, integer, _scope(raw, where))
