@@ -40,7 +40,7 @@ def test_contracts_hold(copy):
         ("core/errors.py", "import autopeft.space.layers"),
         ("space/layers.py", "import autopeft.objective.pareto"),
         ("report/front.py", "import autopeft.exporter.card"),
-        ("train/task.py", "import ray"),
+        ("task/task.py", "import ray"),
     ],
 )
 def test_a_planted_violation_is_found(copy, file, line):

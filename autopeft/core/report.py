@@ -31,8 +31,10 @@ class Failure:
         member: as in `Report`.
         error: kind and text.
         where: the machine, to be added to the text; not part of what tells errors apart.
+        environment: whether the machine failed, not the configuration, which deserves another go.
     """
 
     member: int
     error: str
     where: str = ""
+    environment: bool = False
