@@ -20,6 +20,9 @@ N_RANDOM = 192
 N_NEAR = 192
 N_WALK = 12
 
+N_DEARER = 4
+"""Neighbours in a row, for each decision, that are not cheaper where a long walk ends."""
+
 Array = NDArray[np.float64]
 
 
@@ -71,6 +74,34 @@ def downhill(
         if cost(best.config) >= cost(here.config):
             return
         here = best
+
+
+def corner(space: BoundSpace, unit: float) -> Drawn:
+    """The configuration of the first value of every decision for 0, of the last for 1."""
+    return space.at({name: d.from_unit(unit) for name, d in space.dimensions.items()})
+
+
+def least(
+    space: BoundSpace, rng: np.random.Generator, cost: Callable[[PeftConfig], float]
+) -> PeftConfig:
+    """The cheapest configuration with a placement that is met on a long walk.
+
+    The walk begins with the cheapest of random ones and of those about the corners of the space,
+    and goes on to any cheaper neighbour, until many in a row are not.
+    """
+
+    def price(drawn: Drawn) -> float:
+        return cost(drawn.config) if drawn.config.placements else math.inf
+
+    corners = [corner(space, 0.0), corner(space, 1.0)]
+    about = [neighbour for each in corners for neighbour in space.near(each, rng, N_NEAR)]
+    here = min([*corners, *about, *(space.draw(rng) for _ in range(N_RANDOM))], key=price)
+    n_dearer = 0
+    while n_dearer < N_DEARER * len(here.point):
+        (there,) = space.near(here, rng, 1) or [here]
+        is_cheaper = price(there) < price(here)
+        here, n_dearer = (there, 0) if is_cheaper else (here, n_dearer + 1)
+    return here.config
 
 
 def unseen(drawn: Iterable[Drawn], seen: AbstractSet[str]) -> list[Drawn]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
@@ -15,10 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import AutoPeftError
 from autopeft.objective.objective import Objective
-
-if TYPE_CHECKING:
-    from autopeft.space.bound import BoundSpace
-
+from autopeft.space.bound import BoundSpace
 
 LOSSES = ("validation_loss", "train_loss")
 """Metrics that tell with little noise early what becomes of a trial."""
@@ -37,11 +34,13 @@ class Observation:
     Attributes:
         losses: in the order of the objectives; NaN where there is none.
         doubts: variance of each loss beside the noise of a training; by default none is in doubt.
+        point: the decisions that the configuration was built from; none of a baseline.
     """
 
     config: PeftConfig
     losses: tuple[float, ...]
     doubts: tuple[float, ...] = ()
+    point: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.doubts:
@@ -80,7 +79,8 @@ def read_history(
             continue
         seen.add(config.key)
         told = [_told(trial, trials, o, index) for index, o in enumerate(objectives)]
-        seen_as = Observation(config, tuple(v for v, _ in told), tuple(d for _, d in told))
+        losses, doubts = tuple(v for v, _ in told), tuple(d for _, d in told)
+        seen_as = Observation(config, losses, doubts, trial.params)
         if not trial.state.is_finished():
             pending.append(seen_as)
         elif any(

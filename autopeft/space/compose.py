@@ -95,7 +95,9 @@ class Composer:
         raws = [raw for here in heres for raw in self._on_layer(walk, here)]
         if raws and not any(map(self._trains, raws)):
             methods = dict.fromkeys(raw.method for raw in raws)
-            raise SpaceError(f"{', '.join(methods)} finds nothing to train in this backbone", "place")
+            raise SpaceError(
+                f"{', '.join(methods)} finds nothing to train in this backbone", "place"
+            )
 
 
 def _mentions_fill(place: Any) -> bool:

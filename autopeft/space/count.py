@@ -86,9 +86,7 @@ def _covered(ground: Ground, tree: Tree, extent: _Extent) -> _Extent:
         return extent
     kept = []
     for name, layers in extent.groups:
-        here = [
-            i for i in layers if ground.covers(where, Here(name, i), "where")
-        ]
+        here = [i for i in layers if ground.covers(where, Here(name, i), "where")]
         if here:
             kept.append((name, tuple(here)))
     return _Extent(tuple(kept), extent.scope)

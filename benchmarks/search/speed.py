@@ -59,7 +59,8 @@ def suggest_seconds(counts: tuple[int, ...] = COUNTS, repeats: int = REPEATS) ->
 
 def _trial(space: BoundSpace, known: Mapping[str, Known], rng: np.random.Generator) -> FrozenTrial:
     """A finished trial as a study records it, with a memory that is estimated."""
-    config, point = space.draw(rng)
+    drawn = space.draw(rng)
+    config, point = drawn.config, drawn.point
     levels = [np.log2(1 + size_of(p)) * sum(p.layers) for p in config.placements]
     accuracy = float(0.85 - 0.2 * np.exp(-sum(levels) / 100) + rng.normal(0, 0.01))
     exact = {name: known[name] for name in ("trainable_params", "peak_memory")}

@@ -37,7 +37,7 @@ def test_mixes_are_nearly_exact(device: str) -> None:
     estimate = MemoryEstimate(exact, N_LAYERS)
     errors = []
     for _ in range(8):
-        config = space.sample(rng)
+        config = space.draw(rng).config
         errors.append(abs(estimate(config) / exact(config) - 1))
     assert np.mean(errors) < 0.01
     assert max(errors) < 0.03

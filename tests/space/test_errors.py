@@ -135,4 +135,4 @@ def test_files(tmp_path):
 def test_numbers_with_an_exponent_are_numbers(tmp_path):
     path = tmp_path / "exponent.yaml"
     path.write_text("place: []\ntrain: {learning_rate: 1e-3}\n")
-    assert dict(SearchSpace.load(path).on(2).build(lambda d: None).train) == {"learning_rate": 1e-3}
+    assert dict(SearchSpace.load(path).on(2).resolve({}).train) == {"learning_rate": 1e-3}
