@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from datasets import ClassLabel, Dataset
 
 from autopeft.core.errors import StudyError, unknown
+from autopeft.task.digest import digest_of
 from autopeft.task.split import complete, limited
 from autopeft.task.tables import KEY, SPLITS, read_tables
 
@@ -44,6 +47,15 @@ class Data:
     validation: Dataset
     test: Dataset
     label_names: tuple[str, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 of what is trained on and judged by: texts, labels and names, in order."""
+        columns = {
+            split: {name: digest_of(map(str, table[name][:])) for name in table.column_names}
+            for split, table in ((split, getattr(self, split)) for split in SPLITS)
+        }
+        return digest_of([json.dumps([self.label_names, columns], sort_keys=True)])
 
 
 def load_data(

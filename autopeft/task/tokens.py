@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -14,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from autopeft.model.shared import kept, key_of
 from autopeft.task.batches import Encoded
+from autopeft.task.digest import digest_of
 
 _FILE = "tokens.safetensors"
 
@@ -26,7 +25,7 @@ def encoded(
         return Encoded.of(name, table, tokenizer, max_length)
     texts = [list(table[c]) for c in ("text", "text_pair") if c in table.column_names]
     limit = min(max_length, tokenizer.model_max_length)
-    key = key_of(_settings(tokenizer), limit, *(_digest(column) for column in texts))
+    key = key_of(_settings(tokenizer), limit, *(digest_of(column) for column in texts))
 
     def write(folder: Path) -> None:
         made = Encoded.of(name, table, tokenizer, max_length)
@@ -56,12 +55,4 @@ def _settings(tokenizer: PreTrainedTokenizerBase) -> str:
     del backend["truncation"], backend["padding"]  # those of the last call
     special = (tokenizer.pad_token_id, tokenizer.pad_token_type_id, tokenizer.truncation_side)
     parts = (type(tokenizer).__name__, special, tokenizer.model_input_names, backend)
-    return _digest([json.dumps(parts, sort_keys=True)])
-
-
-def _digest(texts: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        content = text.encode(errors="surrogatepass")
-        digest.update(len(content).to_bytes(8, "little") + content)
-    return digest.hexdigest()
+    return digest_of([json.dumps(parts, sort_keys=True)])

@@ -54,6 +54,28 @@ def test_every_format_gives_the_same_splits(tmp_path: Path, name: str) -> None:
     assert (len(data.train), len(data.validation), len(data.test)) == (48, 6, 6)
 
 
+def test_the_digest_tells_what_is_trained_on_and_not_where_it_lies(tmp_path: Path) -> None:
+    def digest(frame: pd.DataFrame, **options: Any) -> str:
+        frame.to_csv(tmp_path / "data.csv", index=False)
+        return load_data(str(tmp_path / "data.csv"), **options).digest
+
+    other_text, other_label = FRAME.copy(), FRAME.copy()
+    other_text.loc[7, "text"] += "."
+    other_label.loc[7, "label"] = "fine" if FRAME["label"][7] == "dull" else "dull"
+    changed = [
+        digest(other_text),
+        digest(other_label),
+        digest(FRAME.replace({"label": {"fine": "good"}})),
+        digest(FRAME, max_train_samples=20),
+        digest(FRAME, validation_fraction=0.2),
+    ]
+    same = digest(FRAME)
+    assert same == digest(FRAME)
+    assert len({same, *changed}) == 1 + len(changed)
+    FRAME.to_json(tmp_path / "elsewhere.jsonl", orient="records", lines=True)
+    assert load_data(str(tmp_path / "elsewhere.jsonl")).digest == same
+
+
 def test_the_movie_sentences() -> None:
     data = load_data(MOVIES, max_train_samples=1024, max_eval_samples=1000)
     assert (len(data.train), len(data.validation), len(data.test)) == (1024, 1000, 1000)
