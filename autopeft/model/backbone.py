@@ -313,17 +313,17 @@ def _draw_head(model: PreTrainedModel, head: Sequence[str], lacking: Iterable[st
 
 def _check_layers(source: str, model: PreTrainedModel, expected: PreTrainedModel) -> None:
     """Refuses a model whose layers are not where its configuration puts them."""
-    found, wanted = (
-        {p for layer in layers_of(m) for p in _paths(layer)} for m in (model, expected)
-    )
-    if found != wanted:
+    differing = _paths(model) ^ _paths(expected)
+    if differing:
         reason = "is not loaded as its config.json describes: only one of them has"
-        raise StudyError(f"{source!r} {reason} {min(found ^ wanted)!r}", "model")
+        raise StudyError(f"{source!r} {reason} {min(differing)!r}", "model")
 
 
-def _paths(layer: Layer) -> Iterator[str]:
-    yield from (site.path for site in layer.linears.values())
-    yield from layer.norms
+def _paths(model: PreTrainedModel) -> set[str]:
+    """Where the linears and norms of the layers are."""
+    layers = layers_of(model)
+    linears = {site.path for layer in layers for site in layer.linears.values()}
+    return linears.union(*(layer.norms for layer in layers))
 
 
 def _check_config(source: str, config: PreTrainedConfig) -> None:

@@ -217,9 +217,7 @@ def test_a_quantized_checkpoint_is_refused(
     ],
     ids=str,
 )
-def test_a_config_that_means_nothing_is_refused(
-    changes: dict[str, Any], tiny_llama: Path
-) -> None:
+def test_a_config_that_means_nothing_is_refused(changes: dict[str, Any], tiny_llama: Path) -> None:
     with pytest.raises(StudyError, match=rf"^model: '{tiny_llama}' "):
         plan(change_config(tiny_llama, **changes))
 
