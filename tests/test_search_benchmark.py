@@ -25,9 +25,8 @@ from benchmarks.search.measure import (
     trainings,
 )
 from benchmarks.search.peers import FLOORS, PEERS
-from benchmarks.search.probe import sensitivities
 from benchmarks.search.race import N_START
-from benchmarks.search.texts import SHARES, TEXTS
+from benchmarks.search.texts import SHARES
 
 
 @pytest.fixture(scope="module")
@@ -131,16 +130,6 @@ def test_other_tables_are_earlier_studies(
     (study,) = found.earlier
     assert len(study) == problem.N_EARLIER
     assert study[0].losses == tuple(found.losses(found.values(study[0].config)))
-
-
-def test_gradients_are_known_of_every_table() -> None:
-    space = bound_space()
-    assert set(sensitivities()) == set(TEXTS)
-    configs = [config_of(space, point) for point in points(space)]
-    for sensitivity in sensitivities().values():
-        norms = sensitivity(configs)
-        assert norms[0] == 0 < norms[1:].min()
-        assert norms.argmax() == len(configs) - 1
 
 
 def test_closed_forms_reach_the_hypervolume_that_they_state() -> None:

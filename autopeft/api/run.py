@@ -14,7 +14,6 @@ import numpy as np
 from autopeft.api.earlier import observations
 from autopeft.api.outcome import Outcome
 from autopeft.api.placement import device_of, engine_of
-from autopeft.api.sensitivity import Ask, sensitivity_of
 from autopeft.core.catalog import Reference, place
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, inside, unknown
@@ -25,8 +24,7 @@ from autopeft.model.backbone import Backbone, check_weights, meta_backbone
 from autopeft.objective.known import Known
 from autopeft.objective.limit import parse_limit
 from autopeft.objective.objective import KNOWN, Objective, load_objectives
-from autopeft.search.foreknowledge import Foreknowledge
-from autopeft.search.sampler import SAMPLERS, make_sampler
+from autopeft.search.sampler import SAMPLERS, Problem, make_sampler
 from autopeft.search.stoppers import STOPPERS, Fidelity, make_stopper
 from autopeft.search.stopping import Stopper, rungs_between
 from autopeft.space.bound import BoundSpace
@@ -62,39 +60,29 @@ class Prepared:
     rungs: tuple[float, ...]
     baselines: Mapping[str, PeftConfig]
 
-    def open(self, ask: Ask) -> Study:
+    def open(self) -> Study:
         """The study, made in its storage where there is none.
-
-        Args:
-            ask: puts a question to a worker.
 
         Raises:
             StudyError: the storage belongs to another space, model, task or set of objectives.
         """
         spec = self.spec
-        earlier = observations(spec.search.warm_start, self.objectives)
         record = open_record(
-            spec.storage_url,
-            spec.name,
-            self.objectives,
-            self._identity(),
-            self._sampler(Foreknowledge(earlier)),
+            spec.storage_url, spec.name, self.objectives, self._identity(), self._sampler()
         )
-        if spec.search.sensitivity and spec.search.proposer == "bayes":
-            sensitivity = sensitivity_of(record, self.space, self.baselines.values(), ask)
-            record.sampler = self._sampler(Foreknowledge(earlier, sensitivity))
         return Study(record, self.space, self.objectives, self._terms())
 
-    def _sampler(self, foreknowledge: Foreknowledge) -> BaseSampler:
-        return make_sampler(
-            self.spec.search.proposer,
-            seed=self.spec.search.seed,
+    def _sampler(self) -> BaseSampler:
+        search = self.spec.search
+        problem = Problem(
             space=self.space,
             objectives=self.objectives,
             known=self.known,
             limits=self.limits,
-            foreknowledge=foreknowledge,
+            seed=search.seed,
+            earlier=observations(search.warm_start, self.objectives),
         )
+        return make_sampler(search.proposer, problem)
 
     def _identity(self) -> dict[str, Any]:
         """What a continued study must agree with, as JSON keeps it."""
@@ -152,7 +140,7 @@ class Prepared:
                 cache=worker.cache,
                 disk_cache=worker.disk_cache,
             )
-            with self.open(partial(engine.ask, make)) as study:
+            with self.open() as study:
                 told = watch or (lambda _: None)
                 engine.run(study, make, stopper, told)
                 search = self.spec.search

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.order import Order
@@ -32,8 +32,6 @@ class Evaluator(Protocol):
 
 MakeEvaluator = Callable[[], Evaluator]
 Watch = Callable[[Study], None]
-Asked = TypeVar("Asked", bound=Evaluator)
-Answer = TypeVar("Answer")
 
 
 class Engine(ABC):
@@ -50,18 +48,6 @@ class Engine(ABC):
             make: builds the evaluator of one worker; can be sent to another process.
             stopper: decides after every report but the last.
             watch: called after every change.
-        """
-
-    @abstractmethod
-    def ask(self, make: Callable[[], Asked], question: Callable[[Asked], Answer]) -> Answer:
-        """What the evaluator of a worker answers, on the resources of a trial.
-
-        Args:
-            make: as that of `run`.
-            question: can be sent to another process, as its answer can.
-
-        Raises:
-            Exception: whatever the evaluator raises, or why there is no worker.
         """
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from autopeft.engine.backlog import PAUSE, Backlog
 from autopeft.engine.crew import Crew
-from autopeft.engine.engine import Answer, Asked, Engine, MakeEvaluator, Watch
+from autopeft.engine.engine import Engine, MakeEvaluator, Watch
 from autopeft.engine.room import Room
 from autopeft.engine.roster import Roster
 from autopeft.search.stopping import Stopper
@@ -52,7 +51,3 @@ class Inline(Engine):
                     time.sleep(PAUSE)
         finally:
             crew.disband()
-
-    def ask(self, make: Callable[[], Asked], question: Callable[[Asked], Answer]) -> Answer:
-        """The answer of an evaluator that is made for it."""
-        return question(make())

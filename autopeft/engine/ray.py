@@ -14,7 +14,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import ray
 from ray import tune
@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from autopeft.core.errors import StudyError
 from autopeft.engine.crew import Crew
-from autopeft.engine.engine import Answer, Asked, Engine, MakeEvaluator, Watch
+from autopeft.engine.engine import Engine, MakeEvaluator, Watch
 from autopeft.engine.packs import Change, Packs
 from autopeft.engine.room import SHARES, Room
 from autopeft.search.stopping import Stopper
@@ -80,24 +80,6 @@ class RayEngine(Engine):
                 self._tuner(packs, worker(make, board), workers).fit()
             if packs.error is not None:
                 raise packs.error
-
-    def ask(self, make: Callable[[], Asked], question: Callable[[Asked], Answer]) -> Answer:
-        """The answer of an evaluator that is made for it on a node with room.
-
-        Raises:
-            StudyError: no cluster answers, or none of its nodes has room.
-            Exception: whatever the evaluator raises.
-        """
-        with self._cluster(), redirect_stdout(sys.stderr):
-            self._workers()
-            task = ray.remote(
-                num_cpus=self.cpu, num_gpus=1 if self.gpu == "auto" else self.gpu, max_retries=0
-            )(_answer)
-            try:
-                told = ray.get(task.remote(_node(), str(Path.cwd()), _packed((make, question))))
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from None
-        return cast(Answer, told)
 
     @contextmanager
     def _cluster(self) -> Iterator[None]:
@@ -338,13 +320,6 @@ def worker(make: MakeEvaluator, board: Any) -> type[tune.Trainable]:
                 self.crew.join(trial)
 
     return tune.with_parameters(Worker, home=_node(), folder=str(Path.cwd()), packed=_packed(make))
-
-
-def _answer(home: str, folder: str, packed: bytes) -> Any:
-    """What a question finds on this node."""
-    _settle(home, folder)
-    make, question = ray.cloudpickle.loads(packed)
-    return question(make())
 
 
 def _packed(value: object) -> bytes:

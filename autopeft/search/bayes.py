@@ -27,11 +27,9 @@ from autopeft.search.belief import Belief
 from autopeft.search.candidates import Draws, candidates, everything, spread, thrifty, unseen
 from autopeft.search.experience import experience
 from autopeft.search.features import features
-from autopeft.search.foreknowledge import Foreknowledge
 from autopeft.search.gain import corner_of, expected_gain
 from autopeft.search.history import History, Observation, read_history
 from autopeft.search.prior import Prior
-from autopeft.search.sensitivity import Sensitivity
 from autopeft.search.surrogate import one_thread
 
 if TYPE_CHECKING:
@@ -68,7 +66,8 @@ class BayesSampler(BaseSampler):
         known: how known objectives are computed, by name; a known objective that is not among
             them is learned.
         limits: greatest values of known objectives, by name; candidates beyond are left out.
-        foreknowledge: what is known before the first trial.
+        earlier: observations of earlier studies, losses in the order of the objectives; None for
+            the trials that come with autopeft.
         seed: of all randomness.
         n_startup: with how many trials, running ones included, the model begins; baselines are
             not among them, since they say little about the space.
@@ -84,7 +83,7 @@ class BayesSampler(BaseSampler):
         objectives: Sequence[Objective],
         known: Mapping[str, Known] | None = None,
         limits: Mapping[str, float] | None = None,
-        foreknowledge: Foreknowledge = Foreknowledge(),
+        earlier: Sequence[Sequence[Observation]] | None = None,
         *,
         seed: int = 0,
         n_startup: int | None = None,
@@ -94,7 +93,7 @@ class BayesSampler(BaseSampler):
         if not self._known.learned:
             raise StudyError("bayes needs an objective that training measures", "objectives")
         self._everything = everything(space)
-        self._foreknowledge = foreknowledge
+        self._earlier = earlier
         self._distributions = {n: d for n, d in space.distributions().items() if not d.single()}
         default = max(8, round(2 * len(self._distributions) ** 0.5))
         self.n_startup = default if n_startup is None else n_startup
@@ -102,10 +101,9 @@ class BayesSampler(BaseSampler):
     @cached_property
     def _prior(self) -> Prior:
         learned, n_layers = self._known.learned, self.space.n_layers
-        studies, sensitivity = self._foreknowledge.studies, self._foreknowledge.sensitivity
-        if studies is None:
-            return _own_prior(self.objectives, tuple(learned), n_layers, sensitivity)
-        return Prior(studies, learned, n_layers, sensitivity)
+        if self._earlier is None:
+            return _own_prior(self.objectives, tuple(learned), n_layers)
+        return Prior(self._earlier, learned, n_layers)
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -257,11 +255,6 @@ class BayesSampler(BaseSampler):
 
 
 @cache
-def _own_prior(
-    objectives: tuple[Objective, ...],
-    learned: tuple[int, ...],
-    n_layers: int,
-    sensitivity: Sensitivity | None,
-) -> Prior:
+def _own_prior(objectives: tuple[Objective, ...], learned: tuple[int, ...], n_layers: int) -> Prior:
     """With what the trials that come with autopeft say; it is the same for all samplers."""
-    return Prior(experience(objectives, n_layers), learned, n_layers, sensitivity)
+    return Prior(experience(objectives, n_layers), learned, n_layers)

@@ -1,4 +1,4 @@
-"""What is said of configurations before they are trained, by earlier studies and gradients."""
+"""What earlier studies say of configurations before they are trained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from autopeft.core.config import PeftConfig
 from autopeft.search.features import Encoder
 from autopeft.search.history import Observation
-from autopeft.search.sensitivity import Sensitivity
 from autopeft.search.surrogate import Surrogate, one_thread
 
 N_LEAST = 8
@@ -26,7 +25,7 @@ Array = NDArray[np.float64]
 
 
 class Prior:
-    """What models of earlier studies expect, and gradients at the start, as numbers.
+    """What models of earlier studies expect, as numbers.
 
     What transfers is the order of configurations, not the loss: the columns are features, whose
     weight the data of the new study decide. The less a number, the more a configuration promises.
@@ -35,17 +34,11 @@ class Prior:
         studies: the observations of each earlier study, losses in the order of the objectives.
         learned: indices of the objectives that are measured.
         n_layers: of the backbone.
-        sensitivity: gradients at the start, where they are known.
     """
 
     def __init__(
-        self,
-        studies: Sequence[Sequence[Observation]],
-        learned: Sequence[int],
-        n_layers: int,
-        sensitivity: Sensitivity | None = None,
+        self, studies: Sequence[Sequence[Observation]], learned: Sequence[int], n_layers: int
     ) -> None:
-        self._sensitivity = sensitivity
         self._models: list[tuple[Encoder, Surrogate]] = []
         for observations in studies:
             for index in learned:
@@ -59,10 +52,10 @@ class Prior:
                         self._models.append((encode, Surrogate(rows, losses, doubts)))
 
     def __len__(self) -> int:
-        return len(self._models) + (self._sensitivity is not None)
+        return len(self._models)
 
     def __call__(self, configs: Sequence[PeftConfig]) -> Array:
-        """Expected losses, and the norm of the gradient, negative; `(len(configs), len(self))`.
+        """Expected losses, `(len(configs), len(self))`.
 
         Of what a study has no trial of, such as another method, it expects its mean.
         """
@@ -70,8 +63,6 @@ class Prior:
         for place, (encode, model) in enumerate(self._models):
             knows = np.array([encode.knows(config) for config in configs], bool)
             columns[:, place] = np.where(knows, model(encode(configs))[0], model.mean)
-        if self._sensitivity is not None:
-            columns[:, -1] = -self._sensitivity(configs)
         return columns
 
     def promise(self, configs: Sequence[PeftConfig]) -> Array:

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autopeft.core.errors import StudyError, unknown
 from autopeft.objective.known import Known
 from autopeft.objective.objective import Objective
-from autopeft.search.foreknowledge import Foreknowledge
+from autopeft.search.history import Observation
 from autopeft.search.staged import StagedSampler
 
 if TYPE_CHECKING:
@@ -132,15 +132,16 @@ class Problem:
         known: how known objectives are computed, by name.
         limits: greatest values of known objectives, by name.
         seed: of all randomness.
-        foreknowledge: what is known before the first trial.
+        earlier: observations of earlier studies, losses in the order of the objectives; None for
+            the trials that come with autopeft.
     """
 
     space: BoundSpace
     objectives: Sequence[Objective]
-    known: Mapping[str, Known]
-    limits: Mapping[str, float]
-    seed: int
-    foreknowledge: Foreknowledge = field(default_factory=Foreknowledge)
+    known: Mapping[str, Known] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    earlier: Sequence[Sequence[Observation]] | None = None
 
 
 def _optuna(
@@ -179,7 +180,7 @@ def _bayes(problem: Problem) -> BaseSampler:
         problem.objectives,
         problem.known,
         problem.limits,
-        problem.foreknowledge,
+        problem.earlier,
         seed=problem.seed,
     )
 
@@ -212,31 +213,12 @@ SAMPLERS: Mapping[str, Callable[[Problem], BaseSampler]] = {
 what `autopeft list samplers` says."""
 
 
-def make_sampler(
-    name: str,
-    *,
-    seed: int,
-    space: BoundSpace,
-    objectives: Sequence[Objective],
-    known: Mapping[str, Known] | None = None,
-    limits: Mapping[str, float] | None = None,
-    foreknowledge: Foreknowledge = Foreknowledge(),
-) -> BaseSampler:
+def make_sampler(name: str, problem: Problem) -> BaseSampler:
     """The sampler of a name, ready for `optuna.create_study(sampler=…, directions=…)`.
-
-    Args:
-        name: one of `SAMPLERS`.
-        seed: of all randomness.
-        space: bound to the backbone.
-        objectives: in the order of the study's directions.
-        known: how known objectives are computed, by name; `bayes` makes use of them.
-        limits: greatest values of known objectives, by name; `bayes` keeps to them.
-        foreknowledge: what is known before the first trial; `bayes` begins with it.
 
     Raises:
         StudyError: no such name, or objectives that the sampler cannot pursue.
     """
     if name not in SAMPLERS:
         raise StudyError(unknown("sampler", name, SAMPLERS), "search.sampler")
-    problem = Problem(space, objectives, known or {}, limits or {}, seed, foreknowledge)
     return SAMPLERS[name](problem)

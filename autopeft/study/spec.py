@@ -31,8 +31,6 @@ class Search(_Section):
         baselines: fixed configurations that are trained first.
         warm_start: earlier studies, by name or file, from which `bayes` learns what to expect; by
             default the trials that come with autopeft, and none where the list is empty.
-        sensitivity: whether `bayes` also learns from gradients before any training, which a worker
-            computes before the first proposal.
         n_finalists: configurations of the front that are trained again with other seeds at the
             end; they do not count among `n_trials`.
         n_seeds: trainings of each of those in all.
@@ -44,7 +42,6 @@ class Search(_Section):
     seed: int = Field(default=0, ge=0)
     baselines: list[Any] = Field(default_factory=list)
     warm_start: list[Any] | None = None
-    sensitivity: bool = True
     n_finalists: int = Field(default=0, ge=0)
     n_seeds: int = Field(default=3, ge=2)
 

@@ -25,7 +25,6 @@ from autopeft.task.tokens import encoded
 from autopeft.train.cohort import Cohort
 from autopeft.train.descent import Descent
 from autopeft.train.evaluation import evaluate
-from autopeft.train.gradients import squared_gradients
 from autopeft.train.hidden import HiddenStates
 from autopeft.train.passes import Passes
 from autopeft.train.randomness import Randomness
@@ -33,9 +32,6 @@ from autopeft.train.trainee import Trainee
 
 CACHE = 2**30
 """Bytes of hidden states that a worker keeps, unless told otherwise."""
-
-N_PROBED = 64
-"""Training examples that gradients before the first step are of."""
 
 
 @dataclass(frozen=True)
@@ -162,23 +158,6 @@ class Trainer:
             passes.pack.join(member)
             rows = torch.arange(len(self._splits[split]))
             return evaluate(passes, member, self._splits[split], rows)
-        finally:
-            passes.pack.close()
-
-    def squared_gradients(self, config: PeftConfig) -> list[float]:
-        """Of the new tensors of every layer, summed, before the first step.
-
-        Raises:
-            AttachError: the configuration does not fit, or something is being trained.
-        """
-        passes, split = self._passes(self._terms_of(config)), self._splits["train"]
-        rows = torch.arange(min(N_PROBED, len(split)))
-        batch_size = TrainSettings(**dict(config.train)).batch_size
-        try:
-            backbone = passes.backbone
-            member = draw(backbone.model, config, modules_to_save=backbone.modules_to_save)
-            passes.pack.join(member)
-            return squared_gradients(passes, member, split, rows, batch_size)
         finally:
             passes.pack.close()
 

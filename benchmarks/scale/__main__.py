@@ -41,7 +41,7 @@ from autopeft.core.config import PeftConfig
 from autopeft.method.count import count
 from autopeft.objective.known import Known
 from autopeft.objective.objective import load_objectives
-from autopeft.search.sampler import SAMPLERS, make_sampler
+from autopeft.search.sampler import SAMPLERS, Problem, make_sampler
 from autopeft.search.stoppers import Fidelity, make_stopper
 from autopeft.space.bound import BoundSpace
 from autopeft.study.record import open_record
@@ -125,7 +125,7 @@ def make_study(case: Case, url: str, space: BoundSpace, replay: Replay, seed: in
         "trainable_params": Known(trainable),
         "peak_memory": Known(lambda config: replay.peak_memory(config, trainable(config))),
     }
-    sampler = make_sampler(case.sampler, seed=seed, space=space, objectives=objectives, known=known)
+    sampler = make_sampler(case.sampler, Problem(space, objectives, known, seed=seed))
     name = f"scale-{case.workers}-{case.trials}-{case.sampler}-{time.time_ns()}"
     record = open_record(url, name, objectives, {"space": SPACE}, sampler)
     terms = Terms(known, {}, case.trials, seed, RUNGS, "runs")

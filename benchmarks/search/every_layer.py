@@ -95,7 +95,6 @@ class EveryLayer:
             best=1.0,
             first=tuple(int(values[0]) for values in self._values),
             earlier=small.earlier,
-            sensitivity=small.sensitivity,
         )
         return replace(found, best=self._best(found))
 

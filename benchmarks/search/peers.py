@@ -5,13 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
 
 from autopeft.search.bayes import BayesSampler
-from autopeft.search.foreknowledge import Foreknowledge
 from autopeft.search.sampler import POPULATION
 from benchmarks.search.oracle_sampler import OracleSampler
 from benchmarks.search.problem import Problem
@@ -49,15 +47,10 @@ def _bayes(problem: Problem, seed: int) -> BaseSampler:
         problem.space,
         problem.objectives,
         problem.known,
-        foreknowledge=Foreknowledge(problem.earlier, problem.sensitivity),
+        earlier=problem.earlier,
         seed=seed,
         n_startup=N_START,
     )
-
-
-def _without(**nothing: Any) -> Make:
-    """`bayes` that does not know all it might."""
-    return lambda problem, seed: _bayes(replace(problem, **nothing), seed)
 
 
 def _optuna(make: Callable[[int], BaseSampler]) -> Peer:
@@ -100,9 +93,9 @@ PEERS: Mapping[str, Peer] = {
 """What is compared."""
 
 VARIANTS: Mapping[str, Peer] = {
-    "bayes without gradients": Peer(_without(sensitivity=None), plain=True),
-    "bayes without earlier studies": Peer(_without(earlier=()), plain=True, trials=100),
-    "bayes with neither": Peer(_without(earlier=(), sensitivity=None), plain=True, trials=100),
+    "bayes without earlier studies": Peer(
+        lambda problem, seed: _bayes(replace(problem, earlier=()), seed), plain=True, trials=100
+    ),
 }
 """Of `bayes`, to see what a part of it does."""
 

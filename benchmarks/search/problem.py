@@ -16,10 +16,8 @@ from autopeft.objective.known import Known
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import hypervolume
 from autopeft.search.history import Observation
-from autopeft.search.sensitivity import Sensitivity
 from autopeft.space.bound import BoundSpace
 from benchmarks.search.measure import Point, bound_space, config_of, points
-from benchmarks.search.probe import sensitivities
 from benchmarks.search.texts import SHARES, tables
 
 COSTS = ("trainable_params",)
@@ -45,7 +43,6 @@ class Problem:
         best: the greatest hypervolume.
         first: a point that every run begins with, such as the head alone; None for none.
         earlier: what studies of other data have seen in this space.
-        sensitivity: gradients at the start, where they have been measured.
     """
 
     name: str
@@ -56,7 +53,6 @@ class Problem:
     best: float
     first: Point | None = None
     earlier: tuple[tuple[Observation, ...], ...] = ()
-    sensitivity: Sensitivity | None = None
 
     def volumes(self, values: Sequence[Sequence[float]]) -> list[float]:
         """The share of the greatest hypervolume after every trial.
@@ -166,8 +162,7 @@ def tabular(name: str, folder: Path | None = None, costs: Sequence[str] = COSTS)
     paths = {p.stem: p for each in (tables(), path.parent) for p in sorted(each.glob("*.csv"))}
     others = [Table(other) for stem, other in paths.items() if stem != name]
     earlier = tuple(_trials(other, columns, objectives) for other in others if other.is_whole)
-    gradients = sensitivities().get(name)
-    return Problem(name, table.space, objectives, known, values, best, nothing, earlier, gradients)
+    return Problem(name, table.space, objectives, known, values, best, nothing, earlier)
 
 
 def _trials(

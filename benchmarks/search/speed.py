@@ -18,8 +18,6 @@ from autopeft.objective.known import Known
 from autopeft.objective.objective import load_objectives
 from autopeft.search.bayes import BayesSampler
 from autopeft.search.features import size_of
-from autopeft.search.foreknowledge import Foreknowledge
-from autopeft.search.sensitivity import Sensitivity, probes
 from autopeft.space.bound import BoundSpace
 from benchmarks.search.measure import MODEL
 
@@ -32,7 +30,7 @@ def suggest_seconds(counts: tuple[int, ...] = COUNTS, repeats: int = REPEATS) ->
     """By finished trials, the median over proposals after the first, which traces memory.
 
     The space has 24 decisions and a learning rate, the objectives are an accuracy that is made up,
-    parameters and memory. All that `bayes` may know beforehand is there.
+    parameters and memory.
     """
     backbone = meta_backbone(
         MODEL, BackboneSettings(), task_type="text-classification", device="cpu"
@@ -44,7 +42,7 @@ def suggest_seconds(counts: tuple[int, ...] = COUNTS, repeats: int = REPEATS) ->
     for count in counts:
         rng = np.random.default_rng(0)
         study = optuna.create_study(
-            sampler=BayesSampler(space, objectives, known, foreknowledge=_foreknowledge(space)),
+            sampler=BayesSampler(space, objectives, known),
             directions=[objective.goal for objective in objectives],
         )
         study.add_trials([_trial(space, known, rng) for _ in range(count)])
@@ -57,12 +55,6 @@ def suggest_seconds(counts: tuple[int, ...] = COUNTS, repeats: int = REPEATS) ->
                 raise RuntimeError(trial.user_attrs["fallback"])
         found[str(count)] = round(median(seconds[1:]), 3)
     return found
-
-
-def _foreknowledge(space: BoundSpace) -> Foreknowledge:
-    """The trials that come with autopeft, and gradients that are made up."""
-    told = ((probe, range(1, space.n_layers + 1)) for probe in probes(space))
-    return Foreknowledge(sensitivity=Sensitivity.of(told))
 
 
 def _trial(space: BoundSpace, known: Mapping[str, Known], rng: np.random.Generator) -> FrozenTrial:

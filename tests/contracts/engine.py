@@ -22,7 +22,7 @@ from autopeft.engine.ray import RayEngine
 from autopeft.engine.room import Room
 from autopeft.objective.known import Known
 from autopeft.objective.objective import Objective
-from autopeft.search.sampler import make_sampler
+from autopeft.search.sampler import Problem, make_sampler
 from autopeft.search.stoppers import Fidelity, make_stopper
 from autopeft.space import SearchSpace
 from autopeft.study.record import open_record
@@ -113,9 +113,7 @@ def make_study(
 ):
     space = SPACE.on(4)
     known = {"trainable_params": Known(params)}
-    made = make_sampler(
-        sampler, seed=0, space=space, objectives=OBJECTIVES, known=known, limits=limits
-    )
+    made = make_sampler(sampler, Problem(space, OBJECTIVES, known, limits or {}))
     url = url or f"sqlite:///{folder}/study.db"
     record = open_record(url, name, OBJECTIVES, {"space": SPACE.to_dict()}, made)
     empty = SearchSpace(place=[], train={"learning_rate": 1e-3}).on(4).resolve({})
@@ -253,18 +251,6 @@ def check_what_is_raised_is_the_failure_of_all_members(engine, folder):
     assert sum(t.state in {"complete", "stopped", "failed"} for t in trials) == 10
 
 
-def check_answers_a_question(engine, folder):
-    assert engine.ask(BrokenCurves, _is_broken) == (True, {})
-    with pytest.raises(ValueError, match="no answer to that"):
-        engine.ask(Curves, _is_broken)
-
-
-def _is_broken(curves):
-    if not curves.broken:
-        raise ValueError("no answer to that")
-    return curves.broken, curves.members
-
-
 CHECKS = (
     check_runs_to_the_end,
     check_trials_wait_for_their_group,
@@ -272,7 +258,6 @@ CHECKS = (
     check_continues,
     check_gives_up_where_everything_fails_alike,
     check_what_is_raised_is_the_failure_of_all_members,
-    check_answers_a_question,
 )
 
 

@@ -50,10 +50,7 @@ def test_a_continued_study_takes_the_decisions_of_an_undisturbed_one(tmp_path):
 
 
 class Forgetful(Engine):
-    """Drops every third report, and does not answer."""
-
-    def ask(self, make, question):
-        make()
+    """Drops every third report."""
 
     def run(self, study, make, stopper, watch=lambda _: None):
         evaluator = make()

@@ -8,7 +8,6 @@ from autopeft.objective.objective import Objective, load_objectives
 from autopeft.search.bayes import BayesSampler
 from autopeft.search.experience import experience
 from autopeft.search.features import Encoder
-from autopeft.search.foreknowledge import Foreknowledge
 from autopeft.search.history import History
 from benchmarks.search.experience import document
 from benchmarks.search.measure import bound_space
@@ -46,7 +45,7 @@ def test_a_first_search_knows_it_and_can_do_without() -> None:
     empty = History((), (), frozenset())
 
     def first(earlier: tuple[()] | None) -> list[str]:
-        sampler = BayesSampler(space, OBJECTIVES, known, foreknowledge=Foreknowledge(earlier))
+        sampler = BayesSampler(space, OBJECTIVES, known, earlier=earlier)
         rng = np.random.default_rng(0)
         return [sampler.choose(empty, rng, number).key for number in range(4)]
 
