@@ -74,7 +74,7 @@ class Kernels(TorchFunctionMode):
 
 
 def _item(tensor: Tensor, index: Any) -> Tensor:
-    """`tensor[index]`; of a mask (rows, positions) one position of each row, as a text has one end."""
+    """`tensor[index]`; of a mask (rows, positions) one of each row, as a text has one end."""
     mask = index[0] if isinstance(index, tuple) else index
     if isinstance(mask, Tensor) and mask.is_meta and mask.dtype == torch.bool and mask.dim() == 2:
         return tensor[:, 0].clone()
