@@ -10,7 +10,7 @@ from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError
 from autopeft.engine.room import Need, Room
 from autopeft.memory.quantities import Setting
-from autopeft.model.backbone import target_device
+from autopeft.model.precision import target_device
 from autopeft.study.spec import StudySpec
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def engine_of(spec: StudySpec, setting: Setting) -> Engine:
 
     gpu = engine.resources.gpu
     return RayEngine(
-        cpu=engine.resources.cpu,
+        cpu=engine.cores or 1.0,
         gpu=0 if gpu == "auto" and setting.device == "cpu" else gpu,
         concurrency=engine.concurrency,
         address=engine.address,

@@ -18,7 +18,7 @@ from autopeft.space.compose import Composer
 from autopeft.space.count import count_assignments
 from autopeft.space.decisions import decisions
 from autopeft.space.dimension import Dimension
-from autopeft.space.document import Document
+from autopeft.space.form import Form
 from autopeft.space.ground import Ground
 from autopeft.space.walk import Choose, Walk
 
@@ -53,7 +53,7 @@ class BoundSpace:
         SpaceError: groups, selectors or a budget that the backbone cannot meet.
     """
 
-    def __init__(self, space: Document, shape: Shape, cost: Cost | None) -> None:
+    def __init__(self, space: Form, shape: Shape, cost: Cost | None) -> None:
         self.space, self.shape = space, shape
         self._ground = Ground.of(space, shape)
         self._compose = Composer(space, self._ground, cost)

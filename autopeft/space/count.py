@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from autopeft.space.document import Document
 from autopeft.space.domain import Choice, Range, Scope, Subset, Tree
+from autopeft.space.form import Form
 from autopeft.space.ground import Ground, Here
 from autopeft.space.layers import Groups
 
@@ -34,13 +34,13 @@ class _Extent:
         ]
 
 
-def count_assignments(document: Document, ground: Ground) -> int:
+def count_assignments(form: Form, ground: Ground) -> int:
     """In how many ways the domains can be filled; a continuous range counts once."""
     whole = _Extent((("", (0,)),), "space")
-    tuned = 2 ** len(ground.names) if isinstance(document.layers.tuned, Subset) else 1
-    settings = (document.train, document.backbone, document.budget)
+    tuned = 2 ** len(ground.names) if isinstance(form.layers.tuned, Subset) else 1
+    settings = (form.train, form.backbone, form.budget)
     placements = sum(
-        _ways(ground, document.place, _Extent(groups, "space"), "group")
+        _ways(ground, form.place, _Extent(groups, "space"), "group")
         for groups in ground.groups.values()
     )
     return placements * tuned * _ways(ground, settings, whole, "space")

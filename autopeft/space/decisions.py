@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+from autopeft.core.methods import DECLARATIONS
 from autopeft.space.dimension import Dimension
-from autopeft.space.document import Document
 from autopeft.space.domain import Choice, Range, Subset, Tree
+from autopeft.space.form import Form
 from autopeft.space.ground import SPACE, Ground, Here
-from autopeft.space.placement import METHODS
 
 
-def decisions(document: Document, ground: Ground) -> dict[str, Dimension]:
+def decisions(form: Form, ground: Ground) -> dict[str, Dimension]:
     """Every decision that some point asks for, by name, in the order of the document."""
     named: dict[str, Dimension] = {}
-    for dimension in _all(document, ground):
+    for dimension in _all(form, ground):
         named.setdefault(dimension.name, dimension)
     return named
 
@@ -52,9 +52,10 @@ def option_nodes(entry: Tree) -> list[tuple[str, Any]]:
 
     Those that can make the placement absent come first: lists that can be empty, then the size.
     """
-    spec = METHODS[entry["method"]]
-    nodes = [(key, entry.get(key, option.default)) for key, option in spec.options.items()]
-    return sorted(nodes, key=lambda item: (not _can_be_empty(item[1]), item[0] != spec.size))
+    declaration = DECLARATIONS[entry["method"]]
+    size = declaration.size_option()
+    nodes = [(key, entry.get(key, kind.default)) for key, kind in declaration.options().items()]
+    return sorted(nodes, key=lambda item: (not _can_be_empty(item[1]), item[0] != size))
 
 
 def _can_be_empty(node: Any) -> bool:
@@ -63,17 +64,17 @@ def _can_be_empty(node: Any) -> bool:
     return isinstance(node, Subset)
 
 
-def _all(document: Document, ground: Ground) -> Iterator[Dimension]:
-    yield from _of_node(document.layers.pattern, "layers.pattern", SPACE)
-    if isinstance(document.layers.tuned, Subset):
+def _all(form: Form, ground: Ground) -> Iterator[Dimension]:
+    yield from _of_node(form.layers.pattern, "layers.pattern", SPACE)
+    if isinstance(form.layers.tuned, Subset):
         yield from map(tuned_dimension, ground.names)
-    yield from _of_node(document.budget, "budget", SPACE)
+    yield from _of_node(form.budget, "budget", SPACE)
     for pattern in ground.groups:
         for here in ground.heres(pattern):
-            for i, entry in enumerate(document.place):
+            for i, entry in enumerate(form.place):
                 yield from _of_entry(ground, entry, str(i), here)
-    yield from _of_node(document.train, "train", SPACE)
-    yield from _of_node(document.backbone, "backbone", SPACE)
+    yield from _of_node(form.train, "train", SPACE)
+    yield from _of_node(form.backbone, "backbone", SPACE)
 
 
 def _of_entry(ground: Ground, entry: Any, path: str, here: Here) -> Iterator[Dimension]:

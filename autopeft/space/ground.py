@@ -8,8 +8,8 @@ from typing import Any
 
 from autopeft.core.errors import SpaceError
 from autopeft.core.shape import Shape
-from autopeft.space.document import Document
 from autopeft.space.domain import Choice, Scope, Tree, nodes
+from autopeft.space.form import Form
 from autopeft.space.layers import (
     Groups,
     group_names,
@@ -52,20 +52,20 @@ class Ground:
     groups: Mapping[str, Groups]
 
     @classmethod
-    def of(cls, document: Document, shape: Shape) -> Ground:
+    def of(cls, form: Form, shape: Shape) -> Ground:
         """The ground of a space on a backbone.
 
         Raises:
             SpaceError: groups, `layers.tuned` or a `where` that the backbone does not have.
         """
-        layers = document.layers
+        layers = form.layers
         groups = dict(layers.groups.entries) if isinstance(layers.groups, Tree) else layers.groups
         patterns = layers.pattern.items if isinstance(layers.pattern, Choice) else (layers.pattern,)
         parts = {pattern: partition(groups, pattern, shape) for pattern in patterns}
         ground = cls(shape, group_names(groups, shape), parts)
         for name in layers.tuned if isinstance(layers.tuned, tuple) else ():
             known_group(name, ground.names, "layers.tuned")
-        for i, entry in enumerate(document.place):
+        for i, entry in enumerate(form.place):
             ground._check_where(entry, f"place[{i}].where")
         return ground
 

@@ -9,11 +9,11 @@ from autopeft.core.errors import AutoPeftError, SpaceError
 from autopeft.core.shape import LayerShape, Shape
 from autopeft.space.bound import BoundSpace
 from autopeft.space.budget import Cost
-from autopeft.space.document import KEYS, Document, known_keys
+from autopeft.space.form import KEYS, Form, known_keys
 
 
 @dataclass(frozen=True)
-class SearchSpace(Document):
+class SearchSpace(Form):
     """A space over any backbone; `on` binds it to one."""
 
     @classmethod

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from autopeft.core.methods import DECLARATIONS
 from autopeft.space.decisions import (
     choice_dimension,
     member_dimension,
@@ -15,7 +16,6 @@ from autopeft.space.decisions import (
 from autopeft.space.dimension import Dimension
 from autopeft.space.domain import Choice, Range, Subset, Tree
 from autopeft.space.ground import SPACE, Ground, Here
-from autopeft.space.placement import METHODS
 
 Choose = Callable[[Dimension], Any]
 
@@ -31,7 +31,7 @@ class Raw:
     @property
     def complete(self) -> Mapping[str, Any]:
         """All options, those that follow from others included."""
-        return METHODS[self.method].complete(self.options)
+        return DECLARATIONS[self.method].completed(self.options)
 
 
 @dataclass
@@ -104,10 +104,10 @@ class Walk:
 
     def _options(self, entry: Tree, path: str, here: Here) -> dict[str, Any] | None:
         """All options of a placement with defaults filled in; None where it is absent."""
-        spec = METHODS[entry["method"]]
-        options = dict[str, Any]()
+        declaration = DECLARATIONS[entry["method"]]
+        size, kinds, options = declaration.size_option(), declaration.options(), dict[str, Any]()
         for key, node in option_nodes(entry):
-            options[key] = spec.options[key].canonical(self.value(node, f"{path}.{key}", here))
-            if (key == spec.size and options[key] == 0) or options[key] == ():
+            options[key] = kinds[key].canonical(self.value(node, f"{path}.{key}", here))
+            if (key == size and options[key] == 0) or options[key] == ():
                 return None
         return options

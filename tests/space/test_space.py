@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from autopeft.core.catalog import names
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import SpaceError
+from autopeft.core.methods import Adapter, BitFit, Lora, Prefix
 from autopeft.core.shape import LayerShape, Linear, Norm, Shape
 from autopeft.method.count import size_of
 from autopeft.search.candidates import everything
-from autopeft.space import Adapter, BitFit, Layers, Lora, Prefix, SearchSpace, choice, real, subset
+from autopeft.space import Layers, SearchSpace, choice, real, subset
 
 SPACES = names("search_spaces")
 FIXED = ["lora", "houlsby", "pfeiffer", "parallel", "mam", "bitfit", "prefix", "s4-model"]

@@ -1,4 +1,4 @@
-"""`Document`: a configuration in which some leaves are still open, checked and parsed."""
+"""`Form`: a configuration in which some leaves are still open, checked and parsed."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Layers:
 
 
 @dataclass(frozen=True)
-class Document:
+class Form:
     """A space over any backbone.
 
     Every argument takes the form of the DSL: plain values, domains as mappings or from `choice`,
