@@ -28,6 +28,8 @@ from benchmarks.search.peers import FLOORS, PEERS
 from benchmarks.search.race import N_START
 from benchmarks.search.texts import SHARES
 
+pytestmark = pytest.mark.benchmark
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
