@@ -54,9 +54,15 @@ def inside(*places: str) -> Iterator[None]:
         raise error.inside(": ".join(filter(None, places))) from None
 
 
+def short(value: object) -> str:
+    """A value as Python writes it, cut after 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """The sentence for a name that does not exist: the known ones and the nearest."""
-    names = sorted(known)
-    nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
+    names, said = sorted(known), str(name)
+    nearest = difflib.get_close_matches(said[:80], names, n=1, cutoff=0.4)
     hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-    return f"unknown {kind} {str(name)!r}; known: {', '.join(names) or 'none'}{hint}"
+    return f"unknown {kind} {short(said)}; known: {', '.join(names) or 'none'}{hint}"
