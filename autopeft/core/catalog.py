@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from autopeft.core.errors import AutoPeftError, short, unknown
+from autopeft.core.errors import AutoPeftError, shown, unknown
 
 FOLDERS = ("search_spaces", "objectives", "studies")
 
@@ -34,7 +34,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event, before = self.peek_event(), self._size
         self._depth += 1
-        if self._depth > DEEPEST:
+        if self._depth > DEEPEST and isinstance(event, yaml.CollectionStartEvent):
             raise _broken(f"more than {DEEPEST} lists and mappings inside one another", event)
         node = super().compose_node(parent, index)
         self._depth -= 1
@@ -54,9 +54,9 @@ class _Loader(yaml.SafeLoader):
             value = super().construct_object(node, deep)
         except (ValueError, KeyError, AttributeError, TypeError, OverflowError):
             kind = node.tag.rpartition(":")[2]
-            raise _broken(f"{short(node.value)} is no {kind}", node) from None
+            raise _broken(f"{shown(node.value)} is no {kind}", node) from None
         if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
-            raise _broken(f"{short(value)} is no text that can be written", node)
+            raise _broken(f"{shown(value)} is no text that can be written", node)
         return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -64,9 +64,9 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
-                raise _broken(f"the key {short(key)} is no text; write it in quotes", key_node)
+                raise _broken(f"the key {shown(key)} is no text; write it in quotes", key_node)
             if key in seen:
-                raise _broken(f"key {short(key)} stands twice", key_node)
+                raise _broken(f"key {shown(key)} stands twice", key_node)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
@@ -104,7 +104,7 @@ def find(kind: str, reference: str | Path) -> Path:
         AutoPeftError: no such file or name; lists the known names and the nearest.
     """
     if not isinstance(reference, str | Path):
-        raise AutoPeftError(f"expected a name, a path or a mapping, got {short(reference)}")
+        raise AutoPeftError(f"expected a name, a path or a mapping, got {shown(reference)}")
     path = Path(reference)
     if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
         if path.is_file():

@@ -54,15 +54,18 @@ def inside(*places: str) -> Iterator[None]:
         raise error.inside(": ".join(filter(None, places))) from None
 
 
-def short(value: object) -> str:
-    """A value as Python writes it, cut after 80 characters."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"
-
-
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """The sentence for a name that does not exist: the known ones and the nearest."""
     names, said = sorted(known), str(name)
     nearest = difflib.get_close_matches(said[:80], names, n=1, cutoff=0.4)
     hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-    return f"unknown {kind} {short(said)}; known: {', '.join(names) or 'none'}{hint}"
+    return f"unknown {kind} {shown(said)}; known: {', '.join(names) or 'none'}{hint}"
+
+
+def shown(value: object) -> str:
+    """A value as an error names it, cut where it is long."""
+    try:
+        text = str(list(value)) if isinstance(value, tuple) else repr(value)
+    except ValueError:
+        text = "an integer of thousands of digits"
+    return text if len(text) <= 100 else f"{text[:80]}… ({len(text)} characters)"

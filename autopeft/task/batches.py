@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-from autopeft.core.errors import StudyError
+from autopeft.core.errors import StudyError, shown
 from autopeft.task.download import KEY
 from autopeft.task.split import texts_of
 
@@ -97,7 +97,7 @@ class Encoded:
 def _check_lengths(name: str, lengths: Tensor, texts: Sequence[Sequence[str]]) -> None:
     empty = (lengths == 0).nonzero().flatten().tolist()
     if empty:
-        first = " and ".join(f"{column[empty[0]]!r:.80}" for column in texts)
+        first = " and ".join(shown(column[empty[0]]) for column in texts)
         raise StudyError(
             f"{len(empty)} of {len(lengths)} rows of the split {name!r} have no token for this "
             f"model, first row {empty[0] + 1}: {first}",

@@ -11,7 +11,7 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset
 
-from autopeft.core.errors import StudyError, unknown
+from autopeft.core.errors import StudyError, shown, unknown
 from autopeft.task.digest import digest_of
 from autopeft.task.download import KEY
 from autopeft.task.split import complete, limited
@@ -175,7 +175,7 @@ def _label_name(label: Any) -> str:
         return str(label).lower()
     if isinstance(label, int) or (isinstance(label, float) and label.is_integer()):
         return str(int(label))
-    raise StudyError(f"the labels must be names or whole numbers, got {label!r:.80}", _LABEL_KEY)
+    raise StudyError(f"the labels must be names or whole numbers, got {shown(label)}", _LABEL_KEY)
 
 
 def _class_names(feature: Any, examples: Mapping[str, Mapping[str, list[str]]]) -> list[str]:
@@ -194,7 +194,7 @@ def _class_names(feature: Any, examples: Mapping[str, Mapping[str, list[str]]]) 
         return sorted(names)
     fraction = next((name for name in names if not float(name).is_integer()), None)
     if fraction is not None:
-        reason = f"the labels must be names or whole numbers, got {fraction!r:.80}"
+        reason = f"the labels must be names or whole numbers, got {shown(fraction)}"
         raise StudyError(reason, _LABEL_KEY)
     return sorted(names, key=lambda name: (float(name), name))
 
@@ -216,7 +216,7 @@ def _check_labels(splits: Mapping[str, Dataset], names: Sequence[str]) -> None:
     for split in SPLITS[1:]:
         strange = sorted(labels[split] - labels["train"])
         if strange:
-            listed = ", ".join(f"{names[label]!r:.80}" for label in strange[:5])
+            listed = ", ".join(shown(names[label]) for label in strange[:5])
             more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
             reason = f"the split {split!r} has labels that training lacks: {listed}{more}"
             raise StudyError(reason, _LABEL_KEY)

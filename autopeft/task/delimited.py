@@ -15,6 +15,8 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset
 
+from autopeft.core.errors import shown
+
 _SEPARATORS = (";", "\t", "|")
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 
@@ -60,7 +62,7 @@ def read_json(path: Path) -> Dataset:
         records = [(f"line {number}", _decoded(line, number)) for number, line in _lines(text)]
     for place, record in records:
         if not isinstance(record, dict):
-            raise ValueError(f"{place}: expected a record such as {{...}}, got {record!r:.80}")
+            raise ValueError(f"{place}: expected a record such as {{...}}, got {shown(record)}")
     return _of_records(records)
 
 
@@ -157,7 +159,7 @@ def _of_records(records: list[tuple[str, dict[str, Any]]]) -> Dataset:
                 range(len(values)), True, key=lambda i: bool(_reason(values[: i + 1]))
             )
             place, reason = records[first][0], _reason(values[: first + 1])
-            raise ValueError(f"{place}: {values[first]!r:.80} does not do as {name!r}: {reason}")
+            raise ValueError(f"{place}: {shown(values[first])} does not do as {name!r}: {reason}")
         arrays[name] = pa.array(values)
     return Dataset(pa.table(arrays))
 
