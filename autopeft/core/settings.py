@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class TrainSettings(_Settings):
@@ -19,8 +19,8 @@ class TrainSettings(_Settings):
     """
 
     learning_rate: float = Field(default=1e-3, gt=0)
-    batch_size: int = Field(default=32, ge=1)
-    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=32, ge=1, le=1_000_000)
+    gradient_accumulation_steps: int = Field(default=1, ge=1, le=1_000_000)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup_ratio: float = Field(default=0.06, ge=0, lt=1)
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
