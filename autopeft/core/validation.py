@@ -6,13 +6,19 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autopeft.core.errors import AutoPeftError, StudyError, shown, unknown
 
 Model = TypeVar("Model")
 
 _UNKNOWN_KEY = {"extra_forbidden", "invalid_key", "unexpected_keyword_argument"}
+
+
+class Section(BaseModel):
+    """A mapping of known keys with finite numbers, none of which is converted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def validated(

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from autopeft.core import catalog
 from autopeft.core.errors import AutoPeftError, StudyError, unknown
-from autopeft.core.validation import validated
+from autopeft.core.validation import Section, validated
 
 KNOWN: Mapping[str, str] = {
     "trainable_params": "parameters",
@@ -22,10 +22,8 @@ KNOWN: Mapping[str, str] = {
 }
 """The objectives that are computed before training, with their units."""
 
-_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=Section.model_config)
 class Objective:
     """One quantity to minimise or maximise.
 
@@ -72,9 +70,7 @@ class Objective:
         return self.loss(self.reference)
 
 
-class _Document(BaseModel):
-    model_config = _STRICT
-
+class _Document(Section):
     name: str = ""
     description: str = ""
     objectives: list[Any] = Field(min_length=1)
