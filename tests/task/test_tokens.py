@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,15 @@ def test_texts_are_tokenized_once(cache: Path, table: Dataset) -> None:
     save_file(content, file)
     read = encoded("train", table, tokenizer, 6)
     assert torch.equal(read.columns["input_ids"][1], wanted.columns["input_ids"][1] + 1)
+
+
+def test_a_truncated_file_is_made_anew(cache: Path, table: Dataset) -> None:
+    tokenizer = load_tokenizer(MINILM)
+    encoded("train", table, tokenizer, 6)
+    (file,) = cache.glob("tokens/*/tokens.safetensors")
+    for size in (100, 0):
+        os.truncate(file, size)
+        same(encoded("train", table, tokenizer, 6), Encoded.of("train", table, tokenizer, 6))
 
 
 def test_what_decides_on_tokens_is_in_the_key(cache: Path, table: Dataset) -> None:
