@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 
 from autopeft.core.catalog import Reference, read
 from autopeft.core.errors import AutoPeftError, StudyError, inside
 from autopeft.core.quantity import parse_quantity
-from autopeft.core.validation import validated
+from autopeft.core.validation import Section, validated
+
+MOST_CORES = 10_000
+"""Of a worker; more is a slip."""
 
 LEAST_MEMORY = 1000**3
 """Bytes; a device with less is a number without its unit."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Search(_Section):
+class Search(Section):
     """How configurations are proposed.
 
     Attributes:
@@ -51,7 +50,7 @@ class Search(_Section):
         return "staged" if self.strategy == "staged" else self.sampler
 
 
-class FidelitySection(_Section):
+class FidelitySection(Section):
     """How far trials are trained, and which are stopped early.
 
     Attributes:
@@ -84,18 +83,26 @@ class FidelitySection(_Section):
         return values[0], values[-1]
 
 
-class Resources(_Section):
+class Resources(Section):
     """What one worker takes.
 
     Attributes:
-        cpu: cores, which is also the number of threads of a worker.
+        cpu: cores, which is also the number of threads of a worker; `auto` is one under Ray, and
+            inline all that torch finds.
         gpu: devices; a fraction lets several workers share one. `auto` is a whole device where
             packs of several trials fill it, else the share that a trial is predicted to need,
             and none on a CPU.
     """
 
-    cpu: float = Field(default=1, gt=0)
+    cpu: float | Literal["auto"] = "auto"
     gpu: float | Literal["auto"] = "auto"
+
+    @field_validator("cpu")
+    @classmethod
+    def _cores(cls, cpu: float | str) -> float | str:
+        if not isinstance(cpu, str) and not 0 < cpu <= MOST_CORES:
+            raise ValueError(f"must be auto or a number of cores, got {cpu}")
+        return cpu
 
     @field_validator("gpu")
     @classmethod
@@ -105,7 +112,7 @@ class Resources(_Section):
         return gpu
 
 
-class EngineSection(_Section):
+class EngineSection(Section):
     """Where trials run.
 
     Attributes:
@@ -156,12 +163,18 @@ class EngineSection(_Section):
         return memory
 
     @property
+    def cores(self) -> float | None:
+        """What each worker takes; None is all that torch finds in the machine."""
+        automatic = None if self.type == "inline" else 1.0
+        return automatic if self.resources.cpu == "auto" else self.resources.cpu
+
+    @property
     def device_bytes(self) -> float | None:
         """`device_memory` as a number."""
         return None if self.device_memory is None else parse_quantity(self.device_memory, "")
 
 
-class StudySpec(_Section):
+class StudySpec(Section):
     """A study file, checked.
 
     Attributes:
