@@ -361,9 +361,10 @@ def test_a_state_that_is_missing_or_broken_fails_its_member(
         refused = trainer.advance()
         assert [event.member for event in refused] == [0]
         assert isinstance(refused[0], Failure)
-        expected = r"StudyError: .*checkpoint\.pt: no state to go on from"
+        expected = r"OSError: .*checkpoint\.pt: no state to go on from"
         assert re.match(expected, refused[0].error)
         assert reason in refused[0].error
+        assert refused[0].environment
         (report,) = trainer.advance()
         assert report.member == 1
 
@@ -375,6 +376,7 @@ def test_a_folder_that_cannot_be_written_fails_its_member(trainer: Trainer, tmp_
     failure, report = sorted(trainer.advance(), key=lambda event: event.member)
     assert isinstance(failure, Failure)
     assert failure.error.startswith("FileExistsError: ")
+    assert failure.environment
     assert isinstance(report, Report)
     assert trainer.advance() == []
 
