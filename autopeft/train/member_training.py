@@ -43,10 +43,16 @@ class MemberTraining:
 
         Raises:
             OSError: it cannot be written.
+            RuntimeError: a tensor is not finite.
         """
+        tensors = self.tensors.state_dict()
+        broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+        if broken:
+            some = f"{len(broken)} of {len(tensors)} tensors, first {broken[0]}"
+            raise RuntimeError(f"training diverged: not finite are {some}")
         if self.order.folder is None:
             return
-        folder, tensors = Path(self.order.folder), self.tensors.state_dict()
+        folder = Path(self.order.folder)
         if not self.descent.rungs:
             with _whole(folder / STATE_FILE) as path:
                 save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, path)
