@@ -82,7 +82,7 @@ class RayEngine(Engine):
             board = _board() if self.room.members > 1 else None
             driver = _Driver(dispatcher, self._gpu_for, board)
             with redirect_stdout(sys.stderr), interrupts(driver.stop):  # Ray writes of dead workers
-                self._tuner(driver, worker(make, board), workers).fit()
+                self._tuner(driver, _worker(make, board), workers).fit()
             if driver.error is not None:
                 raise driver.error
 
@@ -194,6 +194,19 @@ class RayEngine(Engine):
         )
 
 
+@dataclass(frozen=True)
+class Change:
+    """What a worker is told about its pack before it trains on.
+
+    Attributes:
+        leaving: numbers of trials that end.
+        joining: trials that start.
+    """
+
+    leaving: tuple[int, ...] = ()
+    joining: tuple[Trial, ...] = ()
+
+
 class _Driver(Searcher, tune.Stopper):
     """The dispatcher as Tune sees it: a searcher of packs, and a stopper that sees every result.
 
@@ -232,12 +245,9 @@ class _Driver(Searcher, tune.Stopper):
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Records what a worker reports; whether it has nothing to train any more."""
-        events = pickle.loads(result["events"])
-        change = self._go(lambda: self._record(trial_id, events), Change())
-        goes_on = self.error is None and bool(self.dispatcher.pack(trial_id))
-        if goes_on and change != Change():
-            ray.get(self.board.put.remote(trial_id, change))  # it is there before the worker looks
-        return not goes_on
+        self._look_again = 0.0
+        self._go(lambda: self._record(trial_id, pickle.loads(result["events"])), None)
+        return self.error is not None or not self.dispatcher.pack(trial_id)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -248,12 +258,15 @@ class _Driver(Searcher, tune.Stopper):
     def stop_all(self) -> bool:
         return self.error is not None
 
-    def _record(self, worker: str, events: Sequence[Report | Failure]) -> Change:
-        """What changes with some events; after a pack of one, another worker may be due."""
-        self._look_again = 0.0
+    def _record(self, worker: str, events: Sequence[Report | Failure]) -> None:
+        """A change is on the board before the worker looks there."""
         leaving = self.dispatcher.record(worker, events)
-        joining = self.dispatcher.refill(worker) if self.board else ()
-        return Change(tuple(leaving), tuple(joining))
+        if self.board is None:
+            return
+        joining = self.dispatcher.refill(worker)
+        if (leaving or joining) and self.dispatcher.pack(worker):
+            change = Change(tuple(leaving), tuple(joining))
+            ray.get(self.board.put.remote(worker, change))
 
     def _go(self, act: Callable[[], Result], otherwise: Result) -> Result:
         """What an act gives, unless the run is at its end or ends with what the act raises."""
@@ -276,19 +289,6 @@ class _Driver(Searcher, tune.Stopper):
 
     def __deepcopy__(self, memo: Any) -> _Driver:
         return self
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a worker is told about its pack before it trains on.
-
-    Attributes:
-        leaving: numbers of trials that end.
-        joining: trials that start.
-    """
-
-    leaving: tuple[int, ...] = ()
-    joining: tuple[Trial, ...] = ()
 
 
 class _Board:
@@ -314,67 +314,64 @@ def _node() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-def worker(make: MakeEvaluator, board: Any) -> type[tune.Trainable]:
-    """The actor that trains packs; its evaluator is built once.
+class Worker(tune.Trainable):
+    """The actor that trains one pack after another; its evaluator is built once.
 
     What builds it comes to each node once and is unpacked there, so that what a node lacks is an
     error of the trial. Relative paths mean what they mean to the driver, where its folder exists.
     """
 
-    class Worker(tune.Trainable):
-        """Trains one pack after another."""
+    def setup(
+        self, config: dict[str, Any], home: str, folder: str, packed: bytes, board: Any
+    ) -> None:
+        self.packed, self.where, self.board = packed, _settle(home, folder), board
+        self.evaluator: Evaluator | None = None
+        self.members: list[int] = []
+        self.reset_config(config)
 
-        def setup(self, config: dict[str, Any], home: str, folder: str, packed: bytes) -> None:
-            self.packed, self.where = packed, _settle(home, folder)
-            self.evaluator: Evaluator | None = None
-            self.members: list[int] = []
-            self.reset_config(config)
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begins another pack, which the last one leaves to itself."""
+        self.worker = new_config["worker"]
+        leaving, self.members = Change(leaving=tuple(self.members)), []
+        self.changes = [leaving, pickle.loads(new_config["change"])]
+        return True
 
-        def reset_config(self, new_config: dict[str, Any]) -> bool:
-            """Begins another pack, which the last one leaves to itself."""
-            self.worker = new_config["worker"]
-            leaving, self.members = Change(leaving=tuple(self.members)), []
-            self.changes = [leaving, pickle.loads(new_config["change"])]
-            return True
+    def step(self) -> dict[str, Any]:
+        changes, self.changes = self.changes, []
+        if self.board:
+            changes += ray.get(self.board.take.remote(self.worker))
+        self.members += [trial.number for change in changes for trial in change.joining]
+        events = [self._located(event) for event in self._advance(changes)]
+        return {"events": pickle.dumps(events)}
 
-        def step(self) -> dict[str, Any]:
-            changes, self.changes = self.changes, []
-            if board:
-                changes += ray.get(board.take.remote(self.worker))
-            self.members += [trial.number for change in changes for trial in change.joining]
-            events = [self._located(event) for event in self._advance(changes)]
-            return {"events": pickle.dumps(events)}
+    def _advance(self, changes: Sequence[Change]) -> Sequence[Report | Failure]:
+        try:
+            self.evaluator = self.evaluator or ray.cloudpickle.loads(self.packed)()
+        except Exception as error:
+            reason = described(error)
+            return [Failure(member, reason, environment=True) for member in self.members]
+        for change in changes:
+            for member in change.leaving:
+                self.evaluator.leave(member)
+            for trial in change.joining:
+                self.evaluator.join(trial.number, trial.config, trial.order)
+        return self.evaluator.advance()
 
-        def _advance(self, changes: Sequence[Change]) -> Sequence[Report | Failure]:
-            try:
-                self.evaluator = self.evaluator or ray.cloudpickle.loads(self.packed)()
-            except Exception as error:
-                reason = described(error)
-                return [Failure(member, reason, environment=True) for member in self.members]
-            for change in changes:
-                for member in change.leaving:
-                    self.evaluator.leave(member)
-                for trial in change.joining:
-                    self.evaluator.join(trial.number, trial.config, trial.order)
-            return self.evaluator.advance()
-
-        def _located(self, event: Report | Failure) -> Report | Failure:
-            return event if isinstance(event, Report) else replace(event, where=self.where)
-
-    return tune.with_parameters(Worker, home=_node(), folder=str(Path.cwd()), packed=_packed(make))
+    def _located(self, event: Report | Failure) -> Report | Failure:
+        return event if isinstance(event, Report) else replace(event, where=self.where)
 
 
-def _packed(value: object) -> bytes:
-    return bytes(ray.cloudpickle.dumps(value))
+def _worker(make: MakeEvaluator, board: Any) -> type[tune.Trainable]:
+    """What Tune starts on the nodes."""
+    packed = bytes(ray.cloudpickle.dumps(make))
+    folder = str(Path.cwd())
+    return tune.with_parameters(Worker, home=_node(), folder=folder, packed=packed, board=board)
 
 
 def _settle(home: str, folder: str) -> str:
-    """Works where the driver does; what errors are to say of this node, nothing of the driver's."""
-    return "" if _node() == home else _elsewhere(folder)
-
-
-def _elsewhere(folder: str) -> str:
-    """Goes where the driver works, if this node has it; what errors say of the node."""
+    """Goes where the driver works; what errors are to say of this node, nothing of the driver's."""
+    if _node() == home:
+        return ""
     where = f" (on node {ray.util.get_node_ip_address()}"
     try:
         os.chdir(folder)
