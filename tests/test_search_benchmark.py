@@ -21,8 +21,8 @@ from benchmarks.search.measure import (
     done,
     header,
     measure,
-    orders,
     points,
+    trainings,
 )
 from benchmarks.search.peers import FLOORS, PEERS
 from benchmarks.search.race import N_START
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header(space))
-        for order in orders(space):
+        for order in trainings(space):
             digits = np.array(order.point) / ([16, 64] * 3)
             gain = digits.reshape(3, 2) @ [1.0, 1.3] @ [0.5, 0.7, 1.4]
             rng = np.random.default_rng([*order.point, order.seed])
@@ -63,7 +63,7 @@ def test_rows_are_trained_and_the_table_grows(tmp_path: Path) -> None:
     path, space = tmp_path / "movies.csv", bound_space()
     measure("movies", path, workers=1, most=2)
     measure("movies", path, workers=1, most=1)
-    assert done(path, space) == set(list(orders(space))[:3])
+    assert done(path, space) == set(list(trainings(space))[:3])
     rows = list(csv.DictReader(path.open()))
     assert [row["seed"] for row in rows] == ["0", "0", "0"]
     for row in rows:
@@ -77,7 +77,7 @@ def test_rows_are_trained_and_the_table_grows(tmp_path: Path) -> None:
 def test_the_space_is_as_large_as_is_said() -> None:
     space = bound_space()
     assert len(points(space)) == 729 == len({config_of(space, p).key for p in points(space)})
-    assert len(list(orders(space))) == 729 + 2 * 73
+    assert len(list(trainings(space))) == 729 + 2 * 73
 
 
 def test_a_table_that_is_not_whole_is_no_problem(

@@ -11,13 +11,13 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from autopeft.api.run import on_backbone
+from autopeft.core.methods import size_of
 from autopeft.core.settings import BackboneSettings
 from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.model.backbone import meta_backbone
 from autopeft.objective.known import Known
 from autopeft.objective.objective import load_objectives
 from autopeft.search.bayes import BayesSampler
-from autopeft.search.features import size_of
 from autopeft.space.bound import BoundSpace
 from benchmarks.search.measure import MODEL
 
