@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, inside, unknown
 from autopeft.core.settings import BackboneSettings
 from autopeft.memory.quantities import Setting, known_quantities
+from autopeft.method.attention import check_methods
 from autopeft.method.count import size_of
 from autopeft.model.backbone import Backbone, meta_backbone
 from autopeft.model.checkpoint import check_weights
@@ -137,7 +138,7 @@ class Prepared:
                 self.spec.model,
                 self.task,
                 device=self.spec.device,
-                threads=max(1, int(worker.resources.cpu)),
+                threads=None if worker.cores is None else max(1, int(worker.cores)),
                 cache=worker.cache,
                 disk_cache=worker.disk_cache,
             )
@@ -229,10 +230,22 @@ def on_backbone(reference: Reference, backbone: Backbone) -> BoundSpace:
 
     Raises:
         SpaceError: it means nothing or does not fit; the error names its file.
+        AttachError: it has a method that the architecture cannot take.
     """
     space = SearchSpace.load(reference)
     with inside(place("search_spaces", reference)):
+        check_methods(backbone.model, sorted(set(_methods(space.to_dict()["place"]))))
         return space.on(backbone.shape, size_of)
+
+
+def _methods(tree: Any) -> Iterator[str]:
+    """The methods of all placements in a document."""
+    if isinstance(tree, Mapping):
+        yield from [tree["method"]] if "method" in tree else []
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for branch in tree:
+            yield from _methods(branch)
 
 
 def configuration(reference: Reference, backbone: Backbone) -> PeftConfig:

@@ -12,6 +12,9 @@ from autopeft.core.errors import AutoPeftError, StudyError, inside
 from autopeft.core.quantity import parse_quantity
 from autopeft.core.validation import validated
 
+MOST_CORES = 10_000
+"""Of a worker; more is a slip."""
+
 LEAST_MEMORY = 1000**3
 """Bytes; a device with less is a number without its unit."""
 
@@ -88,14 +91,22 @@ class Resources(_Section):
     """What one worker takes.
 
     Attributes:
-        cpu: cores, which is also the number of threads of a worker.
+        cpu: cores, which is also the number of threads of a worker; `auto` is one under Ray, and
+            inline all that torch finds.
         gpu: devices; a fraction lets several workers share one. `auto` is a whole device where
             packs of several trials fill it, else the share that a trial is predicted to need,
             and none on a CPU.
     """
 
-    cpu: float = Field(default=1, gt=0)
+    cpu: float | Literal["auto"] = "auto"
     gpu: float | Literal["auto"] = "auto"
+
+    @field_validator("cpu")
+    @classmethod
+    def _cores(cls, cpu: float | str) -> float | str:
+        if not isinstance(cpu, str) and not 0 < cpu <= MOST_CORES:
+            raise ValueError(f"must be auto or a number of cores, got {cpu}")
+        return cpu
 
     @field_validator("gpu")
     @classmethod
@@ -154,6 +165,12 @@ class EngineSection(_Section):
         if amount is not None and amount < LEAST_MEMORY:
             raise ValueError(f"is in bytes; expected an amount such as 80GB, got {memory!r}")
         return memory
+
+    @property
+    def cores(self) -> float | None:
+        """What each worker takes; None is all that torch finds in the machine."""
+        automatic = None if self.type == "inline" else 1.0
+        return automatic if self.resources.cpu == "auto" else self.resources.cpu
 
     @property
     def device_bytes(self) -> float | None:
