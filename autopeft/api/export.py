@@ -14,6 +14,7 @@ from autopeft.core.settings import BackboneSettings
 from autopeft.exporter.card import CardFacts
 from autopeft.exporter.writer import export as write
 from autopeft.model.backbone import Backbone, load_backbone
+from autopeft.model.positions import positions
 from autopeft.study.trial import TrialRecord
 from autopeft.task.task import Task
 from autopeft.train.trainee import STATE_FILE
@@ -43,17 +44,18 @@ def export(
     """
     outcome = study if isinstance(study, Outcome) else open_study(study)
     chosen = outcome.trial(trial) if trial is not None else outcome.pick(pick, within)
-    state = _state(chosen)
+    task = Task.from_mapping(outcome.spec.task)
+    state, backbone = _state(chosen), _backbone(outcome, chosen)
     facts = CardFacts(
         base_model=outcome.spec.model,
-        task=str(outcome.spec.task.get("type", "")),
-        data=str(outcome.spec.task.get("data", "")),
+        task=task.type,
+        data=task.data,
         study=outcome.spec.name,
         trial=chosen.number,
+        max_length=min(task.max_length, positions(backbone.model)),
         metrics={o.name: chosen.values[o.name] for o in outcome.objectives if not o.known},
         counts=chosen.known,
     )
-    backbone = _backbone(outcome, chosen)
     return write(
         format, backbone=backbone, config=chosen.config, state=state, output=output, facts=facts
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,8 +21,9 @@ from autopeft.core.settings import BackboneSettings
 from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.method.attention import check_methods
 from autopeft.method.count import size_of
-from autopeft.model.backbone import Backbone, meta_backbone
+from autopeft.model.backbone import Backbone, load_tokenizer, meta_backbone
 from autopeft.model.checkpoint import check_weights
+from autopeft.model.positions import positions
 from autopeft.objective.known import Known
 from autopeft.objective.limit import parse_limit
 from autopeft.objective.objective import KNOWN, Objective, load_objectives
@@ -36,13 +37,18 @@ from autopeft.study.record import open_record
 from autopeft.study.spec import StudySpec, load_spec
 from autopeft.study.study import Study
 from autopeft.study.terms import Terms
+from autopeft.task.batches import check_ids
+from autopeft.task.data import Data
 from autopeft.task.task import METRICS, Task
+from autopeft.task.tokens import encoded_splits
 from autopeft.train.trainer import Trainer
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
     from autopeft.engine.engine import Watch
+
+_log = logging.getLogger("autopeft")
 
 N_SETTINGS = 24
 """Samples of a space among which the settings that take least memory are looked for."""
@@ -109,6 +115,17 @@ class Prepared:
             baselines=self.baselines,
         )
 
+    def _data(self) -> Data:
+        """The examples, checked for the backbone; a line tells how many texts are cut."""
+        data, tokenizer = self.task.load(), load_tokenizer(self.spec.model)
+        splits = encoded_splits(data, tokenizer, self.task.max_length)
+        check_ids(splits.values(), self.setting.backbone.model)
+        train = splits["train"]
+        if train.n_cut:
+            share = f"{train.n_cut} of {len(train)} training texts ({train.n_cut / len(train):.0%})"
+            _log.warning("%s are cut after %d tokens", share, self.setting.sequence_length)
+        return data
+
     def stopper(self, n_validation: int) -> Stopper:
         """What decides which trials go on, where so many validation examples tell."""
         fidelity = self.spec.fidelity
@@ -131,7 +148,7 @@ class Prepared:
         with inside(self.spec.place):
             check_weights(self.spec.model)
             engine = engine_of(self.spec, self.setting)
-            stopper = self.stopper(len(self.task.load().validation))
+            stopper = self.stopper(len(self._data().validation))
             worker = self.spec.engine
             make = partial(
                 Trainer,
@@ -172,7 +189,7 @@ def _prepared(spec: StudySpec) -> Prepared:
     objectives = _objectives(spec)
     device = device_of(spec)
     backbone = meta_backbone(spec.model, BackboneSettings(), task_type=task.type, device=device)
-    length = min(task.max_length, positions(backbone))
+    length = min(task.max_length, positions(backbone.model))
     setting = Setting(backbone, length, device)
     known = known_quantities(setting)
     with inside("space"):
@@ -217,12 +234,6 @@ def _objectives(spec: StudySpec) -> tuple[Objective, ...]:
         reason = f"{spec.task['metric']!r} is none of the objectives {', '.join(names)}"
         raise StudyError(reason, "task.metric")
     return objectives
-
-
-def positions(backbone: Backbone) -> int:
-    """The greatest number of tokens that a backbone takes."""
-    most = getattr(backbone.model.config.get_text_config(), "max_position_embeddings", None)
-    return most or sys.maxsize
 
 
 def on_backbone(reference: Reference, backbone: Backbone) -> BoundSpace:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 
 from autopeft.core.catalog import Reference, read
 from autopeft.core.errors import AutoPeftError, StudyError, inside
 from autopeft.core.quantity import parse_quantity
-from autopeft.core.validation import validated
+from autopeft.core.validation import Section, validated
 
 MOST_CORES = 10_000
 """Of a worker; more is a slip."""
@@ -19,11 +19,7 @@ LEAST_MEMORY = 1000**3
 """Bytes; a device with less is a number without its unit."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Search(_Section):
+class Search(Section):
     """How configurations are proposed.
 
     Attributes:
@@ -54,7 +50,7 @@ class Search(_Section):
         return "staged" if self.strategy == "staged" else self.sampler
 
 
-class FidelitySection(_Section):
+class FidelitySection(Section):
     """How far trials are trained, and which are stopped early.
 
     Attributes:
@@ -87,7 +83,7 @@ class FidelitySection(_Section):
         return values[0], values[-1]
 
 
-class Resources(_Section):
+class Resources(Section):
     """What one worker takes.
 
     Attributes:
@@ -116,7 +112,7 @@ class Resources(_Section):
         return gpu
 
 
-class EngineSection(_Section):
+class EngineSection(Section):
     """Where trials run.
 
     Attributes:
@@ -178,7 +174,7 @@ class EngineSection(_Section):
         return None if self.device_memory is None else parse_quantity(self.device_memory, "")
 
 
-class StudySpec(_Section):
+class StudySpec(Section):
     """A study file, checked.
 
     Attributes:
