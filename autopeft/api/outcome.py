@@ -12,7 +12,7 @@ from autopeft.core.catalog import Reference
 from autopeft.core.errors import ExportError, StudyError, inside
 from autopeft.objective.objective import Objective, load_objectives
 from autopeft.report.front import Front, pick
-from autopeft.report.page import hypervolumes, write_report
+from autopeft.report.page import write_report
 from autopeft.report.plot import plot
 from autopeft.study.record import find_record, read_trials, without_password
 from autopeft.study.spec import StudySpec, load_spec
@@ -41,8 +41,7 @@ class Outcome:
     @cached_property
     def hypervolume(self) -> float:
         """Of the front against the reference points of the objectives, on their scales."""
-        volumes = hypervolumes(self.trials, self.objectives)
-        return volumes[-1] if volumes else 0.0
+        return self.front.hypervolume
 
     def plot(self, path: str | Path) -> Path:
         """Draws the front into a `.png` or `.html` file.

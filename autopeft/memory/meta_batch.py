@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from autopeft.core.errors import AutoPeftError, StudyError
 from autopeft.model.depth import image_shape
 
 Batch = dict[str, Tensor]
@@ -35,6 +36,23 @@ def padded_model(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     finally:
         for config, name in nameless:
             setattr(config, name, None)
+
+
+@contextmanager
+def traced(model: PreTrainedModel) -> Iterator[None]:
+    """Errors of a model that does not run without data are those of a study.
+
+    Raises:
+        StudyError: the block raises anything but an error of its own.
+    """
+    try:
+        yield
+    except AutoPeftError:
+        raise
+    except Exception as error:  # a model can raise anything where it looks at values
+        what = f"memory and operations of {type(model).__name__} cannot be told before training"
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise StudyError(f"{what}; without data it fails: {reason}", "model") from error
 
 
 def batch_of(model: PreTrainedModel, batch_size: int, length: int) -> Batch:

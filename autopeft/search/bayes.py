@@ -224,9 +224,8 @@ class BayesSampler(BaseSampler):
         means, deviations = belief(found, exact)
         order = [*self._known.learned, *self._known.exact]
         references = np.array([self.objectives[i].worst for i in order])
-        return expected_gain(
-            belief.reached, corner_of(belief.reached, references), means, deviations
-        )
+        corner = corner_of(belief.observed, references)
+        return expected_gain(belief.reached, corner, means, deviations)
 
     def _finalist(self, belief: Belief, promising: Sequence[PeftConfig]) -> PeftConfig:
         """The best of candidates, the most promising ones first, by exact known losses."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from autopeft.core.catalog import Reference, read
-from autopeft.core.errors import AutoPeftError, SpaceError, unknown
+from autopeft.core.errors import AutoPeftError, SpaceError, shown, unknown
 from autopeft.core.quantity import parse_quantity
 from autopeft.core.settings import BackboneSettings, TrainSettings
 from autopeft.core.shape import LayerShape, Shape
@@ -121,7 +121,7 @@ class SearchSpace:
             object.__setattr__(self, key, value)
         for key in ("name", "description", "reference"):
             if not isinstance(getattr(self, key), str):
-                raise SpaceError(f"must be text, got {getattr(self, key)!r}", key)
+                raise SpaceError(f"must be text, got {shown(getattr(self, key))}", key)
 
     @classmethod
     def load(cls, reference: Reference) -> SearchSpace:
@@ -186,7 +186,7 @@ class SearchSpace:
 
 def _parse_place(raw: Any) -> tuple[Any, ...]:
     if not isinstance(raw, list | tuple):
-        raise SpaceError(f"expected a list of placements, got {raw!r}", "place")
+        raise SpaceError(f"expected a list of placements, got {shown(raw)}", "place")
     return tuple(parse_placement(entry, f"place[{i}]") for i, entry in enumerate(raw))
 
 
@@ -213,7 +213,7 @@ def _amount(value: Any, where: str) -> Any:
 
 def _known_keys(raw: Any, known: Sequence[str] | None, where: str) -> None:
     if not isinstance(raw, Mapping):
-        raise SpaceError(f"expected a mapping, got {raw!r}", where)
+        raise SpaceError(f"expected a mapping, got {shown(raw)}", where)
     for key in raw:
         if known is not None and key not in known:
             raise SpaceError(unknown("key", key, known), where)

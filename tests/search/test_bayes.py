@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import optuna
@@ -159,6 +160,30 @@ def test_configurations_that_do_not_fit_are_left_out() -> None:
         past = History((*history.observed[:n], unfit), (unfit,), history.seen)
         config = sampler.choose(past, np.random.default_rng(0), n)
         assert all(p.method not in {"prefix", "bitfit"} for p in config.placements)
+
+
+def test_with_slow_objectives_the_record_alone_decides() -> None:
+    """Neither earlier proposals of a sampler nor what was asked before change a proposal."""
+    objectives = (ACCURACY, PARAMS, MEMORY)
+    known = {"trainable_params": Known(kit.cost), "peak_memory": Known(memory, slow=True)}
+
+    def sampler() -> BayesSampler:
+        return BayesSampler(SPACE, objectives, known, n_startup=4)
+
+    def points(fresh: bool) -> list[Any]:
+        study = optuna.create_study(sampler=sampler(), directions=[o.goal for o in objectives])
+        for number in range(6):
+            if fresh and number >= 4:
+                study.sampler = sampler()
+                study.sampler.choose(observed(9, objectives), np.random.default_rng(3), 9)
+            trial, config = kit.ask(study, SPACE)
+            assert "fallback" not in trial.user_attrs
+            costs = {"trainable_params": kit.cost(config), "peak_memory": memory(config)}
+            trial.set_user_attr("known", costs)
+            study.tell(trial, [kit.accuracy(config), *costs.values()])
+        return [trial.params for trial in study.trials]
+
+    assert points(fresh=False) == points(fresh=True)
 
 
 def test_equal_values_do_no_harm() -> None:
