@@ -13,7 +13,7 @@ import numpy as np
 
 from autopeft.api.earlier import observations
 from autopeft.api.outcome import Outcome
-from autopeft.api.placement import device_of, engine_of
+from autopeft.api.workers import device_of, engine_of
 from autopeft.core.catalog import Reference, place
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, inside, unknown
