@@ -27,7 +27,7 @@ def outcome(tmp_path_factory):
             "space": space.to_dict(),
             "objectives": "accuracy-params",
             "search": {"sampler": "bayes", "n_trials": 4, "baselines": ["head-only", "lora"]},
-            "fidelity": {"epochs": [0.5, 1.0]},
+            "fidelity": {"epochs": [0.5, 1.0], "signal": "train_loss"},
         }
     )
 

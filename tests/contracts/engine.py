@@ -22,8 +22,8 @@ from autopeft.engine.ray import RayEngine
 from autopeft.engine.room import Room
 from autopeft.objective.known import Known
 from autopeft.objective.objective import Objective
+from autopeft.search.halving import AsynchronousHalving, SynchronousHalving
 from autopeft.search.sampler import Problem, make_sampler
-from autopeft.search.stoppers import Fidelity, make_stopper
 from autopeft.space import SearchSpace
 from autopeft.study.record import open_record
 from autopeft.study.study import Study
@@ -122,15 +122,14 @@ def make_study(
 
 
 def make_halving():
-    return make_stopper("halving", Fidelity(RUNGS, 3.0, OBJECTIVES, "validation_loss"))
+    return AsynchronousHalving(RUNGS, 3.0, OBJECTIVES, "validation_loss")
 
 
 THREE_RUNGS, GROUP = (1.0, 3.0, 9.0), 9
 
 
 def make_synchronous():
-    fidelity = Fidelity(THREE_RUNGS, 3.0, OBJECTIVES, "validation_loss")
-    return make_stopper("synchronous_halving", fidelity)
+    return SynchronousHalving(THREE_RUNGS, 3.0, OBJECTIVES, "validation_loss")
 
 
 def check_groups(trials, folder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ Make = Callable[[Problem], BaseSampler]
 N_TRIALS = 18
 """More than one generation of the genetic samplers."""
 
-N_FEW = 13
-"""More than the start-up phase of any model."""
+N_FEW = 12
+"""Two more than the start-up phase of any model."""
 
 SPACE = {
     "name": "contract",
@@ -88,6 +89,7 @@ def ask(study: optuna.Study, space: BoundSpace) -> tuple[optuna.Trial, PeftConfi
     return trial, config
 
 
+@cache
 def points(make: Make, seed: int = 0, *, fresh: bool = False, n: int = N_TRIALS) -> list[Any]:
     """The points of a study; with `fresh`, every trial is asked of a new sampler."""
     setting = problem(seed)
@@ -109,7 +111,7 @@ def check_legal(make: Make) -> None:
 
 def check_pure(make: Make) -> None:
     """The seed and the history alone decide, not the life of the sampler; seeds differ."""
-    assert points(make, n=N_FEW) == points(make, n=N_FEW, fresh=True)
+    assert points(make)[:N_FEW] == points(make, n=N_FEW, fresh=True)
     assert points(make, 1, n=2) != points(make, 2, n=2)
 
 
