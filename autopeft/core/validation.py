@@ -19,10 +19,10 @@ STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 """Known keys and finite numbers, none of which is converted."""
 
 
-class Section(BaseModel, frozen=True):
+class Section(BaseModel):
     """A mapping of a document, as strict as `STRICT`."""
 
-    model_config = STRICT
+    model_config = ConfigDict(frozen=True, **STRICT)
 
 
 def validated(
