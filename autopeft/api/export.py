@@ -17,7 +17,7 @@ from autopeft.model.backbone import Backbone, load_backbone
 from autopeft.model.positions import positions
 from autopeft.study.trial import TrialRecord
 from autopeft.task.task import Task
-from autopeft.train.trainee import STATE_FILE
+from autopeft.train.member_training import STATE_FILE
 
 
 def export(

@@ -19,7 +19,7 @@ from autopeft.core.errors import AttachError, AutoPeftError, ExportError
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained
 from autopeft.method.attach import Attached, attach
 from autopeft.method.sites import shape_of
-from autopeft.train.trainee import STATE_FILE
+from autopeft.train.member_training import STATE_FILE
 
 CONFIG_FILE = "config.yaml"
 _HEADER = "autopeft"
