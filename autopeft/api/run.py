@@ -27,11 +27,11 @@ from autopeft.model.positions import positions
 from autopeft.objective.known import Known
 from autopeft.objective.limit import parse_limit
 from autopeft.objective.objective import KNOWN, Objective, load_objectives
+from autopeft.search.candidates import corner, least
 from autopeft.search.sampler import SAMPLERS, Problem, make_sampler
 from autopeft.search.stoppers import STOPPERS, Fidelity, make_stopper
 from autopeft.search.stopping import Stopper, rungs_between
 from autopeft.space.bound import BoundSpace
-from autopeft.space.extremes import extremes
 from autopeft.space.space import SearchSpace
 from autopeft.study.record import open_record
 from autopeft.study.spec import StudySpec, load_spec
@@ -113,6 +113,8 @@ class Prepared:
             rungs=self.rungs,
             folder=str(Path(self.spec.folder).resolve()),
             baselines=self.baselines,
+            n_finalists=self.spec.search.n_finalists,
+            n_seeds=self.spec.search.n_seeds,
         )
 
     def _data(self) -> Data:
@@ -160,11 +162,7 @@ class Prepared:
                 disk_cache=worker.disk_cache,
             )
             with self.open() as study:
-                told = watch or (lambda _: None)
-                engine.run(study, make, stopper, told)
-                search = self.spec.search
-                if study.queue_repeats(search.n_finalists, search.n_seeds):
-                    engine.run(study, make, stopper, told)
+                engine.run(study, make, stopper, watch or (lambda _: None))
                 return Outcome(self.spec, self.objectives, study.trials())
 
 
@@ -297,27 +295,26 @@ def _limits(space: BoundSpace, known: Mapping[str, Known], where: str) -> dict[s
     with inside(where):
         for name, raw in space.space.limits:
             limits[name] = limit = parse_limit(name, raw, of=space.shape.parameters)
-            least = _least(space, known[name])
-            if least > limit:
+            at_least = _least(space, known[name])
+            if at_least > limit:
                 raise StudyError(
-                    f"no configuration meets {raw}: each has at least {least:,.0f} {KNOWN[name]}, "
-                    f"the limit is {limit:,.0f}",
+                    f"no configuration was found that meets {raw}: the least has "
+                    f"{at_least:,.0f} {KNOWN[name]}, the limit is {limit:,.0f}",
                     f"limits.{name}",
                 )
     return limits
 
 
 def _least(space: BoundSpace, quantity: Known) -> float:
-    """A bound that no configuration goes below; for counts it is reached.
+    """The least value of configurations with a placement, as far as samples and a walk find it.
 
     Of memory it is what the training takes without any placement, in the settings of the space.
     """
-    if space.space.is_configuration or not quantity.slow:
-        return quantity.value(extremes(space, size_of)[0])
     rng = np.random.default_rng(0)
-    samples = [space.sample(rng) for _ in range(N_SETTINGS)]
-    lowest = space.build(lambda dimension: dimension.from_unit(0.0))
-    return min(quantity.value(replace(config, placements=())) for config in (lowest, *samples))
+    if not quantity.slow or space.space.is_configuration:
+        return quantity.value(least(space, rng, quantity.value))
+    samples = [corner(space, 0.0), *(space.draw(rng) for _ in range(N_SETTINGS))]
+    return min(quantity.value(replace(drawn.config, placements=())) for drawn in samples)
 
 
 def run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -84,13 +84,16 @@ class KnownLosses:
             recorded[i] if math.isfinite(recorded[i]) else self.loss(i, config) for i in self.exact
         ]
 
-    def within(self, configs: Sequence[PeftConfig], *, slow: bool) -> Iterator[PeftConfig]:
-        """The configurations that fit and keep the limits, as far as these are cheap to check."""
-        wanted = {*self._limits, *(self._objectives[i].name for i in self.exact)}
-        names = [n for n in self._known if n in wanted and (slow or not self._known[n].slow)]
-        for config in configs:
-            if all(self._value(n, config) <= self._limits.get(n, MOST) for n in names):
-                yield config
+    def allows(self, config: PeftConfig, *, slow: bool) -> bool:
+        """Whether a configuration fits and keeps the limits, as far as these are cheap to check.
+
+        Args:
+            config: the configuration.
+            slow: whether those that are not cheap are checked, too.
+        """
+        needed = {*self._limits, *(self._objectives[i].name for i in self.exact)}
+        names = [n for n in self._known if n in needed and (slow or not self._known[n].slow)]
+        return all(self._value(n, config) <= self._limits.get(n, MOST) for n in names)
 
     def guess(self, found: Sequence[PeftConfig], old: Array, known: Array, new: Array) -> Array:
         """Exact losses of candidates, the slow ones estimated.

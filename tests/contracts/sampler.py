@@ -78,13 +78,12 @@ def new_study(sampler: BaseSampler) -> optuna.Study:
 
 
 def ask(study: optuna.Study, space: BoundSpace) -> tuple[optuna.Trial, PeftConfig]:
-    """The next trial and its configuration; raises where the point is not in the space."""
+    """The next trial and its configuration; raises where that is no point of the space."""
     trial = study.ask(fixed_distributions=space.distributions())
     for name, value in trial.params.items():
         distribution = space.distributions()[name]
         assert distribution._contains(distribution.to_internal_repr(value)), (name, value)
     config = space.resolve(trial.params)
-    assert config in space
     trial.set_user_attr("config", config.to_dict())
     return trial, config
 
@@ -118,7 +117,7 @@ def check_pure(make: Make) -> None:
 def check_tolerant(make: Make) -> None:
     """Pending, failed, stopped, rejected, foreign and bare trials do no harm."""
     setting = problem()
-    space, rng = setting.space, np.random.default_rng(0)
+    space = setting.space
     study = new_study(make(setting))
     for state in [TrialState.COMPLETE] * 10 + [TrialState.FAIL, TrialState.PRUNED]:
         trial, config = ask(study, space)
@@ -130,8 +129,8 @@ def check_tolerant(make: Make) -> None:
     study.add_trial(foreign())
     pending = [ask(study, space)[1] for _ in range(2)]
     study.ask()
-    configs = [ask(study, space)[1] for _ in range(3)]
-    assert all(config in space for config in [*pending, *configs, space.sample(rng)])
+    later = [ask(study, space)[1] for _ in range(3)]
+    assert all(config.train for config in (*pending, *later))
 
 
 def foreign() -> optuna.trial.FrozenTrial:

@@ -37,7 +37,7 @@ def test_mixes_are_nearly_exact(device: str) -> None:
     estimate = MemoryEstimate(exact, N_LAYERS)
     errors = []
     for _ in range(8):
-        config = space.sample(rng)
+        config = space.draw(rng).config
         errors.append(abs(estimate(config) / exact(config) - 1))
     assert np.mean(errors) < 0.01
     assert max(errors) < 0.03
@@ -45,7 +45,7 @@ def test_mixes_are_nearly_exact(device: str) -> None:
 
 def test_an_estimate_does_not_depend_on_what_was_asked_before() -> None:
     space, rng, exact = on_backbone("layer-mix", BACKBONE), np.random.default_rng(1), peaks("cpu")
-    configs = [space.sample(rng) for _ in range(6)]
+    configs = [space.draw(rng).config for _ in range(6)]
     bitfit = PeftConfig.of(
         [Placement.of("bitfit", range(N_LAYERS), {})], train=dict(configs[0].train)
     )

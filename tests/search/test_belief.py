@@ -44,7 +44,7 @@ def test_gains_are_over_what_is_expected_not_over_what_was_measured() -> None:
     space, objectives = kit.problem().space, load_objectives("accuracy-params")
     known = KnownLosses(objectives, {"trainable_params": Known(kit.cost)}, {})
     rng = np.random.default_rng(0)
-    configs = [space.sample(rng) for _ in range(32)]
+    configs = [space.draw(rng).config for _ in range(32)]
     measured = [
         Observation(c, (-kit.accuracy(c) + rng.normal(0, 0.01), objectives[1].loss(kit.cost(c))))
         for c in configs

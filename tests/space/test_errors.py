@@ -180,7 +180,7 @@ def test_a_budget_beyond_all_sizes():
         shape, lambda method, options, _: options["r"]
     )
     with pytest.raises(SpaceError, match="makes r of lora more than 1000000"):
-        space.build(lambda dimension: None)
+        space.resolve({})
 
 
 def test_files(tmp_path):
@@ -207,4 +207,4 @@ def test_files(tmp_path):
 def test_numbers_with_an_exponent_are_numbers(tmp_path):
     path = tmp_path / "exponent.yaml"
     path.write_text("place: []\ntrain: {learning_rate: 1e-3}\n")
-    assert dict(SearchSpace.load(path).on(2).build(lambda d: None).train) == {"learning_rate": 1e-3}
+    assert dict(SearchSpace.load(path).on(2).resolve({}).train) == {"learning_rate": 1e-3}
