@@ -105,20 +105,16 @@ class Study:
         index = self._seen()
         return max(0, self.terms.n_trials - index.n_counted()) + index.n_repeats_waiting()
 
-    def queue_repeats(self, n_finalists: int, n_seeds: int) -> int:
+    def queue_repeats(self) -> int:
         """Queues trials of the front once more for every further seed, see `repeats`.
 
         Those that have been queued before are not queued again.
 
-        Args:
-            n_finalists: trials at most.
-            n_seeds: trainings of each in all.
-
         Returns:
             How many were queued.
         """
-        seeds = range(self.terms.seed + 1, self.terms.seed + n_seeds)
-        found = repeats(self.trials(), self.objectives, n_finalists, seeds)
+        seeds = range(self.terms.seed + 1, self.terms.seed + self.terms.n_seeds)
+        found = repeats(self.trials(), self.objectives, self.terms.n_finalists, seeds)
         index = self._seen()
         new = [(trial, told) for trial, told in found if not index.has_repeat(told["repeat"])]
         for trial, told in new:

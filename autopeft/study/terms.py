@@ -21,6 +21,8 @@ class Terms:
         rungs: epochs after which a trial reports.
         folder: for trained tensors.
         baselines: configurations that are trained first, by name.
+        n_finalists: trials of the front that are trained again at the end, at most.
+        n_seeds: trainings of each of those in all.
     """
 
     known: Mapping[str, Known]
@@ -30,3 +32,5 @@ class Terms:
     rungs: tuple[float, ...]
     folder: str
     baselines: Mapping[str, PeftConfig] = field(default_factory=dict)
+    n_finalists: int = 0
+    n_seeds: int = 1

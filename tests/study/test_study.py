@@ -200,20 +200,26 @@ class Seeded(kit.Curves):
         return Report(report.step, report.fidelity, metrics, member)
 
 
+def repeating(study, n_finalists, n_seeds):
+    study.terms = replace(study.terms, n_finalists=n_finalists, n_seeds=n_seeds)
+    return study
+
+
 def test_the_front_is_trained_again_with_other_seeds(tmp_path):
     """A run that is continued queues only what has not been queued."""
     engine = kit.ENGINES["inline"]()
     with kit.make_study(tmp_path) as study:
         engine.run(study, Seeded, kit.make_halving())
         before = study.trials()
-        assert study.queue_repeats(2, 3) == 4
+    with repeating(kit.make_study(tmp_path), 2, 3) as study:
+        assert study.queue_repeats() == 4
         assert study.n_left == 4
-    with kit.make_study(tmp_path) as study:
-        assert study.queue_repeats(2, 3) == 0
+    with repeating(kit.make_study(tmp_path), 2, 3) as study:
+        assert study.queue_repeats() == 0
         engine.run(study, Seeded, kit.make_halving())
         trials = study.trials()
         assert study.n_left == 0
-        assert study.queue_repeats(2, 3) == 0
+        assert study.queue_repeats() == 0
     repeats = trials[len(before) :]
     assert [t.state for t in repeats] == ["complete"] * 4
     assert trials[: len(before)] == before
@@ -229,16 +235,31 @@ def test_the_front_is_trained_again_with_other_seeds(tmp_path):
         assert all(t.config == first.config for t in own)
 
 
+def test_one_run_with_one_evaluator_searches_and_repeats(tmp_path):
+    evaluators = []
+
+    def make():
+        evaluators.append(kit.Curves())
+        return evaluators[-1]
+
+    with repeating(kit.make_study(tmp_path, n_trials=4), 1, 3) as study:
+        kit.ENGINES["inline"]().run(study, make, kit.make_halving())
+        repeats = [t for t in study.trials() if t.repeat_of is not None]
+    assert [t.state for t in repeats] == ["complete"] * 2
+    assert len(evaluators) == 1
+
+
 def test_an_interrupted_repeat_is_run_again(tmp_path):
     engine = kit.ENGINES["inline"]()
     with kit.make_study(tmp_path) as study:
         engine.run(study, kit.Curves, kit.make_halving())
-        study.queue_repeats(1, 2)
+    with repeating(kit.make_study(tmp_path), 1, 2) as study:
+        study.queue_repeats()
         trial = study.ask()
         assert trial.order.seed == 1
-    with kit.make_study(tmp_path) as study:
+    with repeating(kit.make_study(tmp_path), 1, 2) as study:
         assert study.n_left == 1
-        assert study.queue_repeats(1, 2) == 0
+        assert study.queue_repeats() == 0
         engine.run(study, kit.Curves, kit.make_halving())
         repeats = [t for t in study.trials() if t.repeat_of is not None]
     assert [t.state for t in repeats] == ["failed", "complete"]
