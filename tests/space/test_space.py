@@ -113,7 +113,7 @@ def check_points(bound, seed):
     return drawn.config
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(spaces(), st.integers(0, 2**32 - 1))
 def test_points_travel_with_their_configurations(space, seed):
     bound = space.on(4)
@@ -155,7 +155,7 @@ LINEARS = tuple(Linear(f"self.{role}", 8, 8, False) for role in "qkvo")
 BARE = Shape(tuple(LayerShape("", 8, LINEARS, ()) for _ in range(4)), 10_000)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(st.one_of(spaces(), budgeted()), st.integers(0, 2**32 - 1))
 def test_points_travel_on_a_backbone_without_biases(space, seed):
     config = check_points(space.on(BARE, size_of), seed)
@@ -170,7 +170,7 @@ def test_a_point_that_lacks_a_decision_is_refused():
         bound.at(point)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(spaces())
 def test_load_dump_load_is_the_identity(space):
     assert SearchSpace.load(space.to_dict()) == space
