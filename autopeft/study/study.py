@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -25,16 +26,16 @@ from autopeft.study.heart import Heart, is_alive
 from autopeft.study.index import Index
 from autopeft.study.record import lost
 from autopeft.study.repeats import repeats
+from autopeft.study.spare import Spare
 from autopeft.study.storage import flush, sign
 from autopeft.study.suggest import suggest
 from autopeft.study.terms import Terms
 from autopeft.study.trial import Trial, TrialRecord
 
-N_DUPLICATES = 30
-"""Proposals in a row that were seen before, after which one is drawn from the space."""
+_log = logging.getLogger("autopeft")
 
-N_REJECTED = 300
-"""Proposals in a row that a limit rejects, after which the search gives up."""
+N_REFUSED = 30
+"""Proposals in a row that were seen before or exceed a limit, after which one is looked for."""
 
 N_ALIKE = 5
 """First trials of a run that all fail with one error, after which the run gives up."""
@@ -65,6 +66,7 @@ class Study:
         self._running: dict[int, tuple[optuna.Trial, Clock]] = {}
         self._index = Index(self.names)
         self._curves: dict[int, Curve] = {}
+        self._spare, self._has_told = Spare(space, terms), False
         self._failures: dict[int, tuple[str, str]] | None = {}
 
     def __enter__(self) -> Study:
@@ -127,10 +129,8 @@ class Study:
             StudyError: the limits reject whatever is proposed, or all trials fail alike.
         """
         self._check_failures()
-        duplicates = rejected = 0
-        while self._wants_more():
-            if duplicates >= N_DUPLICATES and not self._queue_unseen():
-                return None
+        n_refused, reason = 0, None
+        while self._wants_more() and not self._is_over(n_refused, reason):
             trial = self._take()
             if trial is None:
                 return None
@@ -139,13 +139,7 @@ class Study:
             if reason is None:
                 return self._handed_out(trial, config)
             self._reject(trial, reason)
-            duplicates += reason.startswith("the same")
-            rejected += not reason.startswith("the same")
-            if rejected >= N_REJECTED:
-                raise StudyError(
-                    f"{rejected} configurations in a row were rejected, the last because {reason}",
-                    "limits",
-                )
+            n_refused += 1
         return None
 
     def report(self, trial: Trial, report: Report) -> Curve:
@@ -275,6 +269,8 @@ class Study:
         return str(Path(self.terms.folder) / "trials" / str(number))
 
     def _reject(self, trial: optuna.Trial, reason: str) -> None:
+        if "baseline" in trial.user_attrs and "known" in trial.user_attrs:
+            _log.warning("%s is not trained: %s", trial.user_attrs["baseline"], reason)
         trial.set_user_attr("rejected", reason)
         self._tell(trial.number, TrialState.PRUNED)
 
@@ -335,17 +331,33 @@ class Study:
                 attrs = {"config": config.to_dict(), "key": config.key, "baseline": name}
                 self._queue({}, attrs)
 
-    def _queue_unseen(self) -> bool:
-        """Queues a configuration that no trial has; False where none was found."""
+    def _is_over(self, n_refused: int, reason: str | None) -> bool:
+        """Whether nothing is left to propose, which a line tells; queues what is found instead.
+
+        Args:
+            n_refused: proposals in a row.
+            reason: of the last refusal.
+
+        Raises:
+            StudyError: there never was anything to train.
+        """
         index = self._seen()
-        rng = np.random.default_rng((self.terms.seed, len(index)))
-        for _ in range(N_REJECTED):
-            drawn = self.space.draw(rng)
-            if index.twin(-1, {"key": drawn.config.key}) is None:
-                idle = {d.name: d.from_unit(0.0) for d in self.space.dimensions.values()}
-                self._queue({**idle, **drawn.point}, {})
-                return True
-        return False
+        is_exhausted = not index.is_waiting() and self._spare.is_exhausted(index.knows)
+        if n_refused < N_REFUSED and not is_exhausted:
+            return False
+        drawn = self._spare.find(np.random.default_rng((self.terms.seed, len(index))), index.knows)
+        if drawn is not None:
+            idle = {d.name: d.from_unit(0.0) for d in self.space.dimensions.values()}
+            self._queue({**idle, **drawn.point}, {})
+            return False
+        told = "every configuration has been tried" if is_exhausted else "no untried one is left"
+        told = told if reason is None else f"{told}; the last was refused because {reason}"
+        if not index.n_counted():
+            raise StudyError(f"no configuration can be trained: {told}", "limits")
+        if not self._has_told:
+            _log.warning("the search ends after %d trials: %s", index.n_counted(), told)
+        self._has_told = True
+        return True
 
     def _seen(self) -> Index:
         """All trials as they are now."""

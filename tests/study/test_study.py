@@ -6,9 +6,10 @@ from dataclasses import replace
 import optuna
 import pytest
 
-from autopeft.core.errors import StudyError
+from autopeft.core.errors import AutoPeftWarning, StudyError
 from autopeft.core.report import Report
 from autopeft.report.front import Front
+from autopeft.space import SearchSpace
 from autopeft.study.record import find_record, open_record, read_trials
 from tests.contracts import engine as kit
 
@@ -87,26 +88,59 @@ def test_limits_reject_before_training(tmp_path):
     assert all(not t.reports for t in rejected)
 
 
-def test_a_limit_that_rejects_everything_ends_the_search(tmp_path, monkeypatch):
-    monkeypatch.setattr("autopeft.study.study.N_REJECTED", 20)
+def test_a_limit_that_rejects_everything_ends_the_search(tmp_path):
     with (
         kit.make_study(tmp_path, sampler="random", limits={"trainable_params": -1}) as study,
-        pytest.raises(StudyError, match="were rejected"),
+        pytest.raises(StudyError, match=r"limits: no configuration can be trained: .* limit is -1"),
     ):
         kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
 
 
-def test_a_small_space_ends_when_it_is_exhausted(tmp_path):
-    space = kit.SPACE
-    with kit.make_study(tmp_path, n_trials=500, sampler="random") as study:
-        study.space = type(space)(
-            layers={"groups": 1},
-            place=[{"method": "lora", "r": {"choice": [0, 2, 4]}}],
-            train={"learning_rate": 1e-3},
-        ).on(4)
+def test_what_few_configurations_meet_is_found_and_a_dear_baseline_is_named(tmp_path, caplog):
+    """Of 144 pairs of sizes in two groups one meets the limit, beside the head alone."""
+    with kit.make_study(tmp_path, 3, sampler="random", limits={"trainable_params": 40}) as study:
+        dear = SearchSpace(place=[{"method": "lora", "r": 8}]).on(4).resolve({})
+        study.terms = replace(study.terms, baselines={**study.terms.baselines, "dear": dear})
+        study._queue_baselines()
+        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+        trials = study.trials()
+    trained = [t for t in trials if t.state in {"complete", "stopped"}]
+    assert len(trained) == 3
+    assert all(kit.params(t.config) <= 40 for t in trained)
+    assert caplog.messages == ["dear is not trained: trainable_params is 320, the limit is 40"]
+
+
+@pytest.mark.parametrize("sampler", ["random", "bayes"])
+def test_a_small_space_ends_with_a_line_when_it_is_exhausted(tmp_path, caplog, recwarn, sampler):
+    place = [{"method": "lora", "r": {"choice": [0, 2, 4]}}]
+    space = SearchSpace(layers={"groups": 1}, place=place, train={"learning_rate": 1e-3})
+    with kit.make_study(tmp_path, n_trials=500, sampler=sampler, space=space) as study:
         kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
         trained = [t for t in study.trials() if t.state in {"complete", "stopped"}]
     assert len({t.config.key for t in trained}) == len(trained) == 3
+    assert caplog.messages == ["the search ends after 3 trials: every configuration has been tried"]
+    assert not [w for w in recwarn if issubclass(w.category, AutoPeftWarning)]
+
+
+def test_a_study_of_a_space_with_a_budget_ends(tmp_path):
+    with kit.make_study(tmp_path, 7, "bayes", space=SearchSpace.load("s4")) as study:
+        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+        trials = study.trials()
+    assert [t.state in {"complete", "stopped"} for t in trials] == [True] * 7
+
+
+def test_points_of_trials_are_kept_when_they_are_queued_again(tmp_path):
+    """Those of the search; the baseline has none, though the space contains it."""
+    with kit.make_study(tmp_path, n_trials=4, sampler="random") as study:
+        study.ask()
+        ticket = study.ask()
+        asked = study.trials()[ticket.number]
+    with kit.make_study(tmp_path, n_trials=4, sampler="random") as study:
+        again = [study.ask() for _ in range(2)]
+        trials = study.trials()
+    assert asked.point
+    assert [trials[t.number].point for t in again] == [{}, asked.point]
+    assert [t.config for t in again][1] == asked.config == study.space.resolve(asked.point)
 
 
 def test_a_value_that_is_not_finite_is_a_failure(tmp_path):
