@@ -27,11 +27,13 @@ class Outcome:
         spec: the study file.
         objectives: in its order.
         trials: every trial, in order of number.
+        ended: why the search has ended before its last trial, or None.
     """
 
     spec: StudySpec
     objectives: tuple[Objective, ...]
     trials: tuple[TrialRecord, ...]
+    ended: str | None = None
 
     @cached_property
     def front(self) -> Front:
@@ -111,7 +113,8 @@ def open_study(
         with inside("objectives"):
             objectives = load_objectives(spec.objectives)
         record = find_record(spec.storage_url, spec.name)
-    return Outcome(spec, objectives, read_trials(record, [o.name for o in objectives]))
+    trials = read_trials(record, [o.name for o in objectives])
+    return Outcome(spec, objectives, trials, record.user_attrs.get("ended"))
 
 
 def pareto(study: Reference | StudySpec | Outcome) -> Front:

@@ -163,7 +163,8 @@ class Prepared:
             )
             with self.open() as study:
                 engine.run(study, make, stopper, watch or (lambda _: None))
-                return Outcome(self.spec, self.objectives, study.trials())
+                ended = study.record.user_attrs.get("ended")
+                return Outcome(self.spec, self.objectives, study.trials(), ended)
 
 
 def prepare(study: Reference | StudySpec, changes: Mapping[str, Any] | None = None) -> Prepared:

@@ -356,6 +356,7 @@ class Study:
             raise StudyError(f"no configuration can be trained: {told}", "limits")
         if not self._has_told:
             _log.warning("the search ends after %d trials: %s", index.n_counted(), told)
+            self.record.set_user_attr("ended", told)
         self._has_told = True
         return True
 
