@@ -46,7 +46,7 @@ def room_of(spec: StudySpec, setting: Setting) -> Room:
 
     def need(config: PeftConfig) -> Need:
         predicted = setting.memory(config)
-        return Need(predicted.parts["backbone"], predicted.own)
+        return Need(predicted.parts["backbone"], predicted.beside_backbone)
 
     share = gpu if engine.type == "ray" and gpu != "auto" and 0 < gpu < 1 else 1.0
     return Room(members, memory, share, need)

@@ -51,8 +51,8 @@ def unfinished(path: Path) -> Path:
 
 def discard(folder: str) -> None:
     """Deletes the state of a training and what was not written to the end; an empty folder too."""
-    kept = checkpoint(folder)
+    state = checkpoint(folder)
     with contextlib.suppress(OSError):
-        for path in (kept, unfinished(kept)):
+        for path in (state, unfinished(state)):
             path.unlink(missing_ok=True)
-        kept.parent.rmdir()
+        state.parent.rmdir()

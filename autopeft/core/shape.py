@@ -69,5 +69,5 @@ class Shape:
 
     def stack(self, name: str) -> range:
         """The indices of the layers of one stack; all layers for the empty name."""
-        found = [i for i, layer in enumerate(self.layers) if not name or layer.stack == name]
-        return range(found[0], found[-1] + 1) if found else range(0)
+        indices = [i for i, layer in enumerate(self.layers) if not name or layer.stack == name]
+        return range(indices[0], indices[-1] + 1) if indices else range(0)

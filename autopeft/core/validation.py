@@ -57,33 +57,33 @@ def _first(
     model: type, failure: ValidationError, where: str, error: type[AutoPeftError]
 ) -> AutoPeftError:
     errors = failure.errors()
-    found, keys = errors[0], _keys(model, errors[0])
-    if found["type"] in _UNKNOWN_KEY:
+    first, keys = errors[0], _keys(model, errors[0])
+    if first["type"] in _UNKNOWN_KEY:
         reason, keys = unknown("key", keys[-1], _fields(model, keys[:-1])), keys[:-1]
-    elif found["type"] == "missing":
+    elif first["type"] == "missing":
         reason = "is missing"
-    elif found["type"] == "value_error":
-        reason = str(found["ctx"]["error"])
-    elif found["type"] == "literal_error":
-        names = re.findall(r"'([^']*)'", found["ctx"]["expected"])
-        reason = unknown(keys[-1], found["input"], names)
-    elif found["type"] in {"model_type", "dict_type"}:
-        reason = f"expected a mapping, got {shown(found['input'])}"
+    elif first["type"] == "value_error":
+        reason = str(first["ctx"]["error"])
+    elif first["type"] == "literal_error":
+        names = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        reason = unknown(keys[-1], first["input"], names)
+    elif first["type"] in {"model_type", "dict_type"}:
+        reason = f"expected a mapping, got {shown(first['input'])}"
     else:
         alike = [e["msg"] for e in errors if _keys(model, e) == keys]
         reasons = (re.sub(r"^\w+ should ", "should ", message) for message in alike)
         said = " or ".join(dict.fromkeys(reasons)).replace(" or should be ", " or ")
-        reason = f"{said}, got {shown(found['input'])}"
+        reason = f"{said}, got {shown(first['input'])}"
     return error(reason, ".".join(filter(None, (where, *keys))))
 
 
-def _keys(model: type, found: Any) -> list[str]:
+def _keys(model: type, detail: Any) -> list[str]:
     """The keys that lead to an error, without the branches of a union and the items of a list."""
     keys: list[str] = []
-    for part in found["loc"]:
+    for part in detail["loc"]:
         keys.append(str(part))
         if part not in _fields(model, keys[:-1]):
-            return keys if found["type"] in _UNKNOWN_KEY else keys[:-1]
+            return keys if detail["type"] in _UNKNOWN_KEY else keys[:-1]
     return keys
 
 

@@ -27,11 +27,11 @@ class Need:
 
     Attributes:
         backbone: what members share.
-        own: all else; of members it adds up.
+        member: all else; of members it adds up.
     """
 
     backbone: int = 0
-    own: int = 0
+    member: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Room:
         if self.memory is None or len(configs) < 2:
             return True
         needs = [self.need(config) for config in configs]
-        bytes_ = max(need.backbone for need in needs) + MIXED * sum(need.own for need in needs)
+        bytes_ = max(need.backbone for need in needs) + MIXED * sum(need.member for need in needs)
         return bytes_ <= self.share * self.memory * MARGIN - CONTEXT
 
     def share_for(self, config: PeftConfig) -> float:
@@ -69,5 +69,5 @@ class Room:
         if self.memory is None:
             return 1.0
         need = self.need(config)
-        part = ((need.backbone + need.own) / MARGIN + CONTEXT) / self.memory
+        part = ((need.backbone + need.member) / MARGIN + CONTEXT) / self.memory
         return math.ceil(part * SHARES) / SHARES if part <= 0.5 else 1.0

@@ -167,9 +167,9 @@ def _translated(trained: Trained) -> _Translation:
 def _heads(trained: Trained) -> list[str]:
     """Every module that HF peft will save whole; it finds them by the end of their names."""
     _, always = _task(trained)
-    wanted = (*trained.backbone.modules_to_save, *always)
+    endings = (*trained.backbone.modules_to_save, *always)
     return sorted(
-        name for name, _ in trained.model.named_modules() if name and name.endswith(wanted)
+        name for name, _ in trained.model.named_modules() if name and name.endswith(endings)
     )
 
 
@@ -208,8 +208,8 @@ def _lora_config(trained: Trained, translation: _Translation, heads: list[str]) 
 
 def _task(trained: Trained) -> tuple[str | None, tuple[str, ...]]:
     name = type(trained.model).__name__
-    found = (task for end, task in TASKS.items() if name.endswith(end))
-    return next(found, (None, ()))
+    tasks = (task for end, task in TASKS.items() if name.endswith(end))
+    return next(tasks, (None, ()))
 
 
 def _auto_mapping(trained: Trained) -> dict[str, str]:

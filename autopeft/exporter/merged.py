@@ -66,13 +66,13 @@ def _touched(trained: Trained) -> set[str]:
 @contextmanager
 def _restored(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
     """Puts the parameters `names` back afterwards, bit for bit."""
-    kept = {name: model.get_parameter(name) for name in names}
-    values = {name: parameter.detach().clone() for name, parameter in kept.items()}
+    parameters = {name: model.get_parameter(name) for name in names}
+    values = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     try:
         yield
     finally:
         with torch.no_grad():
-            for name, parameter in kept.items():
+            for name, parameter in parameters.items():
                 owner, _, leaf = name.rpartition(".")
                 parameter.copy_(values[name])
                 model.get_submodule(owner).register_parameter(leaf, parameter)

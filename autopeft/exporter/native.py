@@ -115,10 +115,10 @@ def _likeness(model: PreTrainedModel) -> dict[str, Any]:
     return {"model_type": model.config.model_type, "widths": [layer.width for layer in layers]}
 
 
-def _check_likeness(wanted: Mapping[str, Any], model: PreTrainedModel, folder: Path) -> None:
-    found = _likeness(model)
-    if found != wanted:
-        was, now = _described(wanted), _described(found)
+def _check_likeness(trained: Mapping[str, Any], model: PreTrainedModel, folder: Path) -> None:
+    present = _likeness(model)
+    if present != trained:
+        was, now = _described(trained), _described(present)
         raise ExportError(f"was trained on {was}, got {now}", str(folder))
 
 

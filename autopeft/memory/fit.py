@@ -74,11 +74,11 @@ def fit(
 
     least: Fit | None = None
     for form in _forms(config, device, backbone.model.supports_gradient_checkpointing):
-        found = _in_batches(form, predicted)
-        if found.fits:
-            return found
-        if least is None or found.memory.peak < least.memory.peak:
-            least = found
+        largest = _in_batches(form, predicted)
+        if largest.fits:
+            return largest
+        if least is None or largest.memory.peak < least.memory.peak:
+            least = largest
     assert least is not None  # one form at least is that of the configuration
     return least
 
@@ -91,15 +91,15 @@ def _forms(config: PeftConfig, device: str, checkpoints: bool) -> Iterator[PeftC
         device: `cuda` or `cpu`.
         checkpoints: whether the backbone supports gradient checkpointing.
     """
-    own = BackboneSettings(**dict(config.backbone))
-    smaller = _QUANTIZATION[_QUANTIZATION.index(own.quantization) :]
+    given = BackboneSettings(**dict(config.backbone))
+    smaller = _QUANTIZATION[_QUANTIZATION.index(given.quantization) :]
     seen = []
     for quantization, activations in product(smaller, _ACTIVATIONS[device]):
         changes = {"quantization": quantization, **activations}
-        form = own.model_copy(update=changes)
+        form = given.model_copy(update=changes)
         if form not in seen and (checkpoints or changes.keys().isdisjoint(_CHECKPOINTING)):
             seen.append(form)
-            changed = {k: v for k, v in changes.items() if v != getattr(own, k)}
+            changed = {k: v for k, v in changes.items() if v != getattr(given, k)}
             yield replace(config, backbone=freeze({**dict(config.backbone), **changed}))
 
 
@@ -109,18 +109,18 @@ def _in_batches(form: PeftConfig, predicted: Callable[[PeftConfig], Fit]) -> Fit
     whole = predicted(sizes[0])
     if whole.fits or len(sizes) == 1:
         return whole
-    found = predicted(sizes[-1])
-    if not found.fits:
-        return min(whole, found, key=lambda each: each.memory.peak)
-    low, high = 0, len(sizes) - 1  # that at `low` is too large, `found` is that at `high`
+    largest = predicted(sizes[-1])
+    if not largest.fits:
+        return min(whole, largest, key=lambda each: each.memory.peak)
+    low, high = 0, len(sizes) - 1  # that at `low` is too large, `largest` is that at `high`
     while high - low > 1:
         middle = (low + high) // 2
         tried = predicted(sizes[middle])
         if tried.fits:
-            high, found = middle, tried
+            high, largest = middle, tried
         else:
             low = middle
-    return found
+    return largest
 
 
 def _micro_batches(form: PeftConfig) -> list[PeftConfig]:

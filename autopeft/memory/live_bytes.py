@@ -66,7 +66,7 @@ class Live(TorchDispatchMode):
         """
         self._expansions.update(expansions)
 
-    def own(self, part: str, tensors: Iterable[torch.Tensor]) -> None:
+    def assign(self, part: str, tensors: Iterable[torch.Tensor]) -> None:
         """Enters tensors made elsewhere, or moves known ones, to `part`."""
         for tensor in tensors:
             known = self._storages.get(tensor.untyped_storage()._cdata)

@@ -24,29 +24,29 @@ _FORMS: WeakKeyDictionary[PreTrainedModel, dict[Hashable, PreTrainedModel]] = We
 
 
 def in_form(
-    backbone: Backbone, wanted: Mapping[str, Any], device: str, live: Live, undo: ExitStack
+    backbone: Backbone, settings: Mapping[str, Any], device: str, live: Live, undo: ExitStack
 ) -> PreTrainedModel:
-    """A copy of the model as `wanted` says, entered into `live` as `backbone`.
+    """A copy of the model as `settings` say, entered into `live` as `backbone`.
 
     The same form is the same copy at every call.
 
     Args:
         backbone: on the meta device, not quantized.
-        wanted: settings of the backbone that override its own.
+        settings: those of the backbone that override its own.
         device: `cuda` or `cpu`, which compute in different ways.
         live: learns what the quantized kernels allocate.
         undo: leaves the copy as it came when it closes.
     """
-    quantization = wanted.get("quantization", "none")
-    dtype = dtype_of(wanted.get("dtype", "auto"), backbone.dtype)
+    quantization = settings.get("quantization", "none")
+    dtype = dtype_of(settings.get("dtype", "auto"), backbone.dtype)
     model = as_trained(backbone, dtype, quantization, device)
-    live.own("backbone", (*model.parameters(), *model.buffers()))
+    live.assign("backbone", (*model.parameters(), *model.buffers()))
     if quantization != "none":
         quantized = _quantized()
-        live.own("backbone", quantized.states(model))
+        live.assign("backbone", quantized.states(model))
         live.expand(quantized.expansions(device))
         undo.enter_context(quantized.unlogged())
-    _checkpoint(model, wanted.get("gradient_checkpointing"), undo)
+    _checkpoint(model, settings.get("gradient_checkpointing"), undo)
     return model
 
 
@@ -82,7 +82,7 @@ def _cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
-def _checkpoint(model: PreTrainedModel, wanted: bool | None, undo: ExitStack) -> None:
+def _checkpoint(model: PreTrainedModel, checkpoints: bool | None, undo: ExitStack) -> None:
     """Switches checkpointing on or off for a while; None leaves it."""
 
     def enable() -> None:
@@ -93,11 +93,11 @@ def _checkpoint(model: PreTrainedModel, wanted: bool | None, undo: ExitStack) ->
         model.activation_checkpointing_disable()
         model.disable_input_require_grads()  # the hook that enabling leaves on the embeddings
 
-    if wanted and not model.supports_gradient_checkpointing:
+    if checkpoints and not model.supports_gradient_checkpointing:
         reason = f"{type(model).__name__} does not support it"
         raise StudyError(reason, "backbone.gradient_checkpointing")
     active = model.is_activation_checkpointing
-    if wanted is not None and wanted != active:
-        switch, back = (enable, disable) if wanted else (disable, enable)
+    if checkpoints is not None and checkpoints != active:
+        switch, back = (enable, disable) if checkpoints else (disable, enable)
         switch()
         undo.callback(back)

@@ -52,7 +52,7 @@ class Memory:
     parts: Mapping[str, int]
 
     @property
-    def own(self) -> int:
+    def beside_backbone(self) -> int:
         """What is not the frozen backbone.
 
         In a pack it adds up, but for some per cents where methods differ, see `predict_pack`.
@@ -123,9 +123,9 @@ def predict_pack(
     """
     _check(backbone, configs, device)
     live = Live(GRANULARITY[device], host=device == "cpu")
-    wanted = dict(configs[0].backbone)
+    settings = dict(configs[0].backbone)
     with ExitStack() as undo:
-        model = in_form(backbone, wanted, device, live, undo)
+        model = in_form(backbone, settings, device, live, undo)
         undo.enter_context(traced(model))
         undo.enter_context(padded_model(model))
         undo.callback(model.train, model.training)
@@ -134,9 +134,9 @@ def predict_pack(
         members = _packed(model, configs, batch_sizes, backbone.modules_to_save, undo)
         batch = batch_of(model, sum(batch_sizes), sequence_length)
         distinct = batch_sizes[0] if len(set(batch_sizes)) == 1 else sum(batch_sizes)
-        live.own("batch", batch.values())
+        live.assign("batch", batch.values())
         undo.enter_context(live)
-        offloads = device == "cuda" and wanted.get("activation_offloading", False)
+        offloads = device == "cuda" and settings.get("activation_offloading", False)
         _trace(_Step(model, members, batch, distinct, depth, offloads), device, live)
     parts = {part: live.at_peak.get(part, 0) for part in PARTS}
     return Memory(live.peak, device, parts)
@@ -220,10 +220,10 @@ class _Step:
         put together for everyone.
         """
         inputs = {n: t[: self.distinct].clone() for n, t in self.batch.items() if n != "labels"}
-        live.own("batch", inputs.values())
-        kept = torch.empty_like(enter(self.model, self.depth, inputs))
-        entering = kept.new_empty(len(self.batch["labels"]), *kept.shape[1:])
-        live.own("batch", [entering])
+        live.assign("batch", inputs.values())
+        hidden = torch.empty_like(enter(self.model, self.depth, inputs))
+        entering = hidden.new_empty(len(self.batch["labels"]), *hidden.shape[1:])
+        live.assign("batch", [entering])
         return entering
 
 
@@ -234,7 +234,7 @@ def _trace(step: _Step, device: str, live: Live) -> None:
     already. The outputs of the last one live until the step ends, as in the usual loop of a
     language model, where the logits may be a gigabyte.
     """
-    live.own("peft", step.weights())
+    live.assign("peft", step.weights())
     groups = [list(member.trainable().values()) for member in step.members]
     optimizers = [_optimizer(weights, device, live) for weights in groups if weights]
     _own_gradients(step.weights(), live)
@@ -257,16 +257,16 @@ def _optimizer(weights: list[nn.Parameter], device: str, live: Live) -> torch.op
     for weight in weights:
         moments = {name: torch.empty_like(weight) for name in ("exp_avg", "exp_avg_sq")}
         optimizer.state[weight] = {"step": torch.ones(()), **moments}
-        live.own("optimizer", optimizer.state[weight].values())
+        live.assign("optimizer", optimizer.state[weight].values())
     return optimizer
 
 
 def _own_gradients(weights: Iterable[nn.Parameter], live: Live) -> None:
     """Moves each gradient to its part once it is complete."""
 
-    def own(weight: Tensor) -> None:
+    def assign(weight: Tensor) -> None:
         if weight.grad is not None:
-            live.own("gradients", [weight.grad])
+            live.assign("gradients", [weight.grad])
 
     for weight in weights:
-        weight.register_post_accumulate_grad_hook(own)
+        weight.register_post_accumulate_grad_hook(assign)

@@ -50,13 +50,13 @@ class Setting:
 
     def alike(self, config: PeftConfig) -> PeftConfig:
         """The configuration with only those settings of training that memory depends on."""
-        own = TrainSettings(**dict(config.train))
-        repeats = min(own.gradient_accumulation_steps, 2)  # more micro-batches need no more
-        told = {
-            "batch_size": self.batch_size or own.batch_size,
+        settings = TrainSettings(**dict(config.train))
+        repeats = min(settings.gradient_accumulation_steps, 2)  # more micro-batches need no more
+        relevant = {
+            "batch_size": self.batch_size or settings.batch_size,
             "gradient_accumulation_steps": repeats,
         }
-        return replace(config, train=freeze(told))
+        return replace(config, train=freeze(relevant))
 
 
 def _padded(sequence_length: int, device: str) -> int:
@@ -86,9 +86,9 @@ def known_quantities(setting: Setting) -> Mapping[str, Known]:
     def trainable(config: PeftConfig) -> int:
         """The sum over layers, each counted once; `count` says what does not fit."""
         placed = [(p, [n for n in p.layers if n < len(shape.layers)]) for p in config.placements]
-        found = [sum(trained(p.method, p.options, n) for n in layers) for p, layers in placed]
-        fits = all(found) and all(p.layers == tuple(layers) for p, layers in placed)
-        return sum(found) if fits else count(config, shape).trainable
+        counts = [sum(trained(p.method, p.options, n) for n in layers) for p, layers in placed]
+        fits = all(counts) and all(p.layers == tuple(layers) for p, layers in placed)
+        return sum(counts) if fits else count(config, shape).trainable
 
     @lru_cache(maxsize=4096)
     def flops(architecture: PeftConfig) -> int:

@@ -66,19 +66,19 @@ def _geometry(values: Iterable[Any]) -> tuple[Hashable, ...]:
     Raises:
         _OpaqueError: a tensor holds data, or a value is none of `_LITERALS`.
     """
-    found: list[Hashable] = []
+    parts: list[Hashable] = []
     for value in values:
         if isinstance(value, torch.Tensor):
             if not value.is_meta:
                 raise _OpaqueError
-            found.append((value.shape, value.stride(), value.dtype))
+            parts.append((value.shape, value.stride(), value.dtype))
         elif isinstance(value, list | tuple):
-            found.append(_geometry(value))
+            parts.append(_geometry(value))
         elif type(value) in _LITERALS:
-            found.append((type(value), value))
+            parts.append((type(value), value))
         else:
             raise _OpaqueError
-    return tuple(found)
+    return tuple(parts)
 
 
 def _storages(values: Iterable[Any]) -> Iterable[int]:

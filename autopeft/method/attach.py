@@ -79,8 +79,10 @@ class Attached:
 
     def unmergeable(self) -> tuple[Placement, ...]:
         """The placements that `merge` refuses: adapters, prefixes, LoRA on quantized linears."""
-        found = {trained.placed.placement for trained in self._member.sites if not _merges(trained)}
-        return tuple(placement for placement in self.config.placements if placement in found)
+        refused = {
+            trained.placed.placement for trained in self._member.sites if not _merges(trained)
+        }
+        return tuple(placement for placement in self.config.placements if placement in refused)
 
     def merge(self) -> None:
         """Writes the trained tensors into the model, which is a plain transformers model then.

@@ -60,10 +60,10 @@ class _Contexts:
             return None
         keys, values = [], []
         for member, rows in cut.items():
-            own, n_rows = self.members.get(member, ()), rows.stop - rows.start
-            heads = [_heads(context.key, context.scale, key) for context in own]
+            contexts, n_rows = self.members.get(member, ()), rows.stop - rows.start
+            heads = [_heads(context.key, context.scale, key) for context in contexts]
             keys.append(_filled(heads, key, longest).expand(n_rows, -1, -1, -1))
-            heads = [_heads(context.value, context.scale, value) for context in own]
+            heads = [_heads(context.value, context.scale, value) for context in contexts]
             values.append(_filled(heads, value, longest).expand(n_rows, -1, -1, -1))
         visible = None if set(lengths.values()) == {longest} else _visible(lengths, cut, key.device)
         return _Front(_joined(keys, 0), _joined(values, 0), visible)
@@ -115,13 +115,13 @@ def switch(model: PreTrainedModel, implementation: str, undo: ExitStack) -> None
 
 def put(members: Sequence[Iterable[TrainedSite]], rows: Rows, undo: ExitStack) -> None:
     """Gives attentions the contexts of every member, in their order, until `undo` closes."""
-    found: dict[nn.Module, dict[int, list[Context]]] = {}
+    by_module: dict[nn.Module, dict[int, list[Context]]] = {}
     for member, sites in enumerate(members):
         for trained in sites:
             if isinstance(trained.part, Context):
                 module = trained.layer.attentions[trained.part.attention]
-                found.setdefault(module, {}).setdefault(member, []).append(trained.part)
-    for module, contexts in found.items():
+                by_module.setdefault(module, {}).setdefault(member, []).append(trained.part)
+    for module, contexts in by_module.items():
         setattr(module, _CONTEXT, _Contexts(contexts, rows))
         undo.callback(delattr, module, _CONTEXT)
 

@@ -47,7 +47,7 @@ def originals(model: PreTrainedModel, paths: Sequence[str]) -> dict[str, nn.Para
     """
     carried: Mapping[str, nn.Parameter] = getattr(model, ORIGINALS, {})
     modules = dict(model.named_modules())
-    found: dict[str, nn.Parameter] = {}
+    by_name: dict[str, nn.Parameter] = {}
     for path in paths:
         if path not in modules:
             raise AttachError(f"{type(model).__name__} has no module {path!r}", "modules_to_save")
@@ -55,8 +55,8 @@ def originals(model: PreTrainedModel, paths: Sequence[str]) -> dict[str, nn.Para
         if not parameters or not all(p.is_floating_point() for p in parameters.values()):
             reason = f"module {path!r} has no parameters or quantized ones"
             raise AttachError(reason, "modules_to_save")
-        found |= {name: carried.get(name, own) for name, own in parameters.items()}
-    return found
+        by_name |= {name: carried.get(name, parameter) for name, parameter in parameters.items()}
+    return by_name
 
 
 def copies(model: PreTrainedModel, paths: Sequence[str]) -> dict[str, Saved]:
@@ -82,11 +82,11 @@ def install(
         _in_float32(module, undo)
         if len(members) > 1:
             start = f"head.{path}."
-            own = [
+            copies = [
                 {name[len(start) :]: s.copy for name, s in saved.items() if name.startswith(start)}
                 for saved in members
             ]
-            module.forward = _Shared(module, own, rows)
+            module.forward = _Shared(module, copies, rows)
             undo.callback(module.__dict__.pop, "forward")
     for saved in members if len(members) == 1 else ():
         for each in saved.values():
@@ -130,8 +130,8 @@ class _Shared:
         pieces = [Pieces(x, cut) for x in inputs]
         outputs: dict[int, Tensor] = {}
         for members in by_size(cut, cut):
-            own = tuple(piece.of(members) for piece in pieces)
-            outputs |= zip(members, self._together(members, own), strict=True)
+            parts = tuple(piece.of(members) for piece in pieces)
+            outputs |= zip(members, self._together(members, parts), strict=True)
         return torch.cat([outputs[member] for member in cut])
 
     def _together(self, members: Sequence[int], inputs: tuple[Tensor, ...]) -> Iterable[Tensor]:

@@ -143,13 +143,13 @@ def edit_outputs(members: Sequence[Iterable[TrainedSite]], rows: Rows, undo: Exi
             module, stage = trained.module, 0
             if isinstance(trained.part, Branch) and trained.part.source == "output":
                 stage = last[module] = last.get(module, 0) + 1
-            own = edits.setdefault(module, {})
+            by_kind = edits.setdefault(module, {})
             kind = stage, trained.kind
-            if kind not in own:
-                own[kind] = _edit(trained, stage, rows, stash, undo)
-            own[kind].sites[member] = trained
-    for module, found in edits.items():
-        ordered = sorted(found.values(), key=lambda edit: edit.stage)
+            if kind not in by_kind:
+                by_kind[kind] = _edit(trained, stage, rows, stash, undo)
+            by_kind[kind].sites[member] = trained
+    for module, by_kind in edits.items():
+        ordered = sorted(by_kind.values(), key=lambda edit: edit.stage)
         undo.callback(module.register_forward_hook(_apply(ordered, rows)).remove)
 
 
@@ -221,8 +221,10 @@ def _staged(
         groups = by_size(edit.sites, cut)
         if groups:
             source = edit.source(x, output)
-            own = pieces.setdefault(source, Pieces(source, cut))
-            changes += [(group, edit.together(group, module, own, output)) for group in groups]
+            source_pieces = pieces.setdefault(source, Pieces(source, cut))
+            changes += [
+                (group, edit.together(group, module, source_pieces, output)) for group in groups
+            ]
     return _changed(output, changes, cut)
 
 
@@ -231,18 +233,18 @@ def _changed(
 ) -> Tensor:
     """`output` plus changes, (members, rows or 1, ..., width) for the members that stand first."""
     everyone = tuple(cut)
-    own: dict[int, Tensor] = {}
+    partial: dict[int, Tensor] = {}
     for members, change in changes:
         if members == everyone:
             output = (output.unflatten(0, (len(members), -1)) + change).flatten(0, 1)
             continue
         for member, delta in zip(members, change.unbind(), strict=True):
-            own[member] = own[member] + delta if member in own else delta
-    if not own:
+            partial[member] = partial[member] + delta if member in partial else delta
+    if not partial:
         return output
     none = output.new_zeros(())
     deltas = [
-        own.get(member, none).expand(rows.stop - rows.start, *output.shape[1:])
+        partial.get(member, none).expand(rows.stop - rows.start, *output.shape[1:])
         for member, rows in cut.items()
     ]
     return output + torch.cat(deltas)

@@ -108,7 +108,11 @@ class Pack:
         self.members, self._rows = members, Rows(len(members))
         sites = [member.sites for member in members]
         with ExitStack() as undo:
-            if any(isinstance(trained.part, Context) for own in sites for trained in own):
+            if any(
+                isinstance(trained.part, Context)
+                for trained_sites in sites
+                for trained in trained_sites
+            ):
                 attention.route(self.model, undo)
             attention.put(sites, self._rows, undo)
             hook.edit_outputs(sites, self._rows, undo)
@@ -117,8 +121,8 @@ class Pack:
             self._laid = undo.pop_all()
 
     def _check_backbone(self, member: Member) -> None:
-        own = set(self.model.modules())
-        if not all(trained.module in own for trained in member.sites):
+        modules = set(self.model.modules())
+        if not all(trained.module in modules for trained in member.sites):
             raise AttachError("the member was drawn for another backbone")
 
     def _check_shared(self) -> None:

@@ -94,7 +94,7 @@ def _sites(placement: Placement, shape: Shape) -> list[tuple[int, Method, Site]]
         if not 0 <= layer < len(shape.layers):
             reason = f"no layer {layer}; the backbone has {len(shape.layers)} layers"
             raise AttachError(reason, describe(placement))
-    found = [(i, method, site) for i in placement.layers for site in method.sites(shape.layers[i])]
-    if not found:
+    sites = [(i, method, site) for i in placement.layers for site in method.sites(shape.layers[i])]
+    if not sites:
         raise AttachError(f"none of these layers has a {method.looks_for()}", describe(placement))
-    return found
+    return sites

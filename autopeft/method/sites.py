@@ -106,8 +106,10 @@ def layers_of(model: PreTrainedModel) -> tuple[Layer, ...]:
     Raises:
         AttachError: none are found.
     """
-    found = _candidates(model)
-    paths = [path for path in found if not any(other.startswith(f"{path}.") for other in found)]
+    candidates = _candidates(model)
+    paths = [
+        path for path in candidates if not any(other.startswith(f"{path}.") for other in candidates)
+    ]
     if not paths:
         reason = "has no transformer layers that can be found"
         raise AttachError(f"{type(model).__name__} {reason}")
@@ -116,7 +118,7 @@ def layers_of(model: PreTrainedModel) -> tuple[Layer, ...]:
     paths.sort(key=lambda path: stacks[path] == "decoder")
     edges = _edge_norms(model, paths, stacks)
     heads = getattr(model.config.get_text_config(), "num_attention_heads", 0)
-    return tuple(_layer(path, found[path], stacks[path], edges, heads) for path in paths)
+    return tuple(_layer(path, candidates[path], stacks[path], edges, heads) for path in paths)
 
 
 def _candidates(model: PreTrainedModel) -> dict[str, nn.Module]:
@@ -173,20 +175,20 @@ def _attention(
 
     The query is as wide as the input of the output linear; keys and values share the rest.
     """
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for name in modules:
         match = _PROJECTION.fullmatch(name.rsplit(".", 1)[-1])
-        found[str(match.lastgroup) if match else "o"] = name
-    if "o" not in found:
+        names[str(match.lastgroup) if match else "o"] = name
+    if "o" not in names:
         return {}
     roles: dict[str, tuple[str, Columns | None]] = {
-        role: (name, None) for role, name in found.items() if role in ("q", "k", "v", "o")
+        role: (name, None) for role, name in names.items() if role in ("q", "k", "v", "o")
     }
-    for kind in {"fused", "by_head"} & found.keys():
-        query = 0 if "q" in found else features(modules[found["o"]])[0]
-        outputs = features(modules[found[kind]])[1]
+    for kind in {"fused", "by_head"} & names.keys():
+        query = 0 if "q" in names else features(modules[names["o"]])[0]
+        outputs = features(modules[names[kind]])[1]
         cut = _by_head(query, outputs, heads) if kind == "by_head" else _thirds(query, outputs)
-        roles |= {role: (found[kind], columns) for role, columns in cut.items()}
+        roles |= {role: (names[kind], columns) for role, columns in cut.items()}
     return roles
 
 

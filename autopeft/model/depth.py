@@ -149,11 +149,11 @@ def _fed(stack: _Stack, depth: int, hidden: Tensor) -> Iterator[None]:
     """Lets each layer below `depth` return `hidden` instead of running."""
     with ExitStack() as undo:
         for layer, length in zip(stack.layers[:depth], stack.lengths, strict=False):
-            own = vars(layer)
-            put_back = own.__setitem__ if "forward" in own else own.pop
-            undo.callback(put_back, "forward", own.get("forward"))
+            attributes = vars(layer)
+            put_back = attributes.__setitem__ if "forward" in attributes else attributes.pop
+            undo.callback(put_back, "forward", attributes.get("forward"))
             result = hidden if length is None else (hidden, *[None] * (length - 1))
-            own["forward"] = _returning(result)
+            attributes["forward"] = _returning(result)
         yield
 
 
@@ -304,14 +304,14 @@ def _same(model: PreTrainedModel, stack: _Stack, probe: _Probe, depth: int) -> b
         with _fed(stack, depth, hidden):
             if depth == len(stack.layers):
                 return _equal(probe, model(**probe.inputs).logits, probe.logits)
-            found = _hidden(_until(model, stack.layers[depth], probe.inputs))
+            alone = _hidden(_until(model, stack.layers[depth], probe.inputs))
     except Exception:  # whatever it misses, it does not run without
         return False
-    return _equal(probe, found, _hidden(probe.outputs[depth][1]))
+    return _equal(probe, alone, _hidden(probe.outputs[depth][1]))
 
 
-def _equal(probe: _Probe, found: Tensor, wanted: Tensor) -> bool:
+def _equal(probe: _Probe, one: Tensor, other: Tensor) -> bool:
     """Whether both agree bit for bit where tokens are real."""
-    if probe.real is not None and found.shape[:2] == probe.real.shape == wanted.shape[:2]:
-        found, wanted = found[probe.real], wanted[probe.real]
-    return torch.equal(found, wanted)
+    if probe.real is not None and one.shape[:2] == probe.real.shape == other.shape[:2]:
+        one, other = one[probe.real], other[probe.real]
+    return torch.equal(one, other)

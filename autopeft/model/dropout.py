@@ -8,7 +8,7 @@ from torch import Tensor, nn
 _BITS = 16
 
 
-def kept(like: Tensor, p: float) -> Tensor:
+def dropout_mask(like: Tensor, p: float) -> Tensor:
     """A mask in the shape, dtype and device of `like`: 0 with probability p, else 1 / (1 - p).
 
     The probability is rounded to a multiple of 2^-16, and the mask to that. Bits come from torch's
@@ -29,4 +29,4 @@ class QuickDropout(nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or self.p in (0.0, 1.0):
             return super().forward(input)
-        return input * kept(input, self.p)
+        return input * dropout_mask(input, self.p)

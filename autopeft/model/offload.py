@@ -58,9 +58,9 @@ class Host:
         return _Saved(moved, tensor.dtype, offset, tensor.shape, tensor.stride())
 
     @staticmethod
-    def unpack(kept: Tensor | _Saved) -> Tensor:
+    def unpack(packed: Tensor | _Saved) -> Tensor:
         """The tensor that was packed, on its device."""
-        return kept.tensor() if isinstance(kept, _Saved) else kept
+        return packed.tensor() if isinstance(packed, _Saved) else packed
 
 
 class _Bytes:
@@ -78,14 +78,14 @@ class _Bytes:
 
     def storage(self) -> torch.UntypedStorage:
         """The bytes on the device, in one place as long as anything refers to it."""
-        found = self._back() if self._back else None
-        if found is None:
+        storage = self._back() if self._back else None
+        if storage is None:
             filled = torch.empty(self._size, dtype=torch.uint8, device=self.device)
             if self._data is not None:
                 filled.copy_(self._data, non_blocking=True)
-            found = filled.untyped_storage()
-            self._back = weakref.ref(found)
-        return found
+            storage = filled.untyped_storage()
+            self._back = weakref.ref(storage)
+        return storage
 
 
 @dataclass(frozen=True)

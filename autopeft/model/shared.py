@@ -61,7 +61,7 @@ def in_dtype(
         with quiet():
             loaded.save_pretrained(folder, state_dict=state, max_shard_size=sys.maxsize)
 
-    folder = kept("backbones", key_of(*_identity(source, files), *what), n_bytes, write)
+    folder = cached_folder("backbones", key_of(*_identity(source, files), *what), n_bytes, write)
     return source if folder is None else str(folder)
 
 
@@ -70,7 +70,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("AUTOPEFT_CACHE") or "~/.cache/autopeft").expanduser()
 
 
-def kept(kind: str, key: str, n_bytes: int, write: Callable[[Path], None]) -> Path | None:
+def cached_folder(kind: str, key: str, n_bytes: int, write: Callable[[Path], None]) -> Path | None:
     """The folder `key` among those of one kind in the cache; None where it cannot be kept.
 
     One process writes it while others wait. Folders of a kind take up at most a tenth of the
@@ -85,17 +85,17 @@ def kept(kind: str, key: str, n_bytes: int, write: Callable[[Path], None]) -> Pa
         write: fills an empty folder.
     """
     folder = cache_folder() / kind
-    found = folder / key
+    folder_of_key = folder / key
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            if not _is_whole(found):
-                _remove(found)
+            if not _is_whole(folder_of_key):
+                _remove(folder_of_key)
                 if not _has_room(folder, n_bytes):
                     return None
-                _write_whole(found, write)
-            found.touch()
-            return found
+                _write_whole(folder_of_key, write)
+            folder_of_key.touch()
+            return folder_of_key
     except (OSError, SafetensorError):
         return None
 
@@ -106,26 +106,26 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(repr((parts, versions)).encode()).hexdigest()[:32]
 
 
-def _write_whole(found: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` fill the folder `found`, or leaves none."""
-    with tempfile.TemporaryDirectory(dir=found.parent, prefix=".") as unfinished:
-        inner = Path(unfinished) / found.name
+def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
+    """Lets `write` fill a folder, or leaves none."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as unfinished:
+        inner = Path(unfinished) / folder.name
         inner.mkdir()
         write(inner)
         (inner / _SIZES).write_text(json.dumps(_sizes(inner)), encoding="utf-8")
         for file in inner.iterdir():
             with file.open("rb") as content:
                 os.fsync(content.fileno())
-        inner.rename(found)
+        inner.rename(folder)
 
 
-def _is_whole(found: Path) -> bool:
+def _is_whole(folder: Path) -> bool:
     """Whether a folder is there with all that was written into it."""
     try:
-        sizes = json.loads((found / _SIZES).read_text(encoding="utf-8"))
+        sizes = json.loads((folder / _SIZES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return bool(sizes == _sizes(found))
+    return bool(sizes == _sizes(folder))
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from autopeft.method import attention
-from autopeft.model.dropout import kept
+from autopeft.model.dropout import dropout_mask
 
 SHORT = "autopeft_short"
 """Its name to transformers."""
@@ -95,7 +95,7 @@ class _Attention(torch.autograd.Function):
         if mask is not None:
             wide.view(batch, heads, queries, -1).add_(_added(mask, wide.dtype))
         weights = torch.softmax(wide, -1).to(query.dtype)
-        keep = kept(weights, dropout) if dropout else None
+        keep = dropout_mask(weights, dropout) if dropout else None
         output = torch.bmm(weights if keep is None else weights * keep, v)
         ctx.save_for_backward(q, k, v, weights, keep, output)
         ctx.scale, ctx.shapes = scale, (query.shape, key.shape, value.shape)

@@ -95,28 +95,30 @@ class KnownLosses:
         names = [n for n in self._known if n in needed and (slow or not self._known[n].slow)]
         return all(self._value(n, config) <= self._limits.get(n, MOST) for n in names)
 
-    def guess(self, found: Sequence[PeftConfig], old: Array, known: Array, new: Array) -> Array:
+    def guess(
+        self, candidates: Sequence[PeftConfig], old: Array, known: Array, new: Array
+    ) -> Array:
         """Exact losses of candidates, the slow ones estimated.
 
         Args:
-            found: candidates.
+            candidates: `k` of them.
             old: features of the history, shape `(n, d)`.
             known: exact losses of the history, shape `(n, n_exact)`.
-            new: features of the candidates, shape `(len(found), d)`.
+            new: features of the candidates, shape `(k, d)`.
 
         Returns:
-            Shape `(len(found), n_exact)`.
+            Shape `(k, n_exact)`.
         """
-        guess = np.empty((len(found), len(self.exact)))
+        guess = np.empty((len(candidates), len(self.exact)))
         for column, i in enumerate(self.exact):
             objective = self._objectives[i]
             quick = self._known[objective.name].estimate
             if quick is not None:
-                guess[:, column] = [_estimated(objective, quick, config) for config in found]
+                guess[:, column] = [_estimated(objective, quick, config) for config in candidates]
             elif self.is_slow(i):
                 guess[:, column] = estimate(old, known[:, column], new)
             else:
-                guess[:, column] = [self.loss(i, config) for config in found]
+                guess[:, column] = [self.loss(i, config) for config in candidates]
         return guess
 
     def _computed(self, name: str, config: PeftConfig) -> float:

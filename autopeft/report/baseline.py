@@ -40,19 +40,19 @@ def compare(
     """
     quality, cost = learned(objectives), known(objectives)
     complete = [record for record in records if record.state == "complete"]
-    found = [record for record in complete if record.baseline is None]
-    return tuple(_beside(b, found, quality, cost) for b in complete if b.baseline is not None)
+    searched = [record for record in complete if record.baseline is None]
+    return tuple(_beside(b, searched, quality, cost) for b in complete if b.baseline is not None)
 
 
 def _beside(
-    baseline: TrialRecord, found: Sequence[TrialRecord], quality: Objective, cost: Objective
+    baseline: TrialRecord, searched: Sequence[TrialRecord], quality: Objective, cost: Objective
 ) -> Comparison:
     def worse(record: TrialRecord) -> tuple[float, float]:
         return quality.loss(record.values[quality.name]), cost.loss(record.values[cost.name])
 
     loss, price = worse(baseline)
-    rival = min((r for r in found if worse(r)[1] <= price), key=worse, default=None)
-    equals = [record for record in found if worse(record)[0] <= loss]
+    rival = min((r for r in searched if worse(r)[1] <= price), key=worse, default=None)
+    equals = [record for record in searched if worse(record)[0] <= loss]
     cheaper = min(equals, key=lambda record: worse(record)[::-1], default=None)
     gain = None
     if rival is not None:

@@ -44,8 +44,8 @@ class Axis:
         objective = self.objective
         if objective is None or not (self.log or objective.known):
             return {}
-        found = _log_ticks(values) if self.log else _round_ticks(min(values), max(values))
-        labels = {tick: short(objective, tick) for tick in found}
+        positions = _log_ticks(values) if self.log else _round_ticks(min(values), max(values))
+        labels = {tick: short(objective, tick) for tick in positions}
         return labels if self.zero is None else {self.zero: "0"} | labels
 
 
@@ -111,8 +111,8 @@ def chart(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> Ch
     records = folded(records)
     front = Front.of(records, objectives)
     on_front = {trial.number for trial in front.trials}
-    found = (_dot(r, quality, cost, colour, on_front) for r in records)
-    dots = tuple(dot for dot in found if dot is not None)
+    drawn = (_dot(r, quality, cost, colour, on_front) for r in records)
+    dots = tuple(dot for dot in drawn if dot is not None)
     return Chart(
         x=_axis(cost, [dot.x for dot in dots]),
         y=_axis(quality, [dot.y for dot in dots]),
@@ -171,8 +171,8 @@ def _log_ticks(values: Sequence[float]) -> list[float]:
     low, high = min(positive), max(positive)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1.0, 3.0) if high > 10 * low else (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-    found = [step * 10.0**power for power in powers for step in steps]
-    return [tick for tick in found if low <= tick <= high * 1.05]
+    ticks = [step * 10.0**power for power in powers for step in steps]
+    return [tick for tick in ticks if low <= tick <= high * 1.05]
 
 
 def _round_ticks(low: float, high: float) -> list[float]:
@@ -193,8 +193,8 @@ def _staircase(
     best = sorted(
         {
             (row, dot.x, dot.y)
-            for row, dot, kept in zip(rows, complete, pareto.front(rows), strict=True)
-            if kept
+            for row, dot, is_best in zip(rows, complete, pareto.front(rows), strict=True)
+            if is_best
         }
     )
     corners: list[tuple[float, float]] = []

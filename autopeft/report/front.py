@@ -36,7 +36,7 @@ class Front:
         objectives = tuple(objectives)
         finished = [record for record in folded(records) if record.state == "complete"]
         keep = pareto.front([losses(record, objectives) for record in finished])
-        best = [record for record, kept in zip(finished, keep, strict=True) if kept]
+        best = [record for record, is_best in zip(finished, keep, strict=True) if is_best]
         best.sort(key=lambda record: (*losses(record, objectives), record.number))
         return cls(objectives, tuple(best))
 

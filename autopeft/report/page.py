@@ -122,19 +122,19 @@ def _baselines(records: Sequence[TrialRecord], objectives: Sequence[Objective]) 
     """How the search fares against each baseline, in words and in a table."""
     if {objective.known for objective in objectives} != {True, False}:
         return "<p>A comparison needs a learned objective and a known one.</p>"
-    found = compare(folded(records), objectives)
-    if not found:
+    comparisons = compare(folded(records), objectives)
+    if not comparisons:
         return "<p>No baseline is complete.</p>"
     quality = learned(objectives)
     cost = next(objective for objective in objectives if objective.known)
-    won = sum(1 for each in found if each.gain is not None and each.gain > 0)
+    won = sum(1 for each in comparisons if each.gain is not None and each.gain > 0)
     words = (
         f"At no more {_plain(cost)} the search has a better {_plain(quality)} than {won} of "
-        f"{len(found)} baselines."
+        f"{len(comparisons)} baselines."
     )
     names = ["baseline", _plain(quality), _plain(cost)]
     names += ["best found at no more", "gain", "cheapest found at least as good"]
-    rows = [_beside(each, quality, cost) for each in found]
+    rows = [_beside(each, quality, cost) for each in comparisons]
     return f"<p>{_text(words)}</p>{_table(names, rows)}"
 
 
@@ -154,9 +154,9 @@ def _curves(records: Sequence[TrialRecord], objectives: Sequence[Objective], fro
     """One plot per metric: the front's trials in colour, the others faint."""
     strong = {trial.number for trial in front.trials[:6]}
     ordered = sorted(records, key=lambda record: (record.number not in strong, record.number))
-    wanted = [objective.name for objective in objectives if not objective.known]
+    learned_names = [objective.name for objective in objectives if not objective.known]
     parts = []
-    for metric in dict.fromkeys([*wanted, "validation_loss", "train_loss"]):
+    for metric in dict.fromkeys([*learned_names, "validation_loss", "train_loss"]):
         lines = [line for record in ordered if (line := _curve(record, metric))]
         if lines:
             coloured = sum(1 for record in ordered if record.number in strong and record.reports)

@@ -20,14 +20,14 @@ def folded(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     Its values are then the means over the seeds, its margins half the widths of their intervals
     (Student's t, for independent seeds). A record without complete repeats is as it was.
     """
-    found = list(records)
+    given = list(records)
     repeats: dict[int, list[TrialRecord]] = {}
-    for record in found:
+    for record in given:
         if record.repeat_of is not None and record.state == "complete":
             repeats.setdefault(record.repeat_of, []).append(record)
-    taken = {record.number for own in repeats.values() for record in own}
-    kept = [record for record in found if record.number not in taken]
-    return [_mean(record, repeats.get(record.number, ())) for record in kept]
+    taken = {record.number for of_trial in repeats.values() for record in of_trial}
+    unfolded = [record for record in given if record.number not in taken]
+    return [_mean(record, repeats.get(record.number, ())) for record in unfolded]
 
 
 def _mean(record: TrialRecord, repeats: Iterable[TrialRecord]) -> TrialRecord:

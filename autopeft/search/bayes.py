@@ -221,9 +221,9 @@ class BayesSampler(BaseSampler):
         return [each for each in drawn if self._known.allows(each.config, slow=False)]
 
     def _gains(
-        self, belief: Belief, found: Sequence[PeftConfig], exact: Array | None = None
+        self, belief: Belief, candidates: Sequence[PeftConfig], exact: Array | None = None
     ) -> Array:
-        means, deviations = belief(found, exact)
+        means, deviations = belief(candidates, exact)
         order = [*self._known.learned, *self._known.exact]
         references = np.array([self.objectives[i].worst for i in order])
         corner = corner_of(belief.observed, references)

@@ -56,21 +56,23 @@ class Belief:
         exact = np.array([known.row(o.config, o.losses) for o in [*measured, *pending]])
         losses = np.array([[o.losses[i] for i in known.learned] for o in measured])
         doubts = np.array([[o.doubts[i] for i in known.learned] for o in measured])
-        told_by = [learned_from(loss, exact[: len(measured)]) for loss in losses.T]
-        used = np.unique(np.concatenate(told_by))
+        informative = [learned_from(loss, exact[: len(measured)]) for loss in losses.T]
+        used = np.unique(np.concatenate(informative))
         configs = [o.config for o in [*(measured[i] for i in used), *pending]]
         self._encoder = Encoder([*configs, *others], n_layers)
         self._rows = self._encode(configs)
         self._exact = np.concatenate([exact[used], exact[len(measured) :]])
         waiting = self._rows[len(used) :]
         self._models = [
-            self._model(np.searchsorted(used, told), loss[told], doubt[told]).believing(waiting)
-            for told, loss, doubt in zip(told_by, losses.T, doubts.T, strict=True)
+            self._model(np.searchsorted(used, picked), loss[picked], doubt[picked]).believing(
+                waiting
+            )
+            for picked, loss, doubt in zip(informative, losses.T, doubts.T, strict=True)
         ]
         expected = np.stack([model(self._rows)[0] for model in self._models], axis=1)
         self.reached = np.column_stack([expected, self._exact])
-        told = np.concatenate([losses, expected[len(used) :]])
-        self.observed = np.column_stack([told, exact])
+        learned = np.concatenate([losses, expected[len(used) :]])
+        self.observed = np.column_stack([learned, exact])
 
     def __call__(
         self, configs: Sequence[PeftConfig], exact: Array | None = None
@@ -84,9 +86,11 @@ class Belief:
         rows = self._encode(configs)
         if exact is None:
             exact = self._known.guess(configs, self._rows, self._exact, rows)
-        found = [model(rows) for model in self._models]
-        means = np.column_stack([*(mean for mean, _ in found), exact])
-        variances = np.column_stack([*(variance for _, variance in found), np.zeros_like(exact)])
+        posteriors = [model(rows) for model in self._models]
+        means = np.column_stack([*(mean for mean, _ in posteriors), exact])
+        variances = np.column_stack(
+            [*(variance for _, variance in posteriors), np.zeros_like(exact)]
+        )
         return means, np.sqrt(variances)
 
     def _model(self, places: NDArray[np.int64], losses: Array, doubts: Array) -> Surrogate:

@@ -134,8 +134,8 @@ def spread(
     Returns:
         The index of the candidate.
     """
-    wanted = costs.min() + van_der_corput(index) * (costs.max() - costs.min())
-    close = np.argsort(np.abs(costs - wanted), kind="stable")
+    target = costs.min() + van_der_corput(index) * (costs.max() - costs.min())
+    close = np.argsort(np.abs(costs - target), kind="stable")
     close = close[:n_close] if np.ptp(costs) > 0 else close
     if promise is not None:
         return int(close[int(promise[close].argmin())])

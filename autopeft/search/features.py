@@ -121,12 +121,12 @@ class _Setting:
 
     def columns(self, rows: Sequence[Mapping[str, Any]]) -> Array:
         """Shape `(n, n_values or 1)`; what is no number stands in the middle of those."""
-        found = [row.get(self.name) for row in rows]
+        options = [row.get(self.name) for row in rows]
         if self.values:
-            return np.array([repr(v) == k for v in found for k in self.values], float).reshape(
-                len(found), -1
+            return np.array([repr(v) == k for v in options for k in self.values], float).reshape(
+                len(options), -1
             )
-        return np.array([self._unit(value) for value in found])[:, None]
+        return np.array([self._unit(value) for value in options])[:, None]
 
     def _unit(self, value: Any) -> float:
         if not _is_number(value) or self.high <= self.low or (self.log and value <= 0):

@@ -220,10 +220,10 @@ class _Standing:
 
     def place(self, number: int) -> int:
         """The place from 1: by rank, crowding within it, signal, and number."""
-        ranks, own = self.ranking.ranks, self._places[number]
-        peers = np.flatnonzero(ranks == ranks[own])
+        ranks, index = self.ranking.ranks, self._places[number]
+        peers = np.flatnonzero(ranks == ranks[index])
         rows, numbers = self.ranking.rows[peers], np.array(list(self._places))[peers]
         signal = np.nan_to_num(rows[:, 0], nan=np.inf)
         order = peers[np.lexsort([numbers, signal, -crowding(rows)])]
-        before = np.count_nonzero(ranks < ranks[own]) + np.flatnonzero(order == own)
+        before = np.count_nonzero(ranks < ranks[index]) + np.flatnonzero(order == index)
         return int(before.item()) + 1

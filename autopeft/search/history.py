@@ -61,13 +61,15 @@ def read_history(
     """The history that the trials tell; trials that tell no configuration are passed over."""
     trials = sorted(trials, key=lambda trial: trial.number)
     documents = [Document(trial.user_attrs) for trial in trials]
-    told = [_losses(trials, documents, o, index) for index, o in enumerate(objectives)]
+    by_objective = [_losses(trials, documents, o, index) for index, o in enumerate(objectives)]
     measured = [index for index, o in enumerate(objectives) if not o.known]
     observed: list[Observation] = []
     pending: list[Observation] = []
     seen: set[str] = set()
     n_baselines = 0
-    for trial, document, row in zip(trials, documents, zip(*told, strict=True), strict=True):
+    for trial, document, row in zip(
+        trials, documents, zip(*by_objective, strict=True), strict=True
+    ):
         config = config_of(trial, document, space)
         if config is None:
             continue

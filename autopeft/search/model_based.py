@@ -64,8 +64,10 @@ class ModelBased(AtRungs):
                 share = self._expected_share(finished, current, rung)
         except (RuntimeError, ValueError) as error:  # whatever a model stumbles over
             return Decision(True, f"no model could be fitted: {error}"[:200])
-        told = f"expected at {rung:g} to add {share:.2%} to the hypervolume of {len(finished)}"
-        return Decision(share >= WORTH * min(1.0, len(finished) / N_WORTH), told)
+        expectation = (
+            f"expected at {rung:g} to add {share:.2%} to the hypervolume of {len(finished)}"
+        )
+        return Decision(share >= WORTH * min(1.0, len(finished) / N_WORTH), expectation)
 
     def _expected_share(self, finished: Sequence[Curve], current: Curve, rung: float) -> float:
         """The hypervolume that a trial is expected to add, over that of the finished ones.
@@ -74,10 +76,10 @@ class ModelBased(AtRungs):
         """
         rows = _rows([*finished, current], rung)
         ends = np.array([self._end(curve) for curve in finished])
-        told = [_expected(rows[:-1], end, rows[-1:]) for end in ends.T]
-        means = np.array([[*(mean for mean, _ in told), *current.known]])
+        beliefs = [_expected(rows[:-1], end, rows[-1:]) for end in ends.T]
+        means = np.array([[*(mean for mean, _ in beliefs), *current.known]])
         deviations = np.array(
-            [[*(deviation for _, deviation in told), *(0.0 for _ in current.known)]]
+            [[*(deviation for _, deviation in beliefs), *(0.0 for _ in current.known)]]
         )
         reached = np.array(
             [[*end, *curve.known] for end, curve in zip(ends, finished, strict=True)]

@@ -42,12 +42,12 @@ class Prior:
         self._models: list[tuple[Encoder, Surrogate]] = []
         for observations in studies:
             for index in learned:
-                told = [o for o in observations if np.isfinite(o.losses[index])][-N_MOST:]
-                if len(told) >= N_LEAST:
-                    encode = Encoder([o.config for o in told], n_layers)
-                    rows = encode([o.config for o in told])
-                    losses = np.array([o.losses[index] for o in told])
-                    doubts = np.array([o.doubts[index] for o in told])
+                measured = [o for o in observations if np.isfinite(o.losses[index])][-N_MOST:]
+                if len(measured) >= N_LEAST:
+                    encode = Encoder([o.config for o in measured], n_layers)
+                    rows = encode([o.config for o in measured])
+                    losses = np.array([o.losses[index] for o in measured])
+                    doubts = np.array([o.doubts[index] for o in measured])
                     with one_thread():
                         self._models.append((encode, Surrogate(rows, losses, doubts)))
 

@@ -104,14 +104,14 @@ class Promises:
         fidelity, last = max(curve.items())
         if fidelity not in self._lines:
             self._lines[fidelity] = self._learned(fidelity)
-        told = [
+        usable = [
             (line.variance, line, early)
             for column, (line, early) in enumerate(zip(self._lines[fidelity], last, strict=True))
             if math.isfinite(early) and (column == 0 or line.n >= N_ENOUGH)
         ]
-        if not told:
+        if not usable:
             return math.nan, 0.0
-        _, line, early = min(told, key=lambda each: each[0])
+        _, line, early = min(usable, key=lambda each: each[0])
         return line(early)
 
     def _learned(self, fidelity: float) -> list[_Line]:

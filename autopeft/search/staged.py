@@ -53,8 +53,8 @@ class StagedSampler(BaseSampler):
         self._measured = [i for i, objective in enumerate(objectives) if not objective.known]
         if not self._measured:
             raise StudyError("staged needs an objective that training measures", "objectives")
-        found = space.dimensions.items()
-        self._dimensions = {n: d for n, d in found if not d.distribution().single()}
+        dimensions = space.dimensions.items()
+        self._dimensions = {n: d for n, d in dimensions if not d.distribution().single()}
         self.stages = stages(list(self._dimensions.values()), space.names)
 
     def infer_relative_search_space(
@@ -92,15 +92,15 @@ class StagedSampler(BaseSampler):
         A stage is decided by the first trials that fit it, in the order in which they ended, so
         that later ones change nothing.
         """
-        told = [(t.params, self._loss(t)) for t in sorted(trials, key=_ended)]
-        usable = [(p, v) for p, v in told if p.keys() >= self._dimensions.keys() and v < math.inf]
+        scores = [(t.params, self._loss(t)) for t in sorted(trials, key=_ended)]
+        usable = [(p, v) for p, v in scores if p.keys() >= self._dimensions.keys() and v < math.inf]
         fixed: dict[str, Any] = {}
         for stage in self.stages:
             fitting = [(p, v) for p, v in usable if all(p[n] == fixed[n] for n in fixed)]
-            wanted = N_EACH * max(len(d.values or (0,)) for d in stage)
-            if len(fitting) < wanted:
+            n_needed = N_EACH * max(len(d.values or (0,)) for d in stage)
+            if len(fitting) < n_needed:
                 break
-            fixed |= {dimension.name: _best(dimension, fitting[:wanted]) for dimension in stage}
+            fixed |= {dimension.name: _best(dimension, fitting[:n_needed]) for dimension in stage}
         return fixed
 
     def _loss(self, trial: FrozenTrial) -> float:
@@ -122,8 +122,8 @@ def stages(dimensions: Sequence[Dimension], groups: Sequence[str]) -> list[list[
                 return index
         return len(first) + (groups.index(group) if group in groups else len(groups))
 
-    found = sorted({place(dimension) for dimension in dimensions})
-    return [[d for d in dimensions if place(d) == index] for index in found]
+    places = sorted({place(dimension) for dimension in dimensions})
+    return [[d for d in dimensions if place(d) == index] for index in places]
 
 
 def _ended(trial: FrozenTrial) -> tuple[float, int]:
@@ -131,11 +131,11 @@ def _ended(trial: FrozenTrial) -> tuple[float, int]:
     return (moment.timestamp() if moment else math.inf), trial.number
 
 
-def _best(dimension: Dimension, told: Sequence[tuple[Params, float]]) -> Any:
+def _best(dimension: Dimension, scores: Sequence[tuple[Params, float]]) -> Any:
     """The value with the least mean loss, the first of equal ones."""
     if dimension.values is None:
-        return min(told, key=lambda each: each[1])[0][dimension.name]
+        return min(scores, key=lambda each: each[1])[0][dimension.name]
     losses: dict[Any, list[float]] = {}
-    for params, loss in told:
+    for params, loss in scores:
         losses.setdefault(params[dimension.name], []).append(loss)
     return min(losses, key=lambda value: float(np.mean(losses[value])))

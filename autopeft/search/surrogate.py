@@ -124,11 +124,11 @@ class Surrogate:
         """The posterior once the losses at some features `(k, d)` are what this one expects."""
         if not len(rows):
             return self
-        own = self._x.numpy() * self._stretch + self._shift
+        features = self._x.numpy() * self._stretch + self._shift
         losses = self._y.numpy() * self._std + self.mean
         believed = copy.copy(self)
         believed._take(
-            np.concatenate([own, rows]),
+            np.concatenate([features, rows]),
             np.concatenate([losses, self(rows)[0]]),
             np.append(self._doubt.numpy() * self._std**2, np.zeros(len(rows))),
         )
@@ -166,7 +166,7 @@ class Surrogate:
             assert theta.grad is not None
             return loss.item(), theta.grad.numpy()
 
-        found = minimize(
+        optimum = minimize(
             improbability,
             expected,
             jac=True,
@@ -174,9 +174,9 @@ class Surrogate:
             bounds=[_BOUNDS] * len(expected),
             options={"maxiter": N_STEPS},
         )
-        if not math.isfinite(found.fun):
+        if not math.isfinite(optimum.fun):
             raise RuntimeError("the hyperparameters of the model are not finite")
-        return _Kernel.of(torch.from_numpy(found.x))
+        return _Kernel.of(torch.from_numpy(optimum.x))
 
     def _misfit(self, kernel: _Kernel) -> Tensor:
         """The negative logarithm of the likelihood, but for a constant."""

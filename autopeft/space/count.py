@@ -84,9 +84,9 @@ def _covered(ground: Ground, tree: Tree, extent: _Extent) -> _Extent:
     where = tree.get("where", "all")
     if where == "all" or not isinstance(where, tuple):
         return extent
-    kept = []
+    covered = []
     for name, layers in extent.groups:
         here = [i for i in layers if ground.covers(where, Here(name, i), "where")]
         if here:
-            kept.append((name, tuple(here)))
-    return _Extent(tuple(kept), extent.scope)
+            covered.append((name, tuple(here)))
+    return _Extent(tuple(covered), extent.scope)

@@ -25,7 +25,7 @@ class _Fork:
 
 @dataclass(frozen=True)
 class _End(Generic[Yield]):
-    found: Yield
+    value: Yield
 
 
 class Remembered(Generic[Yield]):
@@ -44,7 +44,7 @@ class Remembered(Generic[Yield]):
         node = self._root
         while isinstance(node, _Fork):
             node = node.ways.get(walk.pick(node.dimension))
-        return self._evaluated(walk, evaluate) if node is None else node.found
+        return self._evaluated(walk, evaluate) if node is None else node.value
 
     def _evaluated(self, walk: Walk, evaluate: Callable[[Walk], Yield]) -> Yield:
         taken: list[tuple[Dimension, Any]] = []
@@ -53,14 +53,14 @@ class Remembered(Generic[Yield]):
             taken.append((dimension, walk.pick(dimension)))
             return taken[-1][1]
 
-        found = evaluate(Walk(walk.ground, choose))
+        end = evaluate(Walk(walk.ground, choose))
         if self._n_ends < N_MOST and all(d.values is not None for d, _ in taken):
             self._n_ends += 1
-            node: _Fork | _End[Yield] = _End(found)
+            node: _Fork | _End[Yield] = _End(end)
             for dimension, value in reversed(taken):
                 node = _Fork(dimension, {value: node})
             self._root = _joined(self._root, node)
-        return found
+        return end
 
 
 def _joined(known: Any, new: Any) -> Any:

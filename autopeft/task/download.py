@@ -55,10 +55,10 @@ class Release:
 
 def verify(content: bytes, expected: str, name: str) -> None:
     """Raises StudyError unless `expected` is the sha256 of `content`."""
-    found = sha256(content)
-    if found != expected:
+    digest = sha256(content)
+    if digest != expected:
         raise StudyError(
-            f"{name} is not the published file: sha256 {found}, expected {expected}", KEY
+            f"{name} is not the published file: sha256 {digest}, expected {expected}", KEY
         )
 
 

@@ -25,20 +25,20 @@ def complete(tables: dict[str, Dataset], fraction: float) -> dict[str, Dataset]:
     missing = [split for split in ("test", "validation") if split not in tables]
     table = tables["train"]
     n_classes = len(set(table["label"]))
-    wanted = max(round(fraction * len(table)), n_classes)
+    n_rows = max(round(fraction * len(table)), n_classes)
     order, texts = stratified_order(table), _texts(table)
-    found, start = dict(tables), 0
+    splits, start = dict(tables), 0
     for split in missing:
-        end = min(start + wanted, len(order))
+        end = min(start + n_rows, len(order))
         while end < len(order) and texts[order[end]] == texts[order[end - 1]]:
             end += 1
-        found[split], start = table.select(order[start:end]), end
+        splits[split], start = table.select(order[start:end]), end
     if len(set(table.select(order[start:])["label"])) < 2:
         reason = f"{len(table)} training rows are too few to cut {' and '.join(missing)} from them"
         raise StudyError(reason, KEY)
     if missing:
-        found["train"] = table.select(order[start:])
-    return found
+        splits["train"] = table.select(order[start:])
+    return splits
 
 
 def limited(table: Dataset, limit: int | None) -> Dataset:

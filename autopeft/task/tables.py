@@ -54,24 +54,24 @@ def _from_hub(reference: str) -> dict[str, Dataset]:
     name, _, configuration = reference.partition(":")
     try:
         with quiet():
-            found = datasets.load_dataset(name, configuration or None)
+            tables = datasets.load_dataset(name, configuration or None)
     except ValueError as error:
         raise StudyError(f"{reference!r} cannot be used: {error}", KEY) from error
     except (OSError, datasets.exceptions.DatasetsError) as error:
         raise unreachable(reference, error, KEY) from error
-    return _by_split(found)
+    return _by_split(tables)
 
 
 def _by_split(tables: Any) -> dict[str, Dataset]:
     """The three splits of a `DatasetDict`, whatever it calls them."""
     if isinstance(tables, Dataset):
         return {"train": tables}
-    found: dict[str, Dataset] = {}
+    splits: dict[str, Dataset] = {}
     for name, table in tables.items():
         split = split_of(name)
         if split is not None:
-            found.setdefault(split, table)
-    return found or {"train": next(iter(tables.values()))}
+            splits.setdefault(split, table)
+    return splits or {"train": next(iter(tables.values()))}
 
 
 def split_of(name: str) -> str | None:

@@ -10,7 +10,7 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
-from autopeft.model.shared import kept, key_of
+from autopeft.model.shared import cached_folder, key_of
 from autopeft.task.batches import Encoded
 from autopeft.task.data import Data
 from autopeft.task.digest import digest_of
@@ -51,19 +51,19 @@ def encoded(
         save_file({**about, **columns, **padding}, folder / _FILE)
 
     n_bytes = 8 * sum(len(text) for column in texts for text in column)
-    folder = kept("tokens", key, n_bytes, write)
+    folder = cached_folder("tokens", key, n_bytes, write)
     if folder is None:
         return Encoded.of(name, table, tokenizer, max_length)
-    found = load_file(folder / _FILE)
-    sizes = found["lengths"].tolist()
-    named = [n.removeprefix("column.") for n in found if n.startswith("column.")]
+    tensors = load_file(folder / _FILE)
+    sizes = tensors["lengths"].tolist()
+    named = [n.removeprefix("column.") for n in tensors if n.startswith("column.")]
     return Encoded(
         name,
-        {column: list(found[f"column.{column}"].split(sizes)) for column in named},
-        {column: int(found[f"padding.{column}"]) for column in named},
-        found["lengths"],
+        {column: list(tensors[f"column.{column}"].split(sizes)) for column in named},
+        {column: int(tensors[f"padding.{column}"]) for column in named},
+        tensors["lengths"],
         torch.tensor(table["label"][:]),
-        int(found["n_cut"]),
+        int(tensors["n_cut"]),
     )
 
 

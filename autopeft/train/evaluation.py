@@ -34,10 +34,10 @@ def evaluate(passes: Passes, member: Member, split: Encoded, rows: Tensor) -> di
     max_tokens = CPU_TOKENS if passes.backbone.device.type == "cpu" else _trained(member, split)
     for places in by_length(split.lengths[rows], max_tokens):
         sizes = [len(places) if other is member else 0 for other in passes.pack.members]
-        logits, wanted = passes.logits(split, rows[places], sizes)
+        logits, targets = passes.logits(split, rows[places], sizes)
         n_broken += int((~logits.isfinite()).any(-1).sum())
-        loss += F.cross_entropy(logits, wanted, reduction="sum").item()
-        labels += wanted.tolist()
+        loss += F.cross_entropy(logits, targets, reduction="sum").item()
+        labels += targets.tolist()
         predictions += logits.argmax(-1).tolist()
     n_examples = len(rows)
     if n_broken:

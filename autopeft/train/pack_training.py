@@ -87,7 +87,7 @@ class PackTraining:
         failures: list[Failure] = []
         self._passes.backbone.model.train()
         self._began = time.perf_counter()
-        with self._active[0].randomness.own():
+        with self._active[0].randomness.resumed():
             while not failures and not any(m.descent.is_at_rung for m in self._active):
                 failures = self._try_step()
         return failures

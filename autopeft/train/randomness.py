@@ -22,7 +22,7 @@ class Randomness:
             self.state = _current()
 
     @contextmanager
-    def own(self) -> Iterator[None]:
+    def resumed(self) -> Iterator[None]:
         """Inside the block the generators go on from where the last block left them."""
         with torch.random.fork_rng():
             _put(self.state)

@@ -13,9 +13,9 @@ from autopeft.search.surrogate import one_thread
 from benchmarks.search.closed import CLOSED
 from benchmarks.search.every_layer import EVERY_LAYER
 from benchmarks.search.figures import Run
-from benchmarks.search.kept import kept
 from benchmarks.search.peers import FLOORS, PEERS, VARIANTS, Peer
 from benchmarks.search.problem import Problem, tabular
+from benchmarks.search.rows import rows_of
 
 OTHER_SEEDS, OTHER_TRIALS = 3, 40
 OTHER_SAMPLERS = ("bayes", "random", "tpe", "nsga2", "gp")
@@ -67,4 +67,4 @@ def carry_out(folder: Path | None, order: Order) -> dict[str, Any]:
 
 def run(orders: Sequence[Order], path: Path, workers: int, folder: Path | None = None) -> list[Run]:
     """The runs that are wanted, on the tables in `folder`; those that `path` lacks are done."""
-    return kept(orders, partial(carry_out, folder), path, workers)
+    return rows_of(orders, partial(carry_out, folder), path, workers)

@@ -18,10 +18,10 @@ from autopeft.search.stoppers import Fidelity, make_stopper
 from autopeft.search.stopping import Curve, Decision
 from autopeft.search.surrogate import one_thread
 from benchmarks.search.figures import interval
-from benchmarks.search.kept import kept
 from benchmarks.search.peers import PEERS
 from benchmarks.search.problem import Table, tabular
 from benchmarks.search.race import starts
+from benchmarks.search.rows import rows_of
 from benchmarks.search.texts import N_VALIDATION, SHARES, tables
 
 REDUCTION = 3.0
@@ -154,7 +154,7 @@ def figures(names: Sequence[str], seeds: int, trials: int, path: Path, workers: 
     """
     every = product(names, ("none", *STOPPERS), range(seeds))
     wanted = [Order(name, stopper, seed, trials) for name, stopper, seed in every]
-    rows = kept(wanted, carry_out, path, workers)
+    rows = rows_of(wanted, carry_out, path, workers)
     ends = {(r["table"], r["stopper"], r["seed"]): End(r["volumes"], r["trained"]) for r in rows}
     tables: dict[str, dict[str, Json]] = {}
     for name, stopper in product(names, STOPPERS):

@@ -77,8 +77,8 @@ def test_what_a_configuration_takes_is_predicted(prepared):
     room, config = engine(study).room, study.baselines["head-only"]
     need = room.need(config)
     assert room.share == 0.5
-    assert need.backbone + need.own == study.known["peak_memory"].value(config)
-    assert need.own > 0
+    assert need.backbone + need.member == study.known["peak_memory"].value(config)
+    assert need.member > 0
     assert 2 * 22_000_000 < need.backbone < 4 * 23_000_000
 
 
@@ -88,7 +88,7 @@ def test_members_share_the_backbone(prepared):
     need = room.need(config)
     assert room.holds([config] * 16)
     assert not room.holds([config] * 17)
-    tight = replace(room, memory=(need.backbone + 4.5 * need.own + CONTEXT) / MARGIN)
+    tight = replace(room, memory=(need.backbone + 4.5 * need.member + CONTEXT) / MARGIN)
     assert tight.holds([config] * 4)
     assert not tight.holds([config] * 5)
 

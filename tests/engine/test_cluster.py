@@ -31,7 +31,7 @@ def _machines(cluster):
 
 def need(config):
     """From a twentieth of a device to all of it."""
-    return Need(own=int(kit.params(config) / 960 * MEMORY))
+    return Need(member=int(kit.params(config) / 960 * MEMORY))
 
 
 class Placed(kit.Slow):

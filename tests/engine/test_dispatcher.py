@@ -18,9 +18,9 @@ def need(config):
     return Need(BACKBONE, 1 + kit.params(config) // 10)
 
 
-def room(own, members=16):
+def room(members_bytes, members=16):
     """Room for a backbone and so many bytes of members."""
-    return Room(members, (BACKBONE + MIXED * (own + 0.5) + CONTEXT) / MARGIN, need=need)
+    return Room(members, (BACKBONE + MIXED * (members_bytes + 0.5) + CONTEXT) / MARGIN, need=need)
 
 
 class Bounded(kit.Curves):
@@ -32,7 +32,7 @@ class Bounded(kit.Curves):
         self.sizes = []
 
     def advance(self):
-        used = [need(config).own for config, _ in self.members.values()]
+        used = [need(config).member for config, _ in self.members.values()]
         self.sizes.append(len(used))
         if len(used) > 1 and sum(used) > self.limit:
             return Failure.of_all(self.members, f"MemoryError: {sum(used)} of {self.limit}")
@@ -49,14 +49,14 @@ def dispatcher_of(study, room, n_workers=1):
     return Dispatcher(study, kit.make_halving(), room, lambda _: None, n_workers)
 
 
-@pytest.mark.parametrize("own", [1, 50, 150, 300])
-def test_members_never_exceed_the_memory(own, study):
-    evaluator = Bounded(own)
-    Inline(room(own)).run(study, lambda: evaluator, kit.make_halving())
+@pytest.mark.parametrize("members_bytes", [1, 50, 150, 300])
+def test_members_never_exceed_the_memory(members_bytes, study):
+    evaluator = Bounded(members_bytes)
+    Inline(room(members_bytes)).run(study, lambda: evaluator, kit.make_halving())
     trials = study.trials()
     assert not [t.error for t in trials if t.state == "failed"]
     assert sum(t.state in {"complete", "stopped"} for t in trials) == 12
-    assert (max(evaluator.sizes) > 2) == (own >= 150)
+    assert (max(evaluator.sizes) > 2) == (members_bytes >= 150)
 
 
 def test_the_kit_notices_members_without_room(study):
@@ -65,7 +65,7 @@ def test_the_kit_notices_members_without_room(study):
 
 
 def test_one_that_does_not_fit_waits_and_is_next(study):
-    dispatcher = dispatcher_of(study, room(own=2, members=3))
+    dispatcher = dispatcher_of(study, room(2, members=3))
     assert [t.number for t in dispatcher.refill("a")] == [0]
     (waiting,) = (t.number for t in study.trials() if t.state == "running" and t.number > 0)
     assert dispatcher.refill("a") == []

@@ -15,7 +15,7 @@ def meta(*shape: int) -> torch.Tensor:
 def test_follows_storages_from_birth_to_death() -> None:
     live = Live(granularity=1, host=False)
     x = meta(K)
-    live.own("input", [x])
+    live.assign("input", [x])
     with live:
         y = x + 1
         z = y * 2
@@ -32,16 +32,16 @@ def test_follows_storages_from_birth_to_death() -> None:
 
 def test_rounds_up_to_the_granularity() -> None:
     live = Live(granularity=512, host=False)
-    live.own("input", [meta(1), meta(128), meta(129), meta(0)])
+    live.assign("input", [meta(1), meta(128), meta(129), meta(0)])
     assert live.peak == 512 + 512 + 1024
 
 
 def test_a_storage_counts_once_and_moves_between_parts() -> None:
     live = Live(granularity=1, host=False)
     x = meta(10, 10)
-    live.own("input", [x, x[2:], x.t()])
+    live.assign("input", [x, x[2:], x.t()])
     assert live.live == {"input": 400}
-    live.own("other", [x[:1]])
+    live.assign("other", [x[:1]])
     assert live.live == {"input": 0, "other": 400}
     assert live.peak == 400
 

@@ -71,7 +71,7 @@ def test_equals_the_allocator_in_packs(
     assert pack.peak == pytest.approx(truth, rel=5e-3)
     alone = [predicted(meta, [config]) for config in configs]
     assert pack.parts["backbone"] == alone[0].parts["backbone"]
-    bound = pack.parts["backbone"] + sum(member.own for member in alone)
+    bound = pack.parts["backbone"] + sum(member.beside_backbone for member in alone)
     assert truth <= (1.01 if len(set(names)) == 1 else 1.08) * bound
 
 

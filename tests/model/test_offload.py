@@ -112,7 +112,7 @@ def peak(move: bool, layers: int, checkpointing: bool) -> int:
     weights = [each.weight for each in stack]
     for weight in weights:
         weight.grad = torch.empty_like(weight)
-    live.own("held", [x, *weights, *(w.grad for w in weights if w.grad is not None)])
+    live.assign("held", [x, *weights, *(w.grad for w in weights if w.grad is not None)])
 
     def layer(each: nn.Linear, x: Tensor) -> Tensor:
         if checkpointing:

@@ -23,7 +23,7 @@ from autopeft.core.settings import BackboneSettings
 from autopeft.method.attach import attach
 from autopeft.model.backbone import Backbone, load_backbone
 from autopeft.model.hub import locate
-from autopeft.model.shared import kept
+from autopeft.model.shared import cached_folder
 from tests.minilm import MINILM
 
 MEGABYTE = 2**20
@@ -187,10 +187,10 @@ def test_what_was_used_least_recently_goes(cache: Path, monkeypatch: pytest.Monk
         (folder / "content").write_bytes(bytes(MEGABYTE))
 
     for key in ("old", "new", "old", "newest"):
-        assert kept("things", key, MEGABYTE, write) == cache / "things" / key
+        assert cached_folder("things", key, MEGABYTE, write) == cache / "things" / key
         time.sleep(0.02)
     assert {entry.name for entry in cache.glob("things/*/")} == {"old", "newest"}
-    assert kept("things", "large", 3 * MEGABYTE, write) is None
+    assert cached_folder("things", "large", 3 * MEGABYTE, write) is None
     assert {entry.name for entry in cache.glob("things/*/")} == {"old", "newest"}
 
 
@@ -205,11 +205,11 @@ def test_what_was_not_finished_is_not_there(cache: Path) -> None:
         raise KeyError
 
     with pytest.raises(KeyError):
-        kept("things", "key", 4, fail)
+        cached_folder("things", "key", 4, fail)
     assert list(cache.glob("things/*/")) == []
     killed = cache / "things" / ".killed"
     killed.mkdir()
-    found = kept("things", "key", 4, lambda folder: None)
+    found = cached_folder("things", "key", 4, lambda folder: None)
     assert found is not None
     assert found.is_dir()
     assert not killed.exists()
@@ -231,7 +231,7 @@ def test_a_damaged_entry_is_made_anew(cache: Path, name: str, damage: str) -> No
         (folder / "other").write_bytes(b"whole too")
 
     def entry() -> Path:
-        found = kept("things", "key", 4, write)
+        found = cached_folder("things", "key", 4, write)
         assert found is not None
         return found
 
@@ -270,7 +270,7 @@ def test_one_writes_while_others_wait(cache: Path) -> None:
         (folder / "content").write_text("done")
 
     def use(_: int) -> str:
-        found = kept("things", "key", 4, write)
+        found = cached_folder("things", "key", 4, write)
         assert found is not None
         return (found / "content").read_text()
 

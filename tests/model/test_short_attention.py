@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from autopeft.model.dropout import QuickDropout, kept
+from autopeft.model.dropout import QuickDropout, dropout_mask
 from autopeft.model.short_attention import FIRST_ONLY, LONGEST, short_attention
 
 sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
@@ -108,7 +108,7 @@ def test_gradients_with_dropout_are_those_of_the_function_with_that_mask() -> No
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.03])
 def test_masks_drop_as_often_as_they_should_in_every_place(p: float) -> None:
     torch.manual_seed(0)
-    mask = kept(torch.empty(400_003), p)
+    mask = dropout_mask(torch.empty(400_003), p)
     assert set(mask.unique().tolist()) == {0.0, mask.max().item()}
     for start in range(4):
         assert (mask[start::4] == 0).float().mean().item() == pytest.approx(p, abs=0.004)

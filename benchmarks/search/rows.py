@@ -17,7 +17,7 @@ Order = TypeVar("Order", bound="DataclassInstance")
 Row = dict[str, Any]
 
 
-def kept(
+def rows_of(
     orders: Sequence[Order], carry_out: Callable[[Order], Row], path: Path, workers: int
 ) -> list[Row]:
     """A row for every order, its fields included; those that `path` lacks are carried out.
