@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from autopeft.core.settings import BackboneSettings
 from autopeft.model.backbone import Backbone, load_backbone, meta_backbone
-from autopeft.model.shortcut import quicken
+from autopeft.model.quicken import quicken
 
 TASK = "text-classification"
 _BERT = {"architectures": ["BertForSequenceClassification"]}

@@ -20,7 +20,7 @@ from autopeft.core.errors import StudyError, inside, unknown
 from autopeft.core.settings import BackboneSettings
 from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.method.attention import check_methods
-from autopeft.method.count import size_of
+from autopeft.method.count import trained_elements
 from autopeft.model.backbone import Backbone, load_tokenizer, meta_backbone
 from autopeft.model.checkpoint import check_weights
 from autopeft.model.positions import positions
@@ -245,7 +245,7 @@ def on_backbone(reference: Reference, backbone: Backbone) -> BoundSpace:
     space = SearchSpace.load(reference)
     with inside(place("search_spaces", reference)):
         check_methods(backbone.model, sorted(set(_methods(space.to_dict()["place"]))))
-        return space.on(backbone.shape, size_of)
+        return space.on(backbone.shape, trained_elements)
 
 
 def _methods(tree: Any) -> Iterator[str]:

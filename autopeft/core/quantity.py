@@ -1,4 +1,4 @@
-"""Amounts as people write them: `1%`, `300k`, `16GB`, `300000`."""
+"""Amounts as people write them, `1%`, `300k`, `16GB`, `300000`, and as they read them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _FACTORS = {
     **{f"{unit}B": 1000 ** (i + 1) for i, unit in enumerate("KMGT")},
     **{f"{unit}IB": 1024 ** (i + 1) for i, unit in enumerate("KMGT")},
 }
+_PREFIXES = ("", "k", "M", "G", "T", "P")
 _FORM = re.compile(r"(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*([A-Za-z]*|%)")
 
 
@@ -43,3 +44,15 @@ def parse_quantity(value: object, where: str, of: float | None = None) -> float:
     if not 0 < amount < math.inf:
         raise AutoPeftError(wrong, where)
     return amount
+
+
+def prefixed(value: float, digits: int) -> tuple[str, str]:
+    """A number below 1000 and the decimal prefix that goes with it: `1.61` and `G`.
+
+    Args:
+        value: finite; small and huge ones are below or above the range of prefixes.
+        digits: significant digits of the number, at least 3.
+    """
+    rounded = float(f"{value:.{digits}g}")
+    power = min(int(math.log10(abs(rounded)) // 3), len(_PREFIXES) - 1) if abs(rounded) >= 1 else 0
+    return f"{value / 1000**power:.{digits}g}", _PREFIXES[power]

@@ -11,13 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from autopeft.core.config import PeftConfig
-from autopeft.memory.meta_batch import batch_of, loss_of, outputs_of, padded_model, traced
 from autopeft.memory.meta_model import as_trained
+from autopeft.memory.meta_step import batch_of, loss_of, outputs_of, padded_model, traced
 from autopeft.memory.replay import replay
 from autopeft.method.attach import attach
 from autopeft.model.backbone import Backbone
-from autopeft.model.depth import enter, started_at, starting_depth
 from autopeft.model.kernels import Kernels
+from autopeft.model.lower_layers import enter, started_at, starting_depth
 
 _FORMULAS: Mapping[Any, Any] = FlopCounterMode(display=False).flop_registry
 

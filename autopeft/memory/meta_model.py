@@ -14,11 +14,11 @@ from transformers import PreTrainedModel
 
 from autopeft.core.errors import StudyError
 from autopeft.memory.live_bytes import Live
-from autopeft.memory.meta_batch import padded_model
+from autopeft.memory.meta_step import padded_model
 from autopeft.model.backbone import Backbone
-from autopeft.model.depth import can_start_above
+from autopeft.model.lower_layers import can_start_above
 from autopeft.model.precision import dtype_of
-from autopeft.model.shortcut import quicken
+from autopeft.model.quicken import quicken
 
 _FORMS: WeakKeyDictionary[PreTrainedModel, dict[Hashable, PreTrainedModel]] = WeakKeyDictionary()
 

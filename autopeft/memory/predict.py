@@ -20,13 +20,13 @@ from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, unknown
 from autopeft.core.settings import TrainSettings
 from autopeft.memory.live_bytes import REST, Live
-from autopeft.memory.meta_batch import Batch, batch_of, loss_of, outputs_of, padded_model, traced
 from autopeft.memory.meta_model import in_form
+from autopeft.memory.meta_step import MetaBatch, batch_of, loss_of, outputs_of, padded_model, traced
 from autopeft.method.member import Member, draw
 from autopeft.method.pack import Pack
 from autopeft.model.backbone import Backbone
-from autopeft.model.depth import enter, started_at, starting_depth
 from autopeft.model.kernels import Kernels
+from autopeft.model.lower_layers import enter, started_at, starting_depth
 from autopeft.model.offload import offloaded
 
 GRANULARITY = {"cuda": 512, "cpu": 1}
@@ -184,7 +184,7 @@ class _Step:
 
     model: PreTrainedModel
     members: Sequence[Member]
-    batch: Batch
+    batch: MetaBatch
     distinct: int
     depth: int
     offloads: bool

@@ -11,7 +11,7 @@ from autopeft.core.settings import TrainSettings
 from autopeft.memory.estimate import MemoryEstimate, estimates
 from autopeft.memory.flops import count_flops
 from autopeft.memory.predict import Memory, predict_memory
-from autopeft.method.count import count, size_of
+from autopeft.method.count import count, trained_elements
 from autopeft.model.backbone import Backbone
 from autopeft.objective.known import Known
 
@@ -81,7 +81,7 @@ def known_quantities(setting: Setting) -> Mapping[str, Known]:
 
     @lru_cache(maxsize=65536)
     def trained(method: str, options: Settings, layer: int) -> int:
-        return size_of(method, dict(options), shape.layers[layer])
+        return trained_elements(method, dict(options), shape.layers[layer])
 
     def trainable(config: PeftConfig) -> int:
         """The sum over layers, each counted once; `count` says what does not fit."""

@@ -1,7 +1,7 @@
 """PEFT methods: where they sit, what they compute, how they attach to a backbone."""
 
 from autopeft.method.attach import Attached, attach
-from autopeft.method.count import Counts, count, size_of
+from autopeft.method.count import Counts, count, trained_elements
 from autopeft.method.member import Member, draw
 from autopeft.method.pack import Pack
 from autopeft.method.registry import METHODS, lowest_layer
@@ -18,5 +18,5 @@ __all__ = [
     "draw",
     "lowest_layer",
     "shape_of",
-    "size_of",
+    "trained_elements",
 ]

@@ -42,7 +42,7 @@ def count(config: PeftConfig, shape: Shape) -> Counts:
     return Counts(by_method.total(), sum(changed.values()), dict(by_method))
 
 
-def size_of(method: str, options: Mapping[str, Any], layer: LayerShape) -> int:
+def trained_elements(method: str, options: Mapping[str, Any], layer: LayerShape) -> int:
     """The trained elements of one placement on one layer; 0 where the layer has no site for it.
 
     Raises:

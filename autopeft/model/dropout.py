@@ -24,7 +24,7 @@ def dropout_mask(like: Tensor, p: float) -> Tensor:
 
 
 class QuickDropout(nn.Dropout):
-    """`nn.Dropout` by `kept`."""
+    """`nn.Dropout` by `dropout_mask`."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or self.p in (0.0, 1.0):

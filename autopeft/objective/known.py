@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import AutoPeftError
+from autopeft.objective.array import Array
 from autopeft.objective.objective import Objective
 
 MOST = sys.float_info.max
@@ -20,8 +20,6 @@ MOST = sys.float_info.max
 
 N_REMEMBERED = 2**14
 """Values that are kept: those of the candidates of some proposals."""
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from autopeft.objective.array import Array
 from autopeft.objective.ranking import Ranking
-
-Losses = NDArray[np.float64]
 
 
 def ranks(losses: ArrayLike) -> NDArray[np.int64]:
@@ -48,7 +47,7 @@ def front(losses: ArrayLike) -> NDArray[np.bool_]:
     return result
 
 
-def crowding(losses: ArrayLike) -> Losses:
+def crowding(losses: ArrayLike) -> Array:
     """The crowding distance of every row among rows of one rank; infinite at the extremes.
 
     Objectives without a finite spread do not count; rows with a NaN have distance 0.
@@ -132,7 +131,7 @@ def knee(losses: ArrayLike) -> int | None:
     return int(chosen[np.flatnonzero(sums <= sums.min() + 1e-12)[0]])
 
 
-def _rows(losses: ArrayLike, width: int | None = None) -> Losses:
+def _rows(losses: ArrayLike, width: int | None = None) -> Array:
     rows = np.asarray(losses, dtype=np.float64)
     if rows.size == 0:
         return rows.reshape(0, width if width is not None else rows.shape[-1])
@@ -141,7 +140,7 @@ def _rows(losses: ArrayLike, width: int | None = None) -> Losses:
     return rows
 
 
-def _is_best(rows: Losses) -> NDArray[np.bool_]:
+def _is_best(rows: Array) -> NDArray[np.bool_]:
     """Which rows no other row dominates; `(n, m)` without NaN to `(n,)`."""
     result = np.zeros(len(rows), dtype=bool)
     left = np.lexsort(rows.T[::-1]) if len(rows) else np.zeros(0, dtype=np.int64)
@@ -153,7 +152,7 @@ def _is_best(rows: Losses) -> NDArray[np.bool_]:
     return result
 
 
-def _volume(rows: Losses, corner: Losses) -> float:
+def _volume(rows: Array, corner: Array) -> float:
     """The volume of distinct, mutually non-dominated rows strictly below the corner."""
     if rows.shape[1] == 1:
         return float(corner[0] - rows.min())
@@ -164,14 +163,14 @@ def _volume(rows: Losses, corner: Losses) -> float:
     return _recursion(rows, corner)
 
 
-def _area(rows: Losses, corner: Losses) -> float:
+def _area(rows: Array, corner: Array) -> float:
     """Two columns: one rectangle per row of the staircase."""
     rows = rows[np.argsort(rows[:, 0])]
     tops = np.concatenate([corner[1:], np.minimum.accumulate(rows[:-1, 1])])
     return float(((corner[0] - rows[:, 0]) * np.maximum(tops - rows[:, 1], 0.0)).sum())
 
 
-def _slabs(rows: Losses, corner: Losses) -> float:
+def _slabs(rows: Array, corner: Array) -> float:
     """Three columns: the area of the rows so far times the way to the next row, along the third."""
     rows = rows[np.argsort(rows[:, 2], kind="stable")]
     heights = np.diff(np.append(rows[:, 2], corner[2]))
@@ -179,7 +178,7 @@ def _slabs(rows: Losses, corner: Losses) -> float:
     return float(np.dot(areas, heights[heights > 0]))
 
 
-def _recursion(rows: Losses, corner: Losses) -> float:
+def _recursion(rows: Array, corner: Array) -> float:
     """The box of each row less what the rows after it already dominate (WFG)."""
     rows = rows[np.argsort(-rows[:, -1], kind="stable")]
     total = 0.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Losses = NDArray[np.float64]
+from autopeft.objective.array import Array
+
 Indices = NDArray[np.int64]
 
 
@@ -28,7 +29,7 @@ class Ranking:
         return self._n
 
     @property
-    def rows(self) -> Losses:
+    def rows(self) -> Array:
         """The rows in the order of their coming, shape `(n, m)`."""
         return self._columns[:, : self._n].T
 
@@ -38,7 +39,7 @@ class Ranking:
         levels = self._levels[: self._n]
         return np.where(levels < 0, levels.max(initial=-1) + 1, levels)
 
-    def add(self, row: Losses) -> None:
+    def add(self, row: Array) -> None:
         """Takes in a row of shape `(m,)`."""
         if self._n == len(self._levels):
             self._columns = np.concatenate([self._columns, np.empty_like(self._columns)], axis=1)
@@ -49,7 +50,7 @@ class Ranking:
         if not np.isnan(row).any():
             self._place(row)
 
-    def _place(self, row: Losses) -> None:
+    def _place(self, row: Array) -> None:
         """Ranks the row that came last."""
         columns, levels = self._columns[:, : self._n], self._levels[: self._n]
         above, below = columns[0] <= row[0], columns[0] >= row[0]

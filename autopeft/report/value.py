@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
+from autopeft.core.quantity import prefixed
 from autopeft.objective.objective import Objective
 from autopeft.study.trial import TrialRecord
-
-_PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
 def shown(objective: Objective, value: float | None) -> str:
@@ -31,9 +30,7 @@ def valued(objective: Objective, record: TrialRecord) -> str:
 
 def short(objective: Objective, value: float) -> str:
     """At most three digits with a decimal prefix, as on an axis: `400k`, `1.61 GB`."""
-    power = min(int(math.log10(abs(value)) // 3), len(_PREFIXES) - 1) if abs(value) >= 1 else 0
-    number = f"{value / 1000**power:.3g}"
-    prefix = _PREFIXES[power]
+    number, prefix = prefixed(value, 3)
     return f"{number} {prefix}B" if objective.unit == "bytes" else f"{number}{prefix}"
 
 

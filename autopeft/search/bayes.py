@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
@@ -20,6 +19,7 @@ from optuna.trial import FrozenTrial
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import AutoPeftWarning, SpaceError, StudyError
+from autopeft.objective.array import Array
 from autopeft.objective.known import Known, KnownLosses
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import front
@@ -44,8 +44,6 @@ N_FALLBACK = 64
 
 N_CLIMBS, N_CLIMBERS = 2, 12
 """How often neighbours of the most promising candidates join them, and of how many."""
-
-Array = NDArray[np.float64]
 
 
 class BayesSampler(BaseSampler):

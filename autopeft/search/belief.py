@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig
+from autopeft.objective.array import Array
 from autopeft.objective.known import KnownLosses
 from autopeft.objective.pareto import front
 from autopeft.search.features import Encoder
@@ -17,8 +18,6 @@ from autopeft.search.surrogate import Surrogate
 
 N_MOST = 300
 """Observations that a model is fitted to; of more, the latest and those nearest to the front."""
-
-Array = NDArray[np.float64]
 
 
 class Belief:

@@ -8,9 +8,9 @@ from collections.abc import Set as AbstractSet
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig
+from autopeft.objective.array import Array
 from autopeft.space.bound import BoundSpace, Drawn
 
 N_ALL = 2048
@@ -22,8 +22,6 @@ N_WALK = 12
 
 N_DEARER = 4
 """Neighbours in a row, for each decision, that are not cheaper where a long walk ends."""
-
-Array = NDArray[np.float64]
 
 
 def everything(space: BoundSpace) -> list[Drawn] | None:

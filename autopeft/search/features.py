@@ -10,10 +10,11 @@ from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig, Placement, Settings
 from autopeft.core.methods import size_of, size_option
+from autopeft.core.options import is_finite
+from autopeft.objective.array import Array
 
 N_REMEMBERED = 2**14
 """Configurations whose parts are kept, since every proposal asks several times."""
@@ -21,7 +22,6 @@ N_REMEMBERED = 2**14
 ANCHORS = 6
 """Depths at which a profile over the layers is read."""
 
-Array = NDArray[np.float64]
 Kind = tuple[str, Settings]
 
 
@@ -111,7 +111,7 @@ class _Setting:
     @classmethod
     def of(cls, name: str, values: Sequence[Any]) -> _Setting:
         """The setting as some configurations have it."""
-        numbers = [float(value) for value in values if _is_number(value)]
+        numbers = [float(value) for value in values if is_finite(value)]
         if not numbers:
             return cls(name, tuple(sorted({repr(value) for value in values})))
         low, high = min(numbers), max(numbers)
@@ -129,7 +129,7 @@ class _Setting:
         return np.array([self._unit(value) for value in options])[:, None]
 
     def _unit(self, value: Any) -> float:
-        if not _is_number(value) or self.high <= self.low or (self.log and value <= 0):
+        if not is_finite(value) or self.high <= self.low or (self.log and value <= 0):
             return 0.5
         scaled = math.log(value) if self.log else float(value)
         return (scaled - self.low) / (self.high - self.low)
@@ -148,7 +148,7 @@ def kind_of(placement: Placement) -> Kind:
 @lru_cache(N_REMEMBERED)
 def _words(method: str, options: Settings) -> Settings:
     size = size_option(method)
-    return tuple((k, v) for k, v in options if k != size and v is not None and not _is_number(v))
+    return tuple((k, v) for k, v in options if k != size and v is not None and not is_finite(v))
 
 
 def _settings(configs: Sequence[PeftConfig]) -> Iterable[tuple[str, list[Any]]]:
@@ -192,7 +192,7 @@ def _numbers_of(config: PeftConfig) -> Mapping[str, float]:
     for placement in config.placements:
         size = size_option(placement.method)
         for key, value in placement.options:
-            if key != size and _is_number(value):
+            if key != size and is_finite(value):
                 entry = sums.setdefault(f"{placement.method}.{key}", [0.0, 0.0])
                 entry[0] += float(value) * len(placement.layers)
                 entry[1] += len(placement.layers)
@@ -218,7 +218,3 @@ def _hats(n_layers: int) -> Array:
     position = np.linspace(0.0, n_anchors - 1.0, n_layers)
     weights = np.maximum(1.0 - np.abs(position[:, None] - np.arange(n_anchors)), 0.0)
     return np.asarray(weights / weights.sum(axis=0))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -7,10 +7,9 @@ import torch
 from botorch.utils.multi_objective.box_decompositions.non_dominated import (
     FastNondominatedPartitioning,
 )
-from numpy.typing import NDArray
 from scipy.special import ndtr
 
-Array = NDArray[np.float64]
+from autopeft.objective.array import Array
 
 _ROOT = np.sqrt(2 * np.pi)
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig
+from autopeft.objective.array import Array
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import hypervolume
 from autopeft.search.features import Encoder
@@ -23,8 +23,6 @@ N_LEAST, N_MOST = 6, 150
 WORTH, N_WORTH = 0.0045, 20
 """The share of the hypervolume reached that a trial must be expected to add to go on, once so many
 have finished; proportionally less before, while the model knows little."""
-
-Array = NDArray[np.float64]
 
 
 class ModelBased(AtRungs):

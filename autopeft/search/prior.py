@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig
+from autopeft.objective.array import Array
 from autopeft.search.features import Encoder
 from autopeft.search.history import Observation
 from autopeft.search.surrogate import Surrogate, one_thread
@@ -20,8 +20,6 @@ N_MOST = 300
 
 N_TRUSTED = 5
 """Trials of a new study up to which earlier ones keep their weight."""
-
-Array = NDArray[np.float64]
 
 
 class Prior:

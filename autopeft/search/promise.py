@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autopeft.core.report import Report
+from autopeft.objective.array import Array
 from autopeft.objective.objective import Objective
 
 LOSSES = ("validation_loss", "train_loss")
@@ -22,7 +22,6 @@ N_ENOUGH = 5
 N_EXPECTED = 1
 """Complete trials that the expected variance about a line counts as much as."""
 
-Array = NDArray[np.float64]
 Curve = Mapping[float, tuple[float, ...]]
 """By fidelity the loss of the objective, and the losses of training; NaN where not reported."""
 

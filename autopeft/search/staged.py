@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autopeft.core.errors import StudyError
 from autopeft.objective.objective import Objective
-from autopeft.space.bound import BoundSpace
+from autopeft.space.bound import BoundSpace, Params
 from autopeft.space.dimension import Dimension
 
 N_EACH = 4
 """Finished trials of a stage for each value of its largest decision."""
-
-Params = Mapping[str, Any]
 
 
 class StagedSampler(BaseSampler):

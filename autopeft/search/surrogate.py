@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+
+from autopeft.objective.array import Array
 
 N_STEPS = 60
 """Steps of the optimiser of the hyperparameters at most."""
@@ -31,8 +32,6 @@ _EXPECTED = (0.0, -2.0, -1.0, -3.0)
 
 _WIDTH, _WEIGHT_WIDTH = 1.5, 1.0
 """Deviations of the normal priors of the logarithms of the scales and the noise, and of weights."""
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from autopeft.core.options import is_finite
 from autopeft.space.domain import Choice, Range, Tree
 
 Value = Any
@@ -48,9 +49,7 @@ class Dimension:
     @property
     def ordered(self) -> bool:
         """Whether neighbouring values are more alike than distant ones."""
-        return self.values is None or all(
-            isinstance(v, int | float) and not isinstance(v, bool) for v in self.values
-        )
+        return self.values is None or all(is_finite(value) for value in self.values)
 
     def distribution(self) -> BaseDistribution:
         """The decision for Optuna."""

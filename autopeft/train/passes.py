@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autopeft.method.pack import Pack
 from autopeft.model.backbone import Backbone
-from autopeft.model.depth import enter, started_at
+from autopeft.model.lower_layers import enter, started_at
 from autopeft.model.offload import offloaded
 from autopeft.task.batches import Batch, Encoded
 from autopeft.train.hidden import HiddenStates

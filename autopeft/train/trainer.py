@@ -16,9 +16,9 @@ from autopeft.core.report import Failure, Report
 from autopeft.core.settings import BackboneSettings, TrainSettings
 from autopeft.method.member import draw
 from autopeft.model.backbone import Backbone, load_backbone, load_tokenizer
-from autopeft.model.depth import can_start_above, starting_depth
+from autopeft.model.lower_layers import can_start_above, starting_depth
 from autopeft.model.precision import target_device
-from autopeft.model.shortcut import quicken
+from autopeft.model.quicken import quicken
 from autopeft.task.batches import check_ids
 from autopeft.task.task import Task
 from autopeft.task.tokens import encoded_splits

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.methods import size_of
 from autopeft.core.report import Report
+from autopeft.objective.array import Array
 from benchmarks.scale.record import METRICS, RUNGS
 
 METHODS = ("lora", "adapter", "prefix", "bitfit")
@@ -27,8 +27,6 @@ JITTER = 0.1
 
 BYTES_OF_A_PARAMETER = 16
 """Value, gradient and two moments in float32."""
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

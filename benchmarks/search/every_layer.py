@@ -17,6 +17,7 @@ from scipy.stats import spearmanr
 
 from autopeft.core.config import PeftConfig
 from autopeft.method.count import count
+from autopeft.objective.array import Array
 from autopeft.objective.known import Known
 from autopeft.objective.pareto import front, hypervolume
 from autopeft.search.features import size_of
@@ -30,7 +31,6 @@ SPACE, METHODS = SPACES[1], ("lora", "adapter")
 N_ROUNDS, N_CHILDREN = 100, 500
 """Of the search for the best hypervolume: rounds, and new points of each."""
 
-Array = NDArray[np.float64]
 Points = NDArray[np.int64]
 
 

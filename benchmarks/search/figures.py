@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from autopeft.objective.array import Array
 
 SHARES = (90, 95, 99)
 """Percentages of the greatest hypervolume."""
@@ -16,7 +17,6 @@ COUNTS = (25, 50, 100, 200)
 
 N_RESAMPLES = 10_000
 
-Array = NDArray[np.float64]
 Run = Mapping[str, Any]
 
 

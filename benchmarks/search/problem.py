@@ -9,9 +9,9 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig
+from autopeft.objective.array import Array
 from autopeft.objective.known import Known
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import hypervolume
@@ -27,8 +27,6 @@ BEYOND = 1.1
 """References of costs over the greatest of a table."""
 
 N_EARLIER = 200
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

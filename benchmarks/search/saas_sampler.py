@@ -11,12 +11,12 @@ from botorch.acquisition.multi_objective.monte_carlo import qNoisyExpectedHyperv
 from botorch.fit import fit_fully_bayesian_model_nuts
 from botorch.models import ModelListGP
 from botorch.models.fully_bayesian import SaasFullyBayesianSingleTaskGP
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import norm
 
+from autopeft.objective.array import Array
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import front
 from benchmarks.search.whole_point import WholePointSampler
@@ -25,8 +25,6 @@ BATCH = 4
 WARMUP, SAMPLES, THINNING = 256, 128, 16
 N_STARTS, N_EVALUATIONS = 10, 1000
 LEAST_QUANTILE = 1e-4
-
-Array = NDArray[np.float64]
 
 
 class SaasSampler(WholePointSampler):

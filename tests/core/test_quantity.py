@@ -1,7 +1,7 @@
 import pytest
 
 from autopeft.core.errors import AutoPeftError
-from autopeft.core.quantity import parse_quantity
+from autopeft.core.quantity import parse_quantity, prefixed
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,19 @@ def test_what_is_no_amount(value):
 def test_per_cents_of_nothing():
     with pytest.raises(AutoPeftError, match="have no whole here, got '1%'"):
         parse_quantity("1%", "limits.x")
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (0.0, "0"),
+        (0.25, "0.25"),
+        (-1500, "-1.5k"),
+        (999, "999"),
+        (999_600, "1M"),
+        (1.61e9, "1.61G"),
+        (4e15, "4P"),
+    ],
+)
+def test_prefixes(value, read):
+    assert "".join(prefixed(value, 3)) == read

@@ -16,8 +16,8 @@ from autopeft.core.order import Order
 from autopeft.core.settings import TrainSettings
 from autopeft.method.member import draw
 from autopeft.model.backbone import Backbone
-from autopeft.model.depth import starting_depth
-from autopeft.model.shortcut import quicken
+from autopeft.model.lower_layers import starting_depth
+from autopeft.model.quicken import quicken
 from autopeft.task.batches import Encoded
 from autopeft.train.descent import Descent
 from autopeft.train.hidden import HiddenStates

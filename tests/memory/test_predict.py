@@ -19,7 +19,7 @@ from autopeft.memory.predict import PARTS, predict_memory
 from autopeft.method.attach import attach
 from autopeft.method.sites import shape_of
 from autopeft.model.backbone import Backbone, head_of, load_backbone, meta_backbone
-from autopeft.model.shortcut import quicken
+from autopeft.model.quicken import quicken
 from tests.memory.allocator import measure_memory, measured_peak
 from tests.minilm import MINILM
 

@@ -6,7 +6,7 @@ import transformers as tf
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
-from autopeft.method import attach, count, shape_of, size_of
+from autopeft.method import attach, count, shape_of, trained_elements
 
 QV = {"targets": ("q", "v"), "r": 8, "lora_alpha": None, "lora_dropout": 0.0}
 ALL = ("q", "k", "v", "o", "gate", "up", "down")
@@ -58,7 +58,7 @@ def test_counts_are_the_published_ones(backbone, method, options, published) -> 
     assert count(config, shape).trainable == published
     assert sum(weight.numel() for weight in trainable.values()) == published
     assert all(weight.is_meta for weight in trainable.values())
-    assert sum(size_of(method, options, layer) for layer in shape.layers) == published
+    assert sum(trained_elements(method, options, layer) for layer in shape.layers) == published
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,8 @@ def test_nothing_counts_nothing() -> None:
 def test_size_of_is_zero_where_a_layer_lacks_the_site() -> None:
     shape = shape_of(meta("t5-base"))
     cross = {**QV, "targets": ("cross.q",)}
-    assert size_of("lora", cross, shape.layers[0]) == 0
-    assert size_of("lora", cross, shape.layers[12]) == 8 * 2 * 768
+    assert trained_elements("lora", cross, shape.layers[0]) == 0
+    assert trained_elements("lora", cross, shape.layers[12]) == 8 * 2 * 768
 
 
 def test_count_refuses_what_does_not_fit() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autopeft.model.depth import enter, started_at
+from autopeft.model.lower_layers import enter, started_at
 from autopeft.train.hidden import HiddenStates
 from tests.backbones import inputs, logits, tiny
 

@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from autopeft.core.errors import AutoPeftError, StudyError
-from autopeft.model.depth import image_shape
+from autopeft.model.lower_layers import image_shape
 
-Batch = dict[str, Tensor]
+MetaBatch = dict[str, Tensor]
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def traced(model: PreTrainedModel) -> Iterator[None]:
         raise StudyError(f"{what}; without data it fails: {reason}", "model") from error
 
 
-def batch_of(model: PreTrainedModel, batch_size: int, length: int) -> Batch:
+def batch_of(model: PreTrainedModel, batch_size: int, length: int) -> MetaBatch:
     """What a model is trained on, on the meta device.
 
     Returns:
@@ -76,13 +76,13 @@ def _empty(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def outputs_of(model: PreTrainedModel, batch: Batch) -> ModelOutput:
+def outputs_of(model: PreTrainedModel, batch: MetaBatch) -> ModelOutput:
     """What the model returns; it sees the labels only if it generates."""
     hidden = () if _generates(model) else ("labels",)
     return model(**{name: tensor for name, tensor in batch.items() if name not in hidden})
 
 
-def loss_of(outputs: ModelOutput, batch: Batch, smoothing: float = 0.0) -> Tensor:
+def loss_of(outputs: ModelOutput, batch: MetaBatch, smoothing: float = 0.0) -> Tensor:
     """A scalar: cross entropy of one label an example, or the model's own of one a token."""
     if "loss" in outputs:
         return outputs.loss

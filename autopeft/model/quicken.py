@@ -13,9 +13,9 @@ from transformers import PreTrainedModel
 
 from autopeft.method import attention
 from autopeft.method.sites import layers_of
-from autopeft.model.depth import random_inputs
 from autopeft.model.dropout import QuickDropout
 from autopeft.model.kernels import Kernels
+from autopeft.model.lower_layers import random_inputs
 from autopeft.model.short_attention import FIRST_ONLY, SHORT
 
 _aten = torch.ops.aten
@@ -35,7 +35,7 @@ def quicken(model: PreTrainedModel, device: str, undo: ExitStack) -> None:
 
     The feed-forward network of the last layer runs for the first position only, where the head
     reads no other. On a CPU attention is that of `short_attention`, which then does the same in
-    that layer, and dropout that of `kept`.
+    that layer, and dropout that of `dropout_mask`.
 
     Args:
         model: carries no configuration.

@@ -12,7 +12,7 @@ from autopeft.method.attach import attach
 from autopeft.method.registry import METHODS, build
 from autopeft.method.sites import layers_of, shape_of
 from autopeft.model.dropout import QuickDropout
-from autopeft.model.shortcut import quicken
+from autopeft.model.quicken import quicken
 from tests.backbones import ARCHITECTURES, inputs, logits, tiny
 
 READS_FIRST = {"bert", "roberta", "distilbert", "vit"}

@@ -13,7 +13,7 @@ from autopeft.core.settings import BackboneSettings
 from autopeft.method.attach import attach
 from autopeft.method.sites import layers_of
 from autopeft.model.backbone import load_backbone
-from autopeft.model.depth import can_start_above, enter, started_at
+from autopeft.model.lower_layers import can_start_above, enter, started_at
 from tests import backbones
 from tests.backbones import LAYERS, inputs, logits, tiny
 from tests.minilm import MINILM
