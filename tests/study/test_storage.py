@@ -101,6 +101,17 @@ def test_a_waiting_trial_is_started_once(tmp_path):
     assert states(other) == ["RUNNING"]
 
 
+def test_of_two_processes_that_see_a_trial_wait_one_starts_it(tmp_path):
+    one, other = opened(tmp_path), opened(tmp_path)
+    one.enqueue_trial({"r": 4})
+    (trial,) = other.get_trials()
+    begin = [lambda s=s: s._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+             for s in (one, other)]
+    original = one._storage._backend.get_trial
+    one._storage._backend.get_trial = original
+    assert [start() for start in begin] == [True, False]
+
+
 def test_a_trial_that_another_process_has_ended(tmp_path):
     one, other = opened(tmp_path), opened(tmp_path)
     trial = one.ask(SPACE)
