@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autopeft.core.budget import Budget
 from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.order import Order
 from autopeft.core.settings import TrainSettings
 from autopeft.core.shape import Shape
 from autopeft.method.count import size_of
@@ -69,7 +69,7 @@ class Training:
         for member in self.members:
             self.passes.pack.join(member)
         self.descents = [
-            Descent(list(m.trainable().values()), self.split.lengths, s, Budget((10_000.0,), seed))
+            Descent(list(m.trainable().values()), self.split.lengths, s, Order((10_000.0,), seed))
             for seed, (m, s) in enumerate(zip(self.members, settings, strict=True))
         ]
         on.model.train()

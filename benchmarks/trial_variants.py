@@ -74,13 +74,13 @@ def our_trial(trainer: OurTrainer, size: Size, seed: int) -> Row:
     """One trial, its tensors saved as in a study."""
     from safetensors.torch import load_file
 
-    from autopeft.core.budget import Budget
+    from autopeft.core.order import Order
     from autopeft.train.trainee import STATE_FILE
 
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         rungs = tuple(float(epoch + 1) for epoch in range(size.epochs))
-        metrics = [r.metrics for r in trainer([our_config()], Budget(rungs, seed, folder))]
+        metrics = [r.metrics for r in trainer([our_config()], Order(rungs, seed, folder))]
         seconds = time.perf_counter() - start
         trained = sum(t.numel() for t in load_file(Path(folder) / STATE_FILE).values())
     return {

@@ -21,8 +21,8 @@ from benchmarks.search.measure import (
     done,
     header,
     measure,
-    orders,
     points,
+    trainings,
 )
 from benchmarks.search.peers import FLOORS, PEERS
 from benchmarks.search.race import N_START
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header(space))
-        for order in orders(space):
+        for order in trainings(space):
             digits = np.array(order.point) / ([16, 64] * 3)
             gain = digits.reshape(3, 2) @ [1.0, 1.3] @ [0.5, 0.7, 1.4]
             rng = np.random.default_rng([*order.point, order.seed])
@@ -61,7 +61,7 @@ def test_rows_are_trained_and_the_table_grows(tmp_path: Path) -> None:
     path, space = tmp_path / "movies.csv", bound_space()
     measure("movies", path, workers=1, most=2)
     measure("movies", path, workers=1, most=1)
-    assert done(path, space) == set(list(orders(space))[:3])
+    assert done(path, space) == set(list(trainings(space))[:3])
     rows = list(csv.DictReader(path.open()))
     assert [row["seed"] for row in rows] == ["0", "0", "0"]
     for row in rows:
@@ -75,7 +75,7 @@ def test_rows_are_trained_and_the_table_grows(tmp_path: Path) -> None:
 def test_the_space_is_as_large_as_is_said() -> None:
     space = bound_space()
     assert len(points(space)) == 729 == len({config_of(space, p).key for p in points(space)})
-    assert len(list(orders(space))) == 729 + 2 * 73
+    assert len(list(trainings(space))) == 729 + 2 * 73
 
 
 def test_a_table_that_is_not_whole_is_no_problem(
@@ -215,7 +215,9 @@ def test_figures() -> None:
 
 
 def test_the_comparison_runs_and_resumes(tmp_path: Path) -> None:
-    wanted = [runs.Order("movies", name, seed, 8) for name in ("random", "tpe") for seed in (0, 1)]
+    wanted = [
+        runs.Training("movies", name, seed, 8) for name in ("random", "tpe") for seed in (0, 1)
+    ]
     kept = tmp_path / "runs.jsonl"
     runs.run(wanted[:2], kept, 1, folder=problem.tables())
     before = kept.read_text()
@@ -230,7 +232,7 @@ def test_the_comparison_runs_and_resumes(tmp_path: Path) -> None:
 
 def test_stopping_saves_epochs() -> None:
     whole, less = (
-        stopped.study(stopped.Order("movies", name, 0, 20)) for name in ("none", "halving")
+        stopped.study(stopped.Training("movies", name, 0, 20)) for name in ("none", "halving")
     )
     assert whole.trained == 20
     assert less.trained < 14
@@ -239,7 +241,7 @@ def test_stopping_saves_epochs() -> None:
 
 def test_groups_train_as_much_as_they_are_to() -> None:
     """Of nine trials, each to a ninth, three to a third and one to the end; of two, one."""
-    end = stopped.study(stopped.Order("movies", "synchronous_halving", 0, 20))
+    end = stopped.study(stopped.Training("movies", "synchronous_halving", 0, 20))
     assert end.trained == pytest.approx(2 * (9 / 9 + 3 * 2 / 9 + 6 / 9) + 2 / 9 + 8 / 9, abs=1e-4)
     assert len(end.volumes) == 3
 

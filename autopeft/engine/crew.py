@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from autopeft.core.report import Failure, Report
 from autopeft.engine.engine import Evaluator, MakeEvaluator, described
-from autopeft.study.ticket import Ticket
+from autopeft.study.trial import Trial
 
 
 class Crew:
@@ -23,14 +23,14 @@ class Crew:
         self._members: list[int] = []
         self._refused: list[Failure] = []
 
-    def join(self, ticket: Ticket) -> None:
+    def join(self, trial: Trial) -> None:
         """Takes in a trial, which starts at the coming `advance`."""
-        self._members.append(ticket.number)
+        self._members.append(trial.number)
         try:
             self._evaluator = self._evaluator or self._make()
-            self._evaluator.join(ticket.number, ticket.config, ticket.budget)
+            self._evaluator.join(trial.number, trial.config, trial.order)
         except Exception as error:
-            self._refused.append(Failure(ticket.number, described(error), self._place))
+            self._refused.append(Failure(trial.number, described(error), self._place))
 
     def leave(self, member: int) -> None:
         """Ends a member, also one that has ended already."""

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from autopeft.core.budget import Budget
 from autopeft.core.config import PeftConfig
+from autopeft.core.order import Order
 from autopeft.core.report import Failure, Report
 from autopeft.search.stopping import Stopper
 from autopeft.study.study import Study
@@ -20,7 +20,7 @@ class Evaluator(Protocol):
     `advance` raises concerns all members.
     """
 
-    def join(self, member: int, config: PeftConfig, budget: Budget) -> None:
+    def join(self, member: int, config: PeftConfig, order: Order) -> None:
         """Takes in a configuration, which starts at the coming `advance`."""
 
     def leave(self, member: int) -> None:

@@ -40,8 +40,8 @@ class Inline(Engine):
         roster = Roster(backlog, self.room)
         try:
             while True:
-                for ticket in roster.refill():
-                    crew.join(ticket)
+                for trial in roster.refill():
+                    crew.join(trial)
                 if roster.members:
                     for member in roster.record(crew.advance()):
                         crew.leave(member)

@@ -15,7 +15,7 @@ from autopeft.engine.room import Room
 from autopeft.engine.roster import Roster
 from autopeft.search.stopping import Stopper
 from autopeft.study.study import Study
-from autopeft.study.ticket import Ticket
+from autopeft.study.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Change:
     """
 
     leaving: tuple[int, ...] = ()
-    joining: tuple[Ticket, ...] = ()
+    joining: tuple[Trial, ...] = ()
 
 
 Tell = Callable[[str, Change], None]
@@ -62,7 +62,7 @@ class Packs:
         """Whether no pack will be founded any more."""
         return self.error is not None or self._backlog.is_over
 
-    def found(self, identity: str) -> Sequence[Ticket]:
+    def found(self, identity: str) -> Sequence[Trial]:
         """The first members of a pack; none where there is nothing to train now."""
         if self.error is not None or time.monotonic() < self._look_again:
             return []
@@ -100,7 +100,7 @@ class Packs:
         with self._kept():
             roster.fail("the worker process died")
 
-    def _joining(self, roster: Roster) -> list[Ticket]:
+    def _joining(self, roster: Roster) -> list[Trial]:
         """Who joins a pack; where packs are of one, the next trial founds the next pack."""
         return roster.refill() if self.room.members > 1 else []
 

@@ -28,7 +28,7 @@ from autopeft.engine.packs import Change, Packs
 from autopeft.engine.room import SHARES, Room
 from autopeft.search.stopping import Stopper
 from autopeft.study.study import Study
-from autopeft.study.ticket import Ticket
+from autopeft.study.trial import Trial
 
 _SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -156,11 +156,11 @@ class RayEngine(Engine):
             return self.gpu
         return 1.0 if self.room.members > 1 else 1 / SHARES
 
-    def _gpu_for(self, tickets: Sequence[Ticket]) -> float:
+    def _gpu_for(self, trials: Sequence[Trial]) -> float:
         """Devices of the worker that starts with these trials."""
         if self.gpu != "auto":
             return self.gpu
-        return 1.0 if self.room.members > 1 else self.room.share_for(tickets[0].config)
+        return 1.0 if self.room.members > 1 else self.room.share_for(trials[0].config)
 
     def _divided(self, n_trials: int, workers: int) -> Room:
         """The room of a worker where several divide the trials that are left."""
@@ -217,16 +217,16 @@ def _interrupts(packs: Packs) -> Iterator[None]:
 class _Proposals(Searcher):
     """The study as a searcher of Tune, which is asked for packs."""
 
-    def __init__(self, packs: Packs, gpu_for: Callable[[Sequence[Ticket]], float]) -> None:
+    def __init__(self, packs: Packs, gpu_for: Callable[[Sequence[Trial]], float]) -> None:
         super().__init__()
         self.packs, self.gpu_for = packs, gpu_for
 
     def suggest(self, trial_id: str) -> Any:
-        tickets = self.packs.found(trial_id)
-        if not tickets:
+        trials = self.packs.found(trial_id)
+        if not trials:
             return Searcher.FINISHED if self.packs.are_over else None
-        founding = pickle.dumps(Change(joining=tuple(tickets)))
-        return {"pack": trial_id, "founding": founding, "gpu": self.gpu_for(tickets)}
+        founding = pickle.dumps(Change(joining=tuple(trials)))
+        return {"pack": trial_id, "founding": founding, "gpu": self.gpu_for(trials)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -316,8 +316,8 @@ def worker(make: MakeEvaluator, board: Any) -> type[tune.Trainable]:
         def _apply(self, change: Change) -> None:
             for member in change.leaving:
                 self.crew.leave(member)
-            for ticket in change.joining:
-                self.crew.join(ticket)
+            for trial in change.joining:
+                self.crew.join(trial)
 
     return tune.with_parameters(Worker, home=_node(), folder=str(Path.cwd()), packed=_packed(make))
 

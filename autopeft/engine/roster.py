@@ -8,7 +8,7 @@ from autopeft.core.report import Failure, Report
 from autopeft.engine.backlog import Backlog
 from autopeft.engine.crew import failures
 from autopeft.engine.room import Room
-from autopeft.study.ticket import Ticket
+from autopeft.study.trial import Trial
 
 
 class Roster:
@@ -23,9 +23,9 @@ class Roster:
 
     def __init__(self, backlog: Backlog, room: Room) -> None:
         self.backlog, self.room = backlog, room
-        self.members: dict[int, Ticket] = {}
+        self.members: dict[int, Trial] = {}
 
-    def refill(self) -> list[Ticket]:
+    def refill(self) -> list[Trial]:
         """The trials that join now.
 
         Raises:
@@ -33,17 +33,17 @@ class Roster:
         """
         joining = []
         while len(self.members) < self.room.members and self._fits(self.backlog.next()):
-            ticket = self.backlog.take()
-            self.members[ticket.number] = ticket
-            joining.append(ticket)
+            trial = self.backlog.take()
+            self.members[trial.number] = trial
+            joining.append(trial)
         return joining
 
     def record(self, events: Iterable[Report | Failure]) -> list[int]:
         """Records what members report; those that leave: done, stopped, or to pause."""
         leaving = []
         for event in events:
-            ticket = self.members.get(event.member)
-            if ticket is not None and not self.backlog.record(ticket, event):
+            trial = self.members.get(event.member)
+            if trial is not None and not self.backlog.record(trial, event):
                 del self.members[event.member]
                 leaving.append(event.member)
         return leaving
@@ -52,8 +52,8 @@ class Roster:
         """Records the failure of all members."""
         self.record(failures(self.members, error))
 
-    def _fits(self, ticket: Ticket | None) -> bool:
-        if ticket is None:
+    def _fits(self, trial: Trial | None) -> bool:
+        if trial is None:
             return False
-        together = [member.config for member in (*self.members.values(), ticket)]
+        together = [member.config for member in (*self.members.values(), trial)]
         return len(together) == 1 or self.room.holds(together)

@@ -13,9 +13,9 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autopeft.core.budget import Budget, discard
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, unknown
+from autopeft.core.order import Order, discard
 from autopeft.core.report import Report
 from autopeft.objective.objective import Objective
 from autopeft.search.stopping import Curve
@@ -28,8 +28,7 @@ from autopeft.study.repeats import repeats
 from autopeft.study.storage import flush, sign
 from autopeft.study.suggest import suggest
 from autopeft.study.terms import Terms
-from autopeft.study.ticket import Ticket
-from autopeft.study.trial import TrialRecord
+from autopeft.study.trial import Trial, TrialRecord
 
 N_DUPLICATES = 30
 """Proposals in a row that were seen before, after which one is drawn from the space."""
@@ -125,7 +124,7 @@ class Study:
             self._queue(self._point(trial.config), {**own, **told})
         return len(new)
 
-    def ask(self) -> Ticket | None:
+    def ask(self) -> Trial | None:
         """The next trial; None where the study has as many as it may have.
 
         Raises:
@@ -142,7 +141,7 @@ class Study:
             config = self._draw(trial)
             reason = self._refusal(trial, config)
             if reason is None:
-                return self._ticket(trial, config)
+                return self._handed_out(trial, config)
             self._reject(trial, reason)
             duplicates += reason.startswith("the same")
             rejected += not reason.startswith("the same")
@@ -153,15 +152,15 @@ class Study:
                 )
         return None
 
-    def report(self, ticket: Ticket, report: Report) -> Curve:
+    def report(self, trial: Trial, report: Report) -> Curve:
         """Records what a trial reports and gives its learning curve."""
-        trial, _ = self._running[ticket.number]
-        attrs = trial.user_attrs
+        stored, _ = self._running[trial.number]
+        attrs = stored.user_attrs
         attrs["reports"] = [*attrs.get("reports", ()), _document(report)]
-        trial.set_user_attr("reports", attrs["reports"])
+        stored.set_user_attr("reports", attrs["reports"])
         flush(self.record)
         told = TrialRecord(
-            ticket.number,
+            trial.number,
             "running",
             PeftConfig.from_dict(attrs["config"]),
             known=attrs["known"],
@@ -171,59 +170,57 @@ class Study:
         )
         return told.curve(self.objectives)
 
-    def pause(self, ticket: Ticket, reached: float) -> Ticket:
-        """Records that a trial waits at a rung; the ticket with which it goes on."""
-        self._set_paused(ticket, True)
-        return replace(ticket, budget=replace(ticket.budget, reached=reached))
+    def pause(self, trial: Trial, reached: float) -> Trial:
+        """Records that a trial waits at a rung; the trial with which it goes on."""
+        self._set_paused(trial, True)
+        return replace(trial, order=replace(trial.order, reached=reached))
 
-    def go_on(self, ticket: Ticket) -> None:
+    def go_on(self, trial: Trial) -> None:
         """Records that the pause of a trial has ended."""
-        self._set_paused(ticket, False)
+        self._set_paused(trial, False)
 
     def curves(self) -> list[Curve]:
         """The learning curves of all trials but those that wait to be started or were rejected."""
         self._read()
         return list(self._curves.values())
 
-    def finish(self, ticket: Ticket) -> None:
+    def finish(self, trial: Trial) -> None:
         """Records a trial that was trained to the end, by its last report."""
-        trial, _ = self._running[ticket.number]
-        attrs = trial.user_attrs
+        stored, _ = self._running[trial.number]
+        attrs = stored.user_attrs
         reports = attrs.get("reports", ())
         measured = {**(reports[-1]["metrics"] if reports else {}), **attrs["known"]}
         missing = [name for name in self.names if name not in measured]
         if missing:
-            self.fail(ticket, unknown("metric", missing[0], measured))
+            self.fail(trial, unknown("metric", missing[0], measured))
             return
         values = {name: float(measured[name]) for name in self.names}
         if not all(map(math.isfinite, values.values())):
-            self.fail(ticket, f"a value is not finite: {values}")
+            self.fail(trial, f"a value is not finite: {values}")
             return
         self._failures = None
-        self._end(
-            ticket, TrialState.COMPLETE, {"folder": ticket.budget.folder}, list(values.values())
-        )
+        self._end(trial, TrialState.COMPLETE, {"folder": trial.order.folder}, list(values.values()))
 
-    def stop(self, ticket: Ticket, reason: str) -> None:
+    def stop(self, trial: Trial, reason: str) -> None:
         """Records a trial that was stopped early."""
         self._failures = None
-        self._end(ticket, TrialState.PRUNED, {"stopped": reason})
+        self._end(trial, TrialState.PRUNED, {"stopped": reason})
 
-    def fail(self, ticket: Ticket, error: str, where: str = "") -> None:
+    def fail(self, trial: Trial, error: str, where: str = "") -> None:
         """Records a trial that failed, with the text of its error and of where that was."""
         if self._failures is not None:
-            self._failures[ticket.number] = error, where
-        self._end(ticket, TrialState.FAIL, {"error": error + where})
+            self._failures[trial.number] = error, where
+        self._end(trial, TrialState.FAIL, {"error": error + where})
 
-    def _set_paused(self, ticket: Ticket, paused: bool) -> None:
+    def _set_paused(self, trial: Trial, paused: bool) -> None:
         """Unless another process took this one for dead and has ended the trial."""
-        trial, clock = self._running[ticket.number]
+        stored, clock = self._running[trial.number]
         if paused:
             clock.pause()
         else:
             clock.go_on()
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            trial.set_user_attr("paused", paused)
+            stored.set_user_attr("paused", paused)
             flush(self.record)
 
     def _wants_more(self) -> bool:
@@ -271,12 +268,12 @@ class Study:
                 return f"{name} is {known[name]:,.0f}, the limit is {limit:,.0f}"
         return None
 
-    def _ticket(self, trial: optuna.Trial, config: PeftConfig) -> Ticket:
+    def _handed_out(self, trial: optuna.Trial, config: PeftConfig) -> Trial:
         self._running[trial.number] = trial, Clock()  # proposing it is no training
         seed = trial.user_attrs.get("seed", self.terms.seed)
-        budget = Budget(self.terms.rungs, seed, self._folder(trial.number))
+        order = Order(self.terms.rungs, seed, self._folder(trial.number))
         protected = not {"baseline", "repeat_of"}.isdisjoint(trial.user_attrs)
-        return Ticket(trial.number, config, budget, protected)
+        return Trial(trial.number, config, order, protected)
 
     def _folder(self, number: int) -> str:
         return str(Path(self.terms.folder) / "trials" / str(number))
@@ -287,17 +284,17 @@ class Study:
 
     def _end(
         self,
-        ticket: Ticket,
+        trial: Trial,
         state: TrialState,
         attrs: Mapping[str, Any],
         values: Sequence[float] | None = None,
     ) -> None:
         """Ends a trial, unless another process took this one for dead and has ended it."""
-        trial, clock = self._running[ticket.number]
+        stored, clock = self._running[trial.number]
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             for key, value in {**attrs, "seconds": clock.seconds}.items():
-                trial.set_user_attr(key, value)
-        self._tell(ticket.number, state, values)
+                stored.set_user_attr(key, value)
+        self._tell(trial.number, state, values)
 
     def _tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):

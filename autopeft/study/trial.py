@@ -8,11 +8,29 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from autopeft.core.config import PeftConfig
+from autopeft.core.order import Order
 from autopeft.core.report import Report
 from autopeft.objective.objective import Objective
 from autopeft.search.stopping import Curve
 
 State = Literal["complete", "stopped", "rejected", "failed", "running", "paused", "waiting"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial that is to be trained.
+
+    Attributes:
+        number: of the trial within the study, from 0.
+        config: what to train.
+        order: how far, and where the tensors go.
+        protected: whether the trial is never stopped, as baselines are not.
+    """
+
+    number: int
+    config: PeftConfig
+    order: Order
+    protected: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autopeft.core.budget import Budget
+from autopeft.core.order import Order
 from autopeft.core.settings import TrainSettings
 from autopeft.task.batches import shuffled
 
@@ -24,7 +24,7 @@ class Descent:
         parameters: what is optimised.
         lengths: (examples,) of the training split, in tokens.
         settings: learning rate, schedule, batch size.
-        budget: its last rung sets the length of the schedule, its seed the order of the examples.
+        order: its last rung sets the length of the schedule, its seed the order of the examples.
 
     Attributes:
         step: optimizer steps taken.
@@ -37,14 +37,14 @@ class Descent:
         parameters: Sequence[nn.Parameter],
         lengths: Tensor,
         settings: TrainSettings,
-        budget: Budget,
+        order: Order,
     ) -> None:
         self.step = 0
         self._parameters, self._settings = list(parameters), settings
-        self.rungs = list(budget.ahead)
+        self.rungs = list(order.ahead)
         together = settings.batch_size * settings.gradient_accumulation_steps
         self._epoch = math.ceil(len(lengths) / together)
-        self._total = self._steps(budget.rungs[-1])
+        self._total = self._steps(order.rungs[-1])
         on_cpu = all(p.device.type == "cpu" for p in self._parameters)
         self._optimizer = torch.optim.AdamW(
             self._parameters,
@@ -52,8 +52,8 @@ class Descent:
             weight_decay=settings.weight_decay,
             fused=on_cpu or None,
         )
-        order = torch.Generator().manual_seed(budget.seed)
-        self._batches = shuffled(lengths, together, order)
+        generator = torch.Generator().manual_seed(order.seed)
+        self._batches = shuffled(lengths, together, generator)
         self._batch = self._micro_batches()
         self._learned = 0
         self._losses: list[Tensor] = []

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from autopeft.core.budget import Budget, checkpoint, unfinished
 from autopeft.core.errors import StudyError
+from autopeft.core.order import Order, checkpoint, unfinished
 from autopeft.method.member import Member
 from autopeft.train.descent import Descent
 from autopeft.train.randomness import Randomness
@@ -29,30 +29,30 @@ class Trainee:
         member: its tensors.
         descent: their optimisation.
         randomness: its dropout, as long as it is the first of its cohort.
-        budget: the order.
+        order: the order.
     """
 
     number: int
     member: Member
     descent: Descent
     randomness: Randomness
-    budget: Budget
+    order: Order
 
     def keep(self) -> None:
         """Writes what the order asks for at a rung: the tensors at the last, else the state."""
-        if self.budget.folder is None:
+        if self.order.folder is None:
             return
-        folder, tensors = Path(self.budget.folder), self.member.state_dict()
+        folder, tensors = Path(self.order.folder), self.member.state_dict()
         if not self.descent.rungs:
             with _whole(folder / STATE_FILE) as path:
                 save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, path)
-        elif self.budget.pauses:
+        elif self.order.pauses:
             state = {
                 "tensors": tensors,
                 "descent": self.descent.state_dict(),
                 "randomness": self.randomness.state,
             }
-            with _whole(checkpoint(self.budget.folder)) as path:
+            with _whole(checkpoint(self.order.folder)) as path:
                 torch.save(state, path)
 
     def go_on(self) -> None:
@@ -61,7 +61,7 @@ class Trainee:
         Raises:
             StudyError: it is not there, or cannot be read.
         """
-        path = checkpoint(str(self.budget.folder))
+        path = checkpoint(str(self.order.folder))
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autopeft.core.budget import Budget
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import AutoPeftError
+from autopeft.core.order import Order
 from autopeft.core.report import Failure, Report
 from autopeft.core.settings import BackboneSettings, TrainSettings
 from autopeft.method.member import draw
@@ -43,10 +43,10 @@ class _Terms:
 
 
 @dataclass(frozen=True)
-class _Order:
+class _Waiting:
     number: int
     config: PeftConfig
-    budget: Budget
+    order: Order
 
 
 class Trainer:
@@ -97,17 +97,17 @@ class Trainer:
         }
         self._backbones: OrderedDict[BackboneSettings, Backbone] = OrderedDict()
         self._hidden = HiddenStates(cache, disk_cache)
-        self._orders: list[_Order] = []
+        self._waiting: list[_Waiting] = []
         self._terms: _Terms | None = None
         self._cohort: Cohort | None = None
 
-    def join(self, member: int, config: PeftConfig, budget: Budget) -> None:
+    def join(self, member: int, config: PeftConfig, order: Order) -> None:
         """Takes in a configuration, which starts as soon as it can share the backbone."""
-        self._orders.append(_Order(member, config, budget))
+        self._waiting.append(_Waiting(member, config, order))
 
     def leave(self, member: int) -> None:
         """Ends a member; one that is unknown or has ended is none."""
-        self._orders = [order for order in self._orders if order.number != member]
+        self._waiting = [each for each in self._waiting if each.number != member]
         if self._cohort is not None:
             self._cohort.leave(member)
             self._close_if_empty()
@@ -122,7 +122,7 @@ class Trainer:
         return events
 
     def __call__(
-        self, configs: Sequence[PeftConfig], budget: Budget
+        self, configs: Sequence[PeftConfig], order: Order
     ) -> Generator[Report, None, None]:
         """The reports of some configurations, each a member by its place in the list.
 
@@ -130,7 +130,7 @@ class Trainer:
             RuntimeError: one of them fails; the others end with it.
         """
         for number, config in enumerate(configs):
-            self.join(number, config, budget)
+            self.join(number, config, order)
         try:
             while events := self.advance():
                 for event in events:
@@ -164,38 +164,38 @@ class Trainer:
     def _admit(self) -> list[Failure]:
         """Lets in whoever fits those in training, or the first in line if nobody is."""
         refused, waiting = [], []
-        for order in self._orders:
+        for each in self._waiting:
             try:
-                if not self._lets_in(order):
-                    waiting.append(order)
+                if not self._lets_in(each):
+                    waiting.append(each)
             except AutoPeftError as error:
-                refused.append(Failure(order.number, f"{type(error).__name__}: {error}"))
+                refused.append(Failure(each.number, f"{type(error).__name__}: {error}"))
                 self._close_if_empty()
-        self._orders = waiting
+        self._waiting = waiting
         return refused
 
-    def _lets_in(self, order: _Order) -> bool:
-        settings = BackboneSettings(**dict(order.config.backbone))
+    def _lets_in(self, waiting: _Waiting) -> bool:
+        settings = BackboneSettings(**dict(waiting.config.backbone))
         if self._terms is not None and settings != self._terms.settings:
             return False
-        terms = self._terms_of(order.config)
+        terms = self._terms_of(waiting.config)
         if self._terms is None or self._cohort is None:
             self._terms, self._cohort = terms, Cohort(self._passes(terms), self._splits)
         if terms != self._terms or not self._cohort.has_room:
             return False
-        self._cohort.join(self._trainee(order))
+        self._cohort.join(self._trainee(waiting))
         return True
 
-    def _trainee(self, order: _Order) -> Trainee:
-        backbone, seed = self._backbone(order.config), order.budget.seed
+    def _trainee(self, waiting: _Waiting) -> Trainee:
+        backbone, seed = self._backbone(waiting.config), waiting.order.seed
         member = draw(
-            backbone.model, order.config, modules_to_save=backbone.modules_to_save, seed=seed
+            backbone.model, waiting.config, modules_to_save=backbone.modules_to_save, seed=seed
         )
-        settings = TrainSettings(**dict(order.config.train))
+        settings = TrainSettings(**dict(waiting.config.train))
         lengths = self._splits["train"].lengths
-        descent = Descent(list(member.trainable().values()), lengths, settings, order.budget)
-        trainee = Trainee(order.number, member, descent, Randomness(seed), order.budget)
-        if order.budget.reached:
+        descent = Descent(list(member.trainable().values()), lengths, settings, waiting.order)
+        trainee = Trainee(waiting.number, member, descent, Randomness(seed), waiting.order)
+        if waiting.order.reached:
             trainee.go_on()
         return trainee
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from autopeft.api.run import on_backbone
-from autopeft.core.budget import Budget
 from autopeft.core.config import PeftConfig
+from autopeft.core.order import Order
 from autopeft.core.settings import BackboneSettings
 from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.model.backbone import meta_backbone
@@ -51,7 +51,7 @@ def wanted(space: BoundSpace, n: int, repeats: int) -> Iterator[tuple[int, int, 
 
 def rows(trainer: Trainer, config: PeftConfig, seed: int) -> list[list[float]]:
     """One report a rung: epochs, steps and `METRICS`."""
-    reports = trainer([config], Budget(RUNGS, seed))
+    reports = trainer([config], Order(RUNGS, seed))
     return [[r.fidelity, r.step, *(round(r.metrics[m], 5) for m in METRICS)] for r in reports]
 
 

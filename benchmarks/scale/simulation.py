@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from autopeft.core.report import Report
 from autopeft.search.stopping import Decision, Stopper
 from autopeft.study.study import Study
-from autopeft.study.ticket import Ticket
+from autopeft.study.trial import Trial
 from benchmarks.scale.meter import Meter
 from benchmarks.scale.replay import Replay
 
@@ -43,7 +43,7 @@ class Clock:
 class Running:
     """A trial on a worker: what is still to come, by rung, and the seconds it has worked."""
 
-    ticket: Ticket
+    trial: Trial
     left: Iterator[tuple[float, Report]]
     worked: float = 0.0
 
@@ -100,14 +100,14 @@ class Simulation:
         """A worker without a trial asks for one; whether it got one."""
         started = time.perf_counter()
         with self.meter.timed("ask"):
-            ticket = self.study.ask()
-        if ticket is None:
+            trial = self.study.ask()
+        if trial is None:
             return False
-        config = ticket.config
+        config = trial.config
         steps = zip(
-            self.replay.durations(config), self.replay.reports(config, ticket.number), strict=True
+            self.replay.durations(config), self.replay.reports(config, trial.number), strict=True
         )
-        self._go_on(self.clock.decided(now, started), Running(ticket, iter(steps)))
+        self._go_on(self.clock.decided(now, started), Running(trial, iter(steps)))
         return True
 
     def _go_on(self, now: float, running: Running) -> None:
@@ -118,21 +118,21 @@ class Simulation:
 
     def _judge(self, now: float, running: Running, report: Report) -> None:
         """A worker reports; its trial goes on, or it asks for the next one."""
-        started, ticket = time.perf_counter(), running.ticket
+        started, trial = time.perf_counter(), running.trial
         with self.meter.timed("report"):
-            decision = self._decision(ticket, report)
-        last = report.fidelity >= ticket.budget.rungs[-1]
+            decision = self._decision(trial, report)
+        last = report.fidelity >= trial.order.rungs[-1]
         if decision.goes_on and not last:
             self._go_on(self.clock.decided(now, started), running)
             return
         with self.meter.timed("finish"):
             if last:
-                self.study.finish(ticket)
+                self.study.finish(trial)
             else:
-                self.study.stop(ticket, decision.reason)
+                self.study.stop(trial, decision.reason)
         self.outcome.work.append(running.worked)
         self._start(self.clock.decided(now, started))
 
-    def _decision(self, ticket: Ticket, report: Report) -> Decision:
-        curve = self.study.report(ticket, report)
+    def _decision(self, trial: Trial, report: Report) -> Decision:
+        curve = self.study.report(trial, report)
         return self.stopper.decide(self.study.curves(), curve)

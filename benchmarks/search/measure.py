@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from autopeft.api.run import on_backbone
-from autopeft.core.budget import Budget
 from autopeft.core.config import PeftConfig
+from autopeft.core.order import Order
 from autopeft.core.settings import BackboneSettings
 from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.model.backbone import meta_backbone
@@ -61,24 +61,24 @@ def points(space: BoundSpace) -> list[Point]:
 
 
 @dataclass(frozen=True)
-class Order:
+class Training:
     """One row that is wanted."""
 
     point: Point
     seed: int
 
 
-def orders(space: BoundSpace) -> Iterator[Order]:
+def trainings(space: BoundSpace) -> Iterator[Training]:
     """All rows in the order in which they are trained."""
     if math.prod(len(d.values or ()) for d in space.dimensions.values()) > N_ALL:
         rng = np.random.default_rng(0)
-        drawn = [Order(_drawn(space, rng), SEEDS[0]) for _ in range(N_DRAWN)]
+        drawn = [Training(_drawn(space, rng), SEEDS[0]) for _ in range(N_DRAWN)]
         yield from dict.fromkeys(drawn)
         return
     found = points(space)
     order = [found[index] for index in np.random.default_rng(0).permutation(len(found))]
-    yield from (Order(point, SEEDS[0]) for point in order)
-    yield from (Order(point, seed) for point in order[::EVERY] for seed in SEEDS[1:])
+    yield from (Training(point, SEEDS[0]) for point in order)
+    yield from (Training(point, seed) for point in order[::EVERY] for seed in SEEDS[1:])
 
 
 def _drawn(space: BoundSpace, rng: np.random.Generator) -> Point:
@@ -107,10 +107,10 @@ def _prepare(name: str, space: str) -> None:
     _space, _rungs = bound_space(space), TEXTS[name].rungs
 
 
-def _train(order: Order) -> tuple[Order, list[float]]:
+def _train(training: Training) -> tuple[Training, list[float]]:
     """Metrics by rung."""
-    reports = _trainer([config_of(_space, order.point)], Budget(_rungs, order.seed))
-    return order, [r.metrics[metric] for r in reports for metric in METRICS]
+    reports = _trainer([config_of(_space, training.point)], Order(_rungs, training.seed))
+    return training, [r.metrics[metric] for r in reports for metric in METRICS]
 
 
 def config_of(space: BoundSpace, point: Point) -> PeftConfig:
@@ -118,7 +118,7 @@ def config_of(space: BoundSpace, point: Point) -> PeftConfig:
     return space.resolve(dict(zip(space.dimensions, point, strict=True)))
 
 
-def done(path: Path, space: BoundSpace) -> set[Order]:
+def done(path: Path, space: BoundSpace) -> set[Training]:
     """The rows that a table has.
 
     Raises:
@@ -131,7 +131,7 @@ def done(path: Path, space: BoundSpace) -> set[Order]:
         raise SystemExit(f"{path} holds rows of another kind; delete it or name another")
     width = len(space.dimensions)
     cells = [line.split(",") for line in lines]
-    return {Order(tuple(map(int, row[:width])), int(row[width])) for row in cells}
+    return {Training(tuple(map(int, row[:width])), int(row[width])) for row in cells}
 
 
 def measure(
@@ -146,14 +146,14 @@ def measure(
     if not there:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(",".join(header(space)) + "\n", encoding="utf-8")
-    missing = [order for order in orders(space) if order not in there][:most]
+    missing = [each for each in trainings(space) if each not in there][:most]
     start = time.perf_counter()
     context = multiprocessing.get_context("spawn")
     made = context.Pool(workers, _prepare, (name, space_name))
     with made as pool, path.open("a", encoding="utf-8") as file:
-        for n, (order, metrics) in enumerate(pool.imap_unordered(_train, missing), 1):
-            exact = [round(known[k].value(config_of(space, order.point))) for k in KNOWN]
-            cells = [*order.point, order.seed, *exact, *(f"{value:.5g}" for value in metrics)]
+        for n, (training, metrics) in enumerate(pool.imap_unordered(_train, missing), 1):
+            exact = [round(known[k].value(config_of(space, training.point))) for k in KNOWN]
+            cells = [*training.point, training.seed, *exact, *(f"{value:.5g}" for value in metrics)]
             file.write(",".join(map(str, cells)) + "\n")
             file.flush()
             left = (time.perf_counter() - start) / n * (len(missing) - n)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from autopeft.core.budget import checkpoint
 from autopeft.core.errors import StudyError
+from autopeft.core.order import checkpoint
 from autopeft.core.report import Failure, Report
 from autopeft.engine.inline import Inline
 from autopeft.engine.ray import RayEngine
@@ -67,14 +67,14 @@ class Curves:
 
     def __init__(self, broken=False):
         self.broken = broken
-        self.members, self.budgets = {}, {}
+        self.members, self.orders = {}, {}
 
-    def join(self, member, config, budget):
+    def join(self, member, config, order):
         assert member not in self.members
-        if budget.reached:
-            assert float(checkpoint(budget.folder).read_text()) == budget.reached
-        self.members[member] = config, [*budget.ahead]
-        self.budgets[member] = budget
+        if order.reached:
+            assert float(checkpoint(order.folder).read_text()) == order.reached
+        self.members[member] = config, [*order.ahead]
+        self.orders[member] = order
 
     def leave(self, member):
         self.members.pop(member, None)
@@ -92,8 +92,8 @@ class Curves:
         rungs.remove(rung)
         if not rungs:
             self.leave(member)
-        elif self.budgets[member].pauses:
-            kept = checkpoint(self.budgets[member].folder)
+        elif self.orders[member].pauses:
+            kept = checkpoint(self.orders[member].folder)
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(str(rung))
         rate = dict(config.train)["learning_rate"]
@@ -211,7 +211,7 @@ class BrokenCurves(Curves):
 class Hopeless(Curves):
     """Its data lie elsewhere."""
 
-    def join(self, member, config, budget):
+    def join(self, member, config, order):
         raise FileNotFoundError("data/train.csv")
 
 

@@ -54,15 +54,15 @@ class Forgetful(Engine):
 
     def run(self, study, make, stopper, watch=lambda _: None):
         evaluator = make()
-        while (ticket := study.ask()) is not None:
-            evaluator.join(ticket.number, ticket.config, ticket.budget)
-            for i in range(len(ticket.budget.rungs)):
+        while (trial := study.ask()) is not None:
+            evaluator.join(trial.number, trial.config, trial.order)
+            for i in range(len(trial.order.rungs)):
                 (event,) = evaluator.advance()
                 if isinstance(event, Failure):
                     raise ValueError(event.error)
-                if (ticket.number + i) % 3:
-                    study.report(ticket, event)
-            study.finish(ticket)
+                if (trial.number + i) % 3:
+                    study.report(trial, event)
+            study.finish(trial)
 
 
 @pytest.mark.parametrize("check", kit.CHECKS, ids=lambda check: check.__name__)

@@ -88,15 +88,15 @@ def test_no_more_members_than_allowed(study):
 
 def test_each_member_is_judged_by_itself(study):
     roster = roster_of(study, Room(members=4))
-    tickets = roster.refill()
+    trials = roster.refill()
     metrics = {"accuracy": 0.5, "validation_loss": 0.5}
-    rungs = [Report(10, 1.0, metrics, t.number) for t in tickets[:3]]
-    last = Report(30, 3.0, metrics, tickets[0].number)
+    rungs = [Report(10, 1.0, metrics, t.number) for t in trials[:3]]
+    last = Report(30, 3.0, metrics, trials[0].number)
     unknown = Report(30, 3.0, metrics, 999)
-    assert tickets[0].number in roster.record([*rungs, unknown, last, last])
+    assert trials[0].number in roster.record([*rungs, unknown, last, last])
     states = {t.number: t.state for t in study.trials()}
-    assert states[tickets[0].number] == "complete"
-    assert states[tickets[3].number] == "running"
+    assert states[trials[0].number] == "complete"
+    assert states[trials[3].number] == "running"
     roster.fail("the worker process died")
     assert not roster.members
     assert not any(t.state == "running" for t in study.trials())
@@ -110,8 +110,8 @@ def test_a_member_that_is_refused_fails_alone(study):
             super().join(member, config, budget)
 
     roster, crew = roster_of(study, Room(members=3)), Crew(Choosy, " (on node a)")
-    for ticket in roster.refill():
-        crew.join(ticket)
+    for trial in roster.refill():
+        crew.join(trial)
     assert crew.advance() == [Failure(1, "ValueError: not this one", " (on node a)")]
     crew.leave(1)
     assert {report.member for report in crew.advance()} == set(roster.members) - {1}

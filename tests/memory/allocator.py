@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from autopeft.core.budget import Budget
 from autopeft.core.config import PeftConfig, freeze, thaw
+from autopeft.core.order import Order
 from autopeft.core.settings import TrainSettings
 from autopeft.method.member import draw
 from autopeft.model.backbone import Backbone
@@ -73,9 +73,9 @@ def measure_memory(
 
 def _trainee(backbone: Backbone, number: int, config: PeftConfig, train: Encoded) -> Trainee:
     member = draw(backbone.model, config, modules_to_save=backbone.modules_to_save)
-    weights, budget = list(member.trainable().values()), Budget(rungs=(1,))
-    descent = Descent(weights, train.lengths, _settings(config), budget)
-    return Trainee(number, member, descent, Randomness(budget.seed), budget)
+    weights, order = list(member.trainable().values()), Order(rungs=(1,))
+    descent = Descent(weights, train.lengths, _settings(config), order)
+    return Trainee(number, member, descent, Randomness(order.seed), order)
 
 
 def _settings(config: PeftConfig) -> TrainSettings:

@@ -140,8 +140,8 @@ def test_running_trials_cost_nothing(tmp_path):
         counts = []
         for n in range(40):
             with statements() as seen:
-                ticket = study.ask()
-                study.report(ticket, kit.Report(1, 1.0, {"accuracy": n, "validation_loss": n}))
+                trial = study.ask()
+                study.report(trial, kit.Report(1, 1.0, {"accuracy": n, "validation_loss": n}))
                 study.curves()
             counts.append(len(seen))
     assert max(counts[-5:]) <= min(counts[2:10]) + 1

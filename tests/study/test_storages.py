@@ -106,11 +106,11 @@ def test_runs_at_once_share_postgresql(postgres, tmp_path):
 
 def test_a_server_that_starts_again_during_a_trial(postgres, tmp_path):
     class Restarting(kit.Curves):
-        def join(self, member, config, budget):
-            if budget.folder.endswith("trials/1"):
+        def join(self, member, config, order):
+            if order.folder.endswith("trials/1"):
                 postgres.stop()
                 postgres.start()
-            super().join(member, config, budget)
+            super().join(member, config, order)
 
     with kit.make_study(tmp_path, n_trials=3, name="again", url=postgres.url) as study:
         kit.ENGINES["inline"]().run(study, Restarting, kit.make_halving())
@@ -119,10 +119,10 @@ def test_a_server_that_starts_again_during_a_trial(postgres, tmp_path):
 
 def test_a_storage_that_is_lost_during_a_trial(tmp_path):
     class Losing(kit.Curves):
-        def join(self, member, config, budget):
-            if budget.folder.endswith("trials/1"):
+        def join(self, member, config, order):
+            if order.folder.endswith("trials/1"):
                 (tmp_path / "study.db").unlink()
-            super().join(member, config, budget)
+            super().join(member, config, order)
 
     with (
         pytest.raises(StudyError, match="storage: the record of the study is out of reach"),
@@ -133,10 +133,10 @@ def test_a_storage_that_is_lost_during_a_trial(tmp_path):
 
 def test_a_study_that_is_deleted_during_a_trial(tmp_path):
     class Deleting(kit.Curves):
-        def join(self, member, config, budget):
-            if budget.folder.endswith("trials/1"):
+        def join(self, member, config, order):
+            if order.folder.endswith("trials/1"):
                 optuna.delete_study(study_name="toy", storage=f"sqlite:///{tmp_path}/study.db")
-            super().join(member, config, budget)
+            super().join(member, config, order)
 
     with (
         pytest.raises(StudyError, match="storage: the record of the study is out of reach"),

@@ -59,10 +59,10 @@ def test_pauses_are_not_counted_as_seconds(tmp_path):
 
 def test_a_trial_that_pauses_says_so(tmp_path):
     with kit.make_study(tmp_path) as study:
-        ticket = study.ask()
-        study.report(ticket, Report(1, 1.0, {"accuracy": 0.5, "validation_loss": 1.0}))
-        later = study.pause(ticket, 1.0)
-        assert later.budget.ahead == (3.0,)
+        trial = study.ask()
+        study.report(trial, Report(1, 1.0, {"accuracy": 0.5, "validation_loss": 1.0}))
+        later = study.pause(trial, 1.0)
+        assert later.order.ahead == (3.0,)
         assert trials_of(tmp_path)[0].state == "paused"
         assert not study.curves()[0].ended
         study.go_on(later)
@@ -73,9 +73,9 @@ def test_limits_reject_before_training(tmp_path):
     seen = []
 
     class Watched(kit.Curves):
-        def join(self, member, config, budget):
+        def join(self, member, config, order):
             seen.append(config)
-            super().join(member, config, budget)
+            super().join(member, config, order)
 
     with kit.make_study(tmp_path, sampler="random", limits={"trainable_params": 200}) as study:
         kit.ENGINES["inline"]().run(study, Watched, kit.make_halving())
@@ -110,9 +110,9 @@ def test_a_small_space_ends_when_it_is_exhausted(tmp_path):
 
 def test_a_value_that_is_not_finite_is_a_failure(tmp_path):
     with kit.make_study(tmp_path) as study:
-        ticket = study.ask()
-        study.report(ticket, Report(1, 3.0, {"accuracy": float("nan"), "validation_loss": 1.0}))
-        study.finish(ticket)
+        trial = study.ask()
+        study.report(trial, Report(1, 3.0, {"accuracy": float("nan"), "validation_loss": 1.0}))
+        study.finish(trial)
         assert study.trials()[0].state == "failed"
         assert "not finite" in study.trials()[0].error
         other = study.ask()
@@ -154,9 +154,9 @@ def test_passwords_are_not_shown():
 class Seeded(kit.Curves):
     """Curves that depend a little on the seed."""
 
-    def join(self, member, config, budget):
-        super().join(member, config, budget)
-        self.seeds = {**getattr(self, "seeds", {}), member: budget.seed}
+    def join(self, member, config, order):
+        super().join(member, config, order)
+        self.seeds = {**getattr(self, "seeds", {}), member: order.seed}
 
     def reach(self, member, rung):
         report = super().reach(member, rung)
@@ -199,8 +199,8 @@ def test_an_interrupted_repeat_is_run_again(tmp_path):
     with kit.make_study(tmp_path) as study:
         engine.run(study, kit.Curves, kit.make_halving())
         study.queue_repeats(1, 2)
-        ticket = study.ask()
-        assert ticket.budget.seed == 1
+        trial = study.ask()
+        assert trial.order.seed == 1
     with kit.make_study(tmp_path) as study:
         assert study.n_left == 1
         assert study.queue_repeats(1, 2) == 0

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from autopeft.core.budget import Budget
+from autopeft.core.order import Order
 from autopeft.core.settings import TrainSettings
 from autopeft.train.descent import Descent
 
@@ -23,7 +23,7 @@ def weight() -> nn.Parameter:
 
 def descent(parameter: nn.Parameter, rungs: tuple[float, ...] = (2.0,), **options) -> Descent:
     settings = TrainSettings(learning_rate=0.1, warmup_ratio=0.0, **options)
-    return Descent([parameter], LENGTHS, settings, Budget(rungs))
+    return Descent([parameter], LENGTHS, settings, Order(rungs))
 
 
 def go(what: Descent, parameter: nn.Parameter) -> torch.Tensor:

@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from autopeft.core.budget import Budget, checkpoint
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
+from autopeft.core.order import Order, checkpoint
 from autopeft.core.report import Failure, Report
 from autopeft.task.task import METRICS, Task
 from autopeft.train.trainer import Trainer
@@ -24,7 +24,7 @@ from tests.minilm import MINILM, exact, lora, movies
 
 TIMES = {"train_seconds", "epoch_seconds", "eval_seconds"}
 RUNGS = (0.2, 0.5, 1.0)
-ONE_EPOCH = Budget((1.0,))
+ONE_EPOCH = Order((1.0,))
 EVERYTHING = PeftConfig.of(
     [
         *lora().placements,
@@ -66,7 +66,7 @@ def untouched(trainer: Trainer, config: PeftConfig) -> Iterator[None]:
 
 
 def test_a_report_comes_at_every_rung(trainer: Trainer, tmp_path: Path) -> None:
-    reports = list(trainer([lora()], Budget((0.5, 1.0, 2.0), folder=str(tmp_path / "new"))))
+    reports = list(trainer([lora()], Order((0.5, 1.0, 2.0), folder=str(tmp_path / "new"))))
     assert [(r.step, r.fidelity, r.member) for r in reports] == [(3, 0.5, 0), (6, 1, 0), (12, 2, 0)]
     for report in reports:
         named = {"validation_loss", "train_loss", "learning_rate", "n_validation"}
@@ -78,7 +78,7 @@ def test_a_report_comes_at_every_rung(trainer: Trainer, tmp_path: Path) -> None:
 
 
 def test_saved_tensors_score_as_they_were_reported(trainer: Trainer, tmp_path: Path) -> None:
-    *_, last = trainer([EVERYTHING], Budget((1.0,), folder=str(tmp_path)))
+    *_, last = trainer([EVERYTHING], Order((1.0,), folder=str(tmp_path)))
     state = load_file(tmp_path / "peft.safetensors")
     with untouched(trainer, EVERYTHING):
         found = trainer.score(EVERYTHING, state, split="validation")
@@ -98,44 +98,44 @@ def test_training_leaves_every_bit_of_the_backbone(trainer: Trainer) -> None:
 
 def test_closing_early_takes_the_configuration_off(trainer: Trainer) -> None:
     with untouched(trainer, EVERYTHING):
-        reports = trainer([EVERYTHING, lora()], Budget((0.2, 1.0)))
+        reports = trainer([EVERYTHING, lora()], Order((0.2, 1.0)))
         next(reports)
         reports.close()
         assert list(reports) == []
 
 
 def test_a_failing_configuration_leaves_the_backbone_usable(trainer: Trainer) -> None:
-    undisturbed = numbers(trainer([lora()], Budget((0.5,))))
+    undisturbed = numbers(trainer([lora()], Order((0.5,))))
     with untouched(trainer, lora()):
         with pytest.raises(RuntimeError, match=r": training diverged: loss is nan at step \d+$"):
             list(trainer([lora(learning_rate=1e30, max_grad_norm=1e30)], ONE_EPOCH))
         absent = PeftConfig.of([Placement.of("lora", [7], dict(lora().placements[0].options))])
         with pytest.raises(RuntimeError, match=r"^AttachError: .*no layer 7"):
             list(trainer([absent], ONE_EPOCH))
-    assert numbers(trainer([lora()], Budget((0.5,)))) == undisturbed
+    assert numbers(trainer([lora()], Order((0.5,)))) == undisturbed
 
 
 def test_the_same_seed_gives_the_same_numbers(trainer: Trainer) -> None:
-    budget = Budget((0.5, 1.0), seed=3)
-    first = numbers(trainer([lora()], budget))
+    order = Order((0.5, 1.0), seed=3)
+    first = numbers(trainer([lora()], order))
     torch.manual_seed(99)
     second = []
-    for report in trainer([lora()], budget):
+    for report in trainer([lora()], order):
         second.append({k: v for k, v in report.metrics.items() if k not in TIMES})
         torch.rand(5)
     assert first == second
-    assert first != numbers(trainer([lora()], Budget((0.5, 1.0), seed=4)))
+    assert first != numbers(trainer([lora()], Order((0.5, 1.0), seed=4)))
 
 
 def test_a_rung_on_the_way_changes_nothing(trainer: Trainer) -> None:
-    *_, with_stops = trainer([lora()], Budget((0.2, 0.5, 1.0)))
+    *_, with_stops = trainer([lora()], Order((0.2, 0.5, 1.0)))
     (direct,) = trainer([lora()], ONE_EPOCH)
     assert with_stops.metrics["validation_loss"] == direct.metrics["validation_loss"]
 
 
 def test_the_random_state_of_the_caller_is_left_alone(trainer: Trainer) -> None:
     before = torch.get_rng_state()
-    for _ in trainer([lora()], Budget((0.2, 0.4))):
+    for _ in trainer([lora()], Order((0.2, 0.4))):
         assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -144,13 +144,13 @@ def test_another_process_finds_the_same_numbers(trainer: Trainer) -> None:
     code = """
 from tests.minilm import MINILM, lora, movies
 from tests.train.test_trainer import numbers
-from autopeft.core.budget import Budget
+from autopeft.core.order import Order
 from autopeft.train.trainer import Trainer
 trainer = Trainer(MINILM, movies(max_train_samples=96, max_eval_samples=64), threads=1)
-print(numbers(trainer([lora()], Budget((0.5,)))))
+print(numbers(trainer([lora()], Order((0.5,)))))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(numbers(trainer([lora()], Budget((0.5,)))))
+    assert done.stdout.strip() == str(numbers(trainer([lora()], Order((0.5,)))))
 
 
 def test_dropout_of_the_backbone_is_on_while_training(trainer: Trainer) -> None:
@@ -158,7 +158,7 @@ def test_dropout_of_the_backbone_is_on_while_training(trainer: Trainer) -> None:
     modes = []
     hook = model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
     try:
-        list(trainer([lora()], Budget((0.5, 1.0))))
+        list(trainer([lora()], Order((0.5, 1.0))))
     finally:
         hook.remove()
     assert modes[:3] == [True] * 3
@@ -168,18 +168,18 @@ def test_dropout_of_the_backbone_is_on_while_training(trainer: Trainer) -> None:
 
 def test_configurations_of_unlike_depth_train_one_after_the_other(trainer: Trainer) -> None:
     other = lora(range(4, 6))
-    together = list(trainer([lora(), other], Budget((0.2, 0.5))))
+    together = list(trainer([lora(), other], Order((0.2, 0.5))))
     assert [(r.member, r.fidelity) for r in together] == [(0, 0.2), (0, 0.5), (1, 0.2), (1, 0.5)]
-    alone = numbers(trainer([other], Budget((0.2, 0.5))))
+    alone = numbers(trainer([other], Order((0.2, 0.5))))
     assert numbers(iter(together[2:])) == alone
 
 
 def test_configurations_of_one_depth_train_side_by_side(trainer: Trainer) -> None:
     quiet = {"lora_dropout": 0.0}
     configs = [lora(range(2, 6), **quiet), lora([2], learning_rate=1e-3, **quiet)]
-    together = list(trainer(configs, Budget((0.2, 0.5))))
+    together = list(trainer(configs, Order((0.2, 0.5))))
     assert [(r.member, r.fidelity) for r in together] == [(0, 0.2), (1, 0.2), (0, 0.5), (1, 0.5)]
-    alone = list(trainer(configs[:1], Budget((0.2, 0.5))))
+    alone = list(trainer(configs[:1], Order((0.2, 0.5))))
     assert [r.step for r in together if r.member == 0] == [r.step for r in alone]
 
 
@@ -199,9 +199,9 @@ def test_a_member_that_diverges_leaves_the_others(trainer: Trainer) -> None:
 
 def test_a_member_joins_one_that_trains_and_another_leaves(trainer: Trainer) -> None:
     with untouched(trainer, lora()):
-        trainer.join(7, lora(), Budget((0.2, 0.5, 1.0)))
+        trainer.join(7, lora(), Order((0.2, 0.5, 1.0)))
         assert [e.member for e in trainer.advance()] == [7]
-        trainer.join(9, lora(learning_rate=1e-4), Budget((0.5,)))
+        trainer.join(9, lora(learning_rate=1e-4), Order((0.5,)))
         assert [(e.member, e.fidelity) for e in trainer.advance()] == [(7, 0.5)]
         trainer.leave(7)
         assert [(e.member, e.fidelity) for e in trainer.advance()] == [(9, 0.5)]
@@ -211,9 +211,9 @@ def test_a_member_joins_one_that_trains_and_another_leaves(trainer: Trainer) -> 
 
 def test_members_without_dropout_learn_what_they_learn_alone(still: Trainer) -> None:
     configs = [exact(range(3, 6), r=r) for r in (2, 8, 3)]
-    together = {r.member: r.metrics for r in still(configs, Budget((0.5,)))}
+    together = {r.member: r.metrics for r in still(configs, Order((0.5,)))}
     for number, config in enumerate(configs):
-        (alone,) = still([config], Budget((0.5,)))
+        (alone,) = still([config], Order((0.5,)))
         for name in ("train_loss", "validation_loss"):
             assert together[number][name] == pytest.approx(alone.metrics[name], rel=1e-4)
 
@@ -231,7 +231,7 @@ def test_where_memory_is_short_half_of_the_members_wait(
     hook = model.register_forward_pre_hook(refuse, with_kwargs=True)
     monkeypatch.setattr("autopeft.train.evaluation.CPU_TOKENS", 16 * 16)
     try:
-        reports = list(trainer([lora() for _ in range(4)], Budget((0.2, 0.5))))
+        reports = list(trainer([lora() for _ in range(4)], Order((0.2, 0.5))))
     finally:
         hook.remove()
     assert [r.member for r in reports] == [0, 1, 0, 1, 2, 3, 2, 3]
@@ -249,18 +249,18 @@ def test_accumulated_micro_batches_are_one_batch(still: Trainer) -> None:
 def test_lower_layers_run_once_an_example(trainer: Trainer) -> None:
     before = trainer._hidden.misses
     first, again = lora([5], r=3), lora([5], r=4)
-    list(trainer([first], Budget((1.0, 2.0))))
+    list(trainer([first], Order((1.0, 2.0))))
     once = trainer._hidden.misses - before
-    list(trainer([again], Budget((1.0, 2.0))))
+    list(trainer([again], Order((1.0, 2.0))))
     assert trainer._hidden.misses - before == once
     assert once == 96 + 64
 
 
 def test_a_cache_without_room_changes_nothing() -> None:
     task = movies(max_train_samples=96, max_eval_samples=64)
-    config, budget = lora([4, 5]), Budget((0.5, 1.0))
-    with_cache = numbers(Trainer(MINILM, task, threads=1)([config], budget))
-    without = numbers(Trainer(MINILM, task, threads=1, cache=0)([config], budget))
+    config, order = lora([4, 5]), Order((0.5, 1.0))
+    with_cache = numbers(Trainer(MINILM, task, threads=1)([config], order))
+    without = numbers(Trainer(MINILM, task, threads=1, cache=0)([config], order))
     for one, other in zip(with_cache, without, strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=2e-3)
 
@@ -276,7 +276,7 @@ def test_learning_rates_follow_their_schedule(
         [],
         {"learning_rate": 1.0, "lr_scheduler_type": kind, "warmup_ratio": 0.0, "batch_size": 8},
     )
-    found = [r.metrics["learning_rate"] for r in trainer([config], Budget((1 / 3, 1.0)))]
+    found = [r.metrics["learning_rate"] for r in trainer([config], Order((1 / 3, 1.0)))]
     assert found == pytest.approx(rates, abs=1e-3)
 
 
@@ -287,8 +287,8 @@ def test_a_quantized_backbone_is_trained_on_after_an_evaluation(
     settings = {"quantization": quantization, "gradient_checkpointing": True}
     config = PeftConfig.of(lora().placements, dict(lora().train), settings)
     with untouched(trainer, config):
-        direct = numbers(trainer([config], Budget((0.5,))))
-        first, last = trainer([config], Budget((0.2, 0.5)))
+        direct = numbers(trainer([config], Order((0.5,))))
+        first, last = trainer([config], Order((0.2, 0.5)))
     assert last.metrics["validation_loss"] == direct[0]["validation_loss"]
     assert last.metrics["validation_loss"] != first.metrics["validation_loss"]
 
@@ -303,7 +303,7 @@ def test_each_form_of_the_backbone_is_loaded_once(trainer: Trainer) -> None:
 
 def test_lora_learns_the_sentiment_of_movie_sentences() -> None:
     task = movies(max_train_samples=512, max_eval_samples=200)
-    first, last = Trainer(MINILM, task, threads=1)([lora()], Budget((1.0, 3.0)))
+    first, last = Trainer(MINILM, task, threads=1)([lora()], Order((1.0, 3.0)))
     assert last.metrics["accuracy"] > 0.62
     assert last.metrics["train_loss"] < 0.55 < first.metrics["train_loss"]
 
@@ -314,20 +314,20 @@ def test_a_decoder_without_a_padding_token_learns(tiny_llama: Path) -> None:
     data.write_text("\n".join(["text\tlabel", *(f"{i} {line}" for i, line in enumerate(lines))]))
     trainer = Trainer(str(tiny_llama), Task(data=str(data)), threads=1)
     config = lora(range(2), learning_rate=2e-2, batch_size=8)
-    *_, last = trainer([config], Budget((1.0, 4.0)))
+    *_, last = trainer([config], Order((1.0, 4.0)))
     assert last.metrics["accuracy"] == 1.0
 
 
-def finished(trainer: Trainer, config: PeftConfig, budget: Budget) -> Report:
+def finished(trainer: Trainer, config: PeftConfig, order: Order) -> Report:
     """The last report of a training that pauses at every rung and goes on with others between."""
-    for number, rung in enumerate(budget.rungs):
-        trainer.join(number, config, budget)
+    for number, rung in enumerate(order.rungs):
+        trainer.join(number, config, order)
         (report,) = trainer.advance()
         assert isinstance(report, Report)
         assert report.fidelity == rung
         trainer.leave(number)
-        list(trainer([EVERYTHING], Budget((0.2,))))
-        budget = replace(budget, reached=rung)
+        list(trainer([EVERYTHING], Order((0.2,))))
+        order = replace(order, reached=rung)
     return report
 
 
@@ -339,7 +339,7 @@ def test_training_that_pauses_is_training_that_does_not(trainer: Trainer, tmp_pa
         gradient_accumulation_steps=2,
         warmup_ratio=0.2,
     )
-    whole, parts = (Budget(RUNGS, 1, str(tmp_path / name)) for name in ("whole", "parts"))
+    whole, parts = (Order(RUNGS, 1, str(tmp_path / name)) for name in ("whole", "parts"))
     *_, undisturbed = trainer([config], whole)
     last = finished(trainer, config, replace(parts, pauses=True))
     assert last.step == undisturbed.step
@@ -352,12 +352,12 @@ def test_training_that_pauses_is_training_that_does_not(trainer: Trainer, tmp_pa
 def test_a_state_that_is_missing_or_broken_fails_its_member(
     trainer: Trainer, tmp_path: Path
 ) -> None:
-    budget = Budget((0.2, 0.5), folder=str(tmp_path), reached=0.2)
+    order = Order((0.2, 0.5), folder=str(tmp_path), reached=0.2)
     for content, reason in ((None, "FileNotFound"), (b"", "EOF"), (b"?", "Unpickling")):
         if content is not None:
             checkpoint(str(tmp_path)).write_bytes(content)
-        trainer.join(0, lora(), budget)
-        trainer.join(1, lora(), Budget((0.2,)))
+        trainer.join(0, lora(), order)
+        trainer.join(1, lora(), Order((0.2,)))
         refused = trainer.advance()
         assert [event.member for event in refused] == [0]
         assert isinstance(refused[0], Failure)
@@ -370,8 +370,8 @@ def test_a_state_that_is_missing_or_broken_fails_its_member(
 
 def test_a_folder_that_cannot_be_written_fails_its_member(trainer: Trainer, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    trainer.join(0, lora(), Budget((0.2,), folder=str(tmp_path / "file")))
-    trainer.join(1, lora(), Budget((0.2,), folder=str(tmp_path / "folder")))
+    trainer.join(0, lora(), Order((0.2,), folder=str(tmp_path / "file")))
+    trainer.join(1, lora(), Order((0.2,), folder=str(tmp_path / "folder")))
     failure, report = sorted(trainer.advance(), key=lambda event: event.member)
     assert isinstance(failure, Failure)
     assert failure.error.startswith("FileExistsError: ")
@@ -381,4 +381,4 @@ def test_a_folder_that_cannot_be_written_fails_its_member(trainer: Trainer, tmp_
 
 def test_a_training_that_pauses_needs_a_folder() -> None:
     with pytest.raises(ValueError, match="needs a folder"):
-        Budget((1.0,), pauses=True)
+        Order((1.0,), pauses=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Budget:
+class Order:
     """The order that an engine gives to an evaluator.
 
     Attributes:
