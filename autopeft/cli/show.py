@@ -45,8 +45,8 @@ def best_of(trials: Sequence[TrialRecord], objective: Objective) -> TrialRecord 
 
 
 def states_of(trials: Sequence[TrialRecord]) -> dict[str, int]:
-    """How many trials are in each state; interrupted ones are not counted."""
-    found = Counter(t.state for t in trials if t.error != "interrupted")
+    """How many trials are in each state."""
+    found = Counter(t.state for t in trials)
     return {state: found[state] for state in _STATES}
 
 
@@ -58,7 +58,7 @@ def ended(trials: Sequence[TrialRecord]) -> int:
 
 def wanted(trials: Sequence[TrialRecord], n_trials: int) -> int:
     """How many trials are to be run in all, those with other seeds included."""
-    repeats = sum(t.repeat_of is not None and t.error != "interrupted" for t in trials)
+    repeats = sum(t.repeat_of is not None and t.state != "interrupted" for t in trials)
     return max(ended(trials), n_trials + repeats)
 
 
@@ -85,7 +85,7 @@ def seconds_left(trials: Sequence[TrialRecord], n_trials: int) -> float | None:
 
     None before the first trial has ended.
     """
-    seconds = [t.seconds for t in trials if t.seconds is not None and t.error != "interrupted"]
+    seconds = [t.seconds for t in trials if t.seconds is not None and t.state != "interrupted"]
     if not seconds:
         return None
     left = wanted(trials, n_trials) - ended(trials)

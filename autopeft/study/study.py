@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, unknown
@@ -21,14 +22,16 @@ from autopeft.objective.objective import Objective
 from autopeft.search.stopping import Curve
 from autopeft.space.bound import BoundSpace
 from autopeft.study.clock import Clock
-from autopeft.study.heart import Heart, is_alive
-from autopeft.study.index import Index
-from autopeft.study.record import lost
+from autopeft.study.heart import Heart
+from autopeft.study.index import BESIDE, Index
+from autopeft.study.others import Others
+from autopeft.study.record import lost, record_id, stamp_of
 from autopeft.study.repeats import repeats
 from autopeft.study.storage import flush, sign
 from autopeft.study.suggest import suggest
 from autopeft.study.terms import Terms
 from autopeft.study.trial import Trial, TrialRecord
+from autopeft.study.trouble import N_ATTEMPTS, Trouble
 
 N_DUPLICATES = 30
 """Proposals in a row that were seen before, after which one is drawn from the space."""
@@ -36,10 +39,20 @@ N_DUPLICATES = 30
 N_REJECTED = 300
 """Proposals in a row that a limit rejects, after which the search gives up."""
 
-N_ALIKE = 5
-"""First trials of a run that all fail with one error, after which the run gives up."""
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at whether a process elsewhere lives."""
 
-_QUEUED = ("config", "key", "baseline", "retry", "repeat", "repeat_of", "seed")
+_QUEUED = (
+    "config",
+    "key",
+    "baseline",
+    "again",
+    "retry",
+    "attempts",
+    "repeat",
+    "repeat_of",
+    "seed",
+)
 """What a trial that waits tells."""
 
 
@@ -60,12 +73,14 @@ class Study:
         self.record, self.space, self.terms = record, space, terms
         self.objectives = tuple(objectives)
         self.names = [objective.name for objective in objectives]
+        self._id = record_id(record)
         self._heart = Heart(record)
         sign(record, {"owner": self._heart.owner})
         self._running: dict[int, tuple[optuna.Trial, Clock]] = {}
+        self._others = Others(record, self._heart, self._running.keys())
         self._index = Index(self.names)
         self._curves: dict[int, Curve] = {}
-        self._failures: dict[int, tuple[str, str]] | None = {}
+        self._trouble = Trouble()
 
     def __enter__(self) -> Study:
         self._heart.start()
@@ -99,9 +114,9 @@ class Study:
 
     @property
     def n_left(self) -> int:
-        """Trials that are still to be started, repeats included."""
+        """Trials that are still to be started, those beside `n_trials` included."""
         index = self._seen()
-        return max(0, self.terms.n_trials - index.n_counted()) + index.n_repeats_waiting()
+        return max(0, self.terms.n_trials - index.n_counted()) + index.n_waiting_beside()
 
     def queue_repeats(self, n_finalists: int, n_seeds: int) -> int:
         """Queues trials of the front once more for every further seed, see `repeats`.
@@ -128,28 +143,30 @@ class Study:
         """The next trial; None where the study has as many as it may have.
 
         Raises:
-            StudyError: the limits reject whatever is proposed, or all trials fail alike.
+            StudyError: the limits reject whatever is proposed, all trials fail alike, or the
+                machine breaks off all of them.
         """
-        self._check_failures()
         duplicates = rejected = 0
         while self._wants_more():
+            self._trouble.check(min(self._running, default=math.inf))
             if duplicates >= N_DUPLICATES and not self._queue_unseen():
                 return None
             trial = self._take()
             if trial is None:
                 return None
             config = self._draw(trial)
-            reason = self._refusal(trial, config)
-            if reason is None:
-                return self._handed_out(trial, config)
-            self._reject(trial, reason)
-            duplicates += reason.startswith("the same")
-            rejected += not reason.startswith("the same")
-            if rejected >= N_REJECTED:
-                raise StudyError(
-                    f"{rejected} configurations in a row were rejected, the last because {reason}",
-                    "limits",
-                )
+            if self._is_twin(trial):
+                duplicates += 1
+            elif self._has_known(trial, config):
+                reason = self.terms.excess(trial.user_attrs["known"])
+                if not reason:
+                    return self._handed_out(trial, config)
+                self._reject(trial, reason)
+                rejected += 1
+                if rejected >= N_REJECTED:
+                    told = "configurations in a row were rejected, the last because"
+                    raise StudyError(f"{rejected} {told} {reason}", "limits")
+        self._trouble.check(min(self._running, default=math.inf))
         return None
 
     def report(self, trial: Trial, report: Report) -> Curve:
@@ -198,19 +215,36 @@ class Study:
         if not all(map(math.isfinite, values.values())):
             self.fail(trial, f"a value is not finite: {values}")
             return
-        self._failures = None
+        self._trouble.finished()
         self._end(trial, TrialState.COMPLETE, {"folder": trial.order.folder}, list(values.values()))
 
     def stop(self, trial: Trial, reason: str) -> None:
         """Records a trial that was stopped early."""
-        self._failures = None
+        self._trouble.stopped()
         self._end(trial, TrialState.PRUNED, {"stopped": reason})
 
     def fail(self, trial: Trial, error: str, where: str = "") -> None:
         """Records a trial that failed, with the text of its error and of where that was."""
-        if self._failures is not None:
-            self._failures[trial.number] = error, where
+        self._trouble.failed(trial.number, error, where)
         self._end(trial, TrialState.FAIL, {"error": error + where})
+
+    def lose(self, trial: Trial, error: str, where: str = "") -> None:
+        """Queues a trial again that the machine has broken off; a failure once it does so always.
+
+        Args:
+            trial: that was in training.
+            error: of the machine, such as a full disk or a killed process.
+            where: the machine.
+        """
+        stored, _ = self._running[trial.number]
+        attempts = stored.user_attrs.get("attempts", 0) + 1
+        if not self._trouble.lost(attempts, error + where):
+            self.fail(trial, f"{error} ({attempts} times)", where)
+            return
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            stored.set_user_attr("lost", error + where)
+        told = {**stored.user_attrs, "attempts": attempts}
+        self._interrupt(trial.number, stored.params, told)
 
     def _set_paused(self, trial: Trial, paused: bool) -> None:
         """Unless another process took this one for dead and has ended the trial."""
@@ -225,7 +259,11 @@ class Study:
 
     def _wants_more(self) -> bool:
         """Whether a trial is to be started, now or for a process that has died."""
-        return self.n_left > 0 or (self._recover() > 0 and self.n_left > 0)
+        while self.n_left <= 0 and not self._recover():
+            if self._running or not self._others.are_in_doubt():
+                return False
+            time.sleep(LOOK_AGAIN)
+        return self.n_left > 0
 
     def _take(self) -> optuna.Trial | None:
         """A trial of this process's own; None where another process has taken the last one."""
@@ -234,8 +272,8 @@ class Study:
             trial.set_user_attr("owner", self._heart.owner)
             flush(self.record)
         self._running[trial.number] = trial, Clock()
-        is_repeat = "repeat" in trial.user_attrs
-        if is_repeat or self._seen().n_counted(trial.number) < self.terms.n_trials:
+        is_beside = not BESIDE.isdisjoint(trial.user_attrs)
+        if is_beside or self._seen().n_counted(trial.number) < self.terms.n_trials:
             return trial
         attrs = trial.user_attrs
         self._reject(trial, "the study has as many trials as it may have")
@@ -255,28 +293,37 @@ class Study:
         flush(self.record)
         return config
 
-    def _refusal(self, trial: optuna.Trial, config: PeftConfig) -> str | None:
-        """Why a trial is not to be trained; None where it is."""
+    def _is_twin(self, trial: optuna.Trial) -> bool:
+        """Rejects a trial that stands for the same thing as another; whether it does."""
         twin = self._seen().twin(trial.number, trial.user_attrs)
         if twin is not None:
-            return f"the same configuration is trial {twin}"
-        known = {name: known.value(config) for name, known in self.terms.known.items()}
+            self._reject(trial, f"the same configuration is trial {twin}")
+        return twin is not None
+
+    def _has_known(self, trial: optuna.Trial, config: PeftConfig) -> bool:
+        """Records what is known of a trial before training; one of which it is not fails."""
+        try:
+            known = {name: known.value(config) for name, known in self.terms.known.items()}
+        except Exception as error:  # whatever computes it, other trials go on
+            reason = f"{type(error).__name__}: {error}"
+            self._trouble.failed(trial.number, reason, "")
+            trial.set_user_attr("error", reason)
+            self._tell(trial.number, TrialState.FAIL)
+            return False
         trial.set_user_attr("known", known)
         flush(self.record)
-        for name, limit in self.terms.limits.items():
-            if known[name] > limit:
-                return f"{name} is {known[name]:,.0f}, the limit is {limit:,.0f}"
-        return None
+        return True
 
     def _handed_out(self, trial: optuna.Trial, config: PeftConfig) -> Trial:
         self._running[trial.number] = trial, Clock()  # proposing it is no training
         seed = trial.user_attrs.get("seed", self.terms.seed)
-        order = Order(self.terms.rungs, seed, self._folder(trial.number))
+        folder, stamp = self._folder(trial.number), stamp_of(self._id, config)
+        order = Order(self.terms.rungs, seed, folder, stamp)
         protected = not {"baseline", "repeat_of"}.isdisjoint(trial.user_attrs)
         return Trial(trial.number, config, order, protected)
 
     def _folder(self, number: int) -> str:
-        return str(Path(self.terms.folder) / "trials" / str(number))
+        return str(Path(self.terms.folder) / "trials" / self._id[:8] / str(number))
 
     def _reject(self, trial: optuna.Trial, reason: str) -> None:
         trial.set_user_attr("rejected", reason)
@@ -302,25 +349,19 @@ class Study:
         self._running.pop(number, None)
         discard(self._folder(number))
 
-    def _check_failures(self) -> None:
-        oldest = min(self._running, default=math.inf)
-        failures = [failure for n, failure in (self._failures or {}).items() if n < oldest]
-        if len(failures) >= N_ALIKE and len({error for error, _ in failures}) == 1:
-            told = "".join(failures[0])
-            raise StudyError(f"the first {len(failures)} trials failed alike: {told}", "run")
-
     def _recover(self) -> int:
         """Queues again what dead processes were running; how many trials that were."""
-        running = self.record.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        dead = [t for t in running if t.number not in self._running and not self._is_alive(t)]
+        dead = self._others.abandoned()
         for trial in dead:
-            self._interrupt(trial.number, trial.params, trial.user_attrs)
+            attempts = trial.user_attrs.get("attempts", 0) + 1
+            if attempts > N_ATTEMPTS:
+                reason = f"its process died {attempts} times"
+                self.record._storage.set_trial_user_attr(trial._trial_id, "error", reason)
+                self._tell(trial.number, TrialState.FAIL)
+            else:
+                told = {**trial.user_attrs, "attempts": attempts}
+                self._interrupt(trial.number, trial.params, told)
         return len(dead)
-
-    def _is_alive(self, trial: FrozenTrial) -> bool:
-        """Whether its process works on a trial; one without owner is just being taken."""
-        owner = trial.user_attrs.get("owner")
-        return not self._heart.is_alone() if owner is None else is_alive(self.record, owner)
 
     def _interrupt(self, number: int, params: dict[str, Any], attrs: Mapping[str, Any]) -> None:
         """Queues a trial again, then ends it; a failed trial without error was interrupted."""
@@ -337,7 +378,8 @@ class Study:
         for name, config in self.terms.baselines.items():
             if not index.has_baseline(name):
                 attrs = {"config": config.to_dict(), "key": config.key, "baseline": name}
-                self._queue(self._point(config), attrs)
+                again = {"again": True} if index.has_failed_baseline(name) else {}
+                self._queue(self._point(config), attrs | again)
 
     def _queue_unseen(self) -> bool:
         """Queues a configuration that no trial has; False where none was found."""
