@@ -102,7 +102,7 @@ def _share(barrier: Barrier) -> None:
 def _rates(seconds: float) -> Mapping[str, list[float]]:
     import torch
 
-    from autopeft.model.backbone import fast_dtype
+    from autopeft.model.precision import fast_dtype
 
     torch.set_num_threads(1)
     dtype = fast_dtype(torch.device("cpu"))

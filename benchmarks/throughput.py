@@ -37,7 +37,7 @@ from rich.console import Console
 from autopeft.core.config import freeze
 from autopeft.core.settings import BackboneSettings
 from autopeft.memory.predict import predict_pack
-from autopeft.model.backbone import target_device
+from autopeft.model.precision import target_device
 from benchmarks.packed import Texts, configs_of, peak_memory, seconds_per_step
 from benchmarks.random_backbones import CONFIGS, both, folder_of
 

@@ -125,7 +125,7 @@ def form_of(size: Size, learning_rate: float, warmup: float, seed: int, *, tuned
     """How HF trains; tuned by hand it has bf16 only where the processor is faster with it."""
     import torch
 
-    from autopeft.model.backbone import fast_dtype
+    from autopeft.model.precision import fast_dtype
 
     bf16 = tuned and fast_dtype(torch.device("cpu")) is torch.bfloat16
     return Form(size.epochs, BATCH_SIZE, learning_rate, MAX_LENGTH, warmup, seed, tuned, bf16)

@@ -2,65 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import gc
 
 import pytest
-import torch
-import transformers as tf
-from hypothesis import settings
-from tokenizers import Tokenizer, models, pre_tokenizers
 
-from autopeft.train.trainer import Trainer
-from tests.minilm import MINILM, exact, movies
-
-settings.register_profile("repeatable", derandomize=True, deadline=None)
-settings.load_profile("repeatable")
+SHARED = ("trainer", "still", "ran", "postgres", "ray_cluster")
+"""Fixtures that take seconds: the tests of one of them run in one process."""
 
 
-@pytest.fixture(scope="session")
-def trainer() -> Trainer:
-    """MiniLM with 96 movie sentences, 64 for each evaluation, on one thread."""
-    return Trainer(MINILM, movies(max_train_samples=96, max_eval_samples=64), threads=1)
+def pytest_configure(config: pytest.Config) -> None:
+    """What fixtures import takes seconds, too, and the process that deals out tests needs none."""
+    if config.getoption("dist") == "no":
+        config.pluginmanager.import_plugin("tests.fixtures")
 
 
-@pytest.fixture(scope="session")
-def still() -> Trainer:
-    """The same, without dropout in the backbone that `exact` asks for."""
-    trainer = Trainer(MINILM, movies(max_train_samples=96, max_eval_samples=64), threads=1)
-    model = trainer._backbone(exact([0])).model
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    return trainer
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name in SHARED:
+            if name in item.fixturenames:
+                item.add_marker(pytest.mark.xdist_group(name))
+                break
 
 
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the hub's client give up at once instead of after twenty seconds of trying."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-
-
-@pytest.fixture
-def tiny_llama(tmp_path: Path) -> Path:
-    """The folder of a pretrained decoder whose tokenizer has no token for padding."""
-    words = ["<eos>", "<unk>", "good", "bad", "film", "a", "very"]
-    vocabulary = {word: i for i, word in enumerate(words)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tf.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>"
-    ).save_pretrained(tmp_path)
-    config = tf.LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        eos_token_id=0,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        tf.LlamaForCausalLM(config).save_pretrained(tmp_path)
-    return tmp_path
+def pytest_collection_finish() -> None:
+    """Nothing that was imported is garbage."""
+    gc.freeze()
+    gc.set_threshold(700, 10, 10)

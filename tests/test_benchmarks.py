@@ -25,6 +25,8 @@ from benchmarks.throughput import SMALL as SMALL_PACKS
 from benchmarks.throughput import run as run_throughput
 from benchmarks.trial_variants import MINILM
 
+pytestmark = pytest.mark.benchmark
+
 ROOT = Path(__file__).parent.parent
 TRIALS = ("ours fresh", "ours warm", "hf", "hf tuned", "lora step", "mix step")
 LORA, ADAPTER = OPTIONS["lora"], OPTIONS["adapter"]

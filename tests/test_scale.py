@@ -14,6 +14,8 @@ from benchmarks.scale.record import CURVES, RUNGS, write
 from benchmarks.scale.replay import Replay
 from benchmarks.scale.simulation import Clock, Outcome
 
+pytestmark = pytest.mark.benchmark
+
 LORA = {"targets": ("q", "v"), "r": 8}
 
 

@@ -28,6 +28,8 @@ from benchmarks.search.peers import FLOORS, PEERS
 from benchmarks.search.race import N_START
 from benchmarks.search.texts import SHARES
 
+pytestmark = pytest.mark.benchmark
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -215,9 +217,7 @@ def test_figures() -> None:
 
 
 def test_the_comparison_runs_and_resumes(tmp_path: Path) -> None:
-    wanted = [
-        runs.Training("movies", name, seed, 8) for name in ("random", "tpe") for seed in (0, 1)
-    ]
+    wanted = [runs.Order("movies", name, seed, 8) for name in ("random", "tpe") for seed in (0, 1)]
     kept = tmp_path / "runs.jsonl"
     runs.run(wanted[:2], kept, 1, folder=problem.tables())
     before = kept.read_text()
@@ -232,7 +232,7 @@ def test_the_comparison_runs_and_resumes(tmp_path: Path) -> None:
 
 def test_stopping_saves_epochs() -> None:
     whole, less = (
-        stopped.study(stopped.Training("movies", name, 0, 20)) for name in ("none", "halving")
+        stopped.study(stopped.Order("movies", name, 0, 20)) for name in ("none", "halving")
     )
     assert whole.trained == 20
     assert less.trained < 14
@@ -241,7 +241,7 @@ def test_stopping_saves_epochs() -> None:
 
 def test_groups_train_as_much_as_they_are_to() -> None:
     """Of nine trials, each to a ninth, three to a third and one to the end; of two, one."""
-    end = stopped.study(stopped.Training("movies", "synchronous_halving", 0, 20))
+    end = stopped.study(stopped.Order("movies", "synchronous_halving", 0, 20))
     assert end.trained == pytest.approx(2 * (9 / 9 + 3 * 2 / 9 + 6 / 9) + 2 / 9 + 8 / 9, abs=1e-4)
     assert len(end.volumes) == 3
 

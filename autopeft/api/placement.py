@@ -10,7 +10,7 @@ from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError
 from autopeft.engine.room import Need, Room
 from autopeft.memory.quantities import Setting
-from autopeft.model.backbone import target_device
+from autopeft.model.precision import target_device
 from autopeft.study.spec import StudySpec
 
 if TYPE_CHECKING:

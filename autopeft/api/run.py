@@ -20,7 +20,8 @@ from autopeft.core.errors import StudyError, inside, unknown
 from autopeft.core.settings import BackboneSettings
 from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.method.count import size_of
-from autopeft.model.backbone import Backbone, check_weights, meta_backbone
+from autopeft.model.backbone import Backbone, meta_backbone
+from autopeft.model.checkpoint import check_weights
 from autopeft.objective.known import Known
 from autopeft.objective.limit import parse_limit
 from autopeft.objective.objective import KNOWN, Objective, load_objectives

@@ -1,4 +1,4 @@
-"""Errors a user can meet, each saying where, what was expected and what came."""
+"""Errors and warnings a user can meet, each saying where, what was expected and what came."""
 
 from __future__ import annotations
 
@@ -39,6 +39,10 @@ class AttachError(AutoPeftError):
 
 class ExportError(AutoPeftError):
     """A trial that cannot be written in the asked form."""
+
+
+class AutoPeftWarning(UserWarning):
+    """A search that goes on, though not as it was asked to."""
 
 
 @contextmanager

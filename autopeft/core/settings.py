@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class _Settings(BaseModel):
@@ -37,7 +37,14 @@ class BackboneSettings(_Settings):
     memory of the host. Both change the cost of a training, not its result.
     """
 
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     quantization: Literal["none", "nf4", "int8"] = "none"
     gradient_checkpointing: bool = False
     activation_offloading: bool = False
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _trainable(cls, dtype: object) -> object:
+        if dtype == "float16":
+            raise ValueError("small gradients vanish in float16; bfloat16 takes as little memory")
+        return dtype

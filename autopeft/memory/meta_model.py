@@ -17,10 +17,8 @@ from autopeft.memory.live_bytes import Live
 from autopeft.memory.meta_batch import padded_model
 from autopeft.model.backbone import Backbone
 from autopeft.model.depth import can_start_above
+from autopeft.model.precision import dtype_of
 from autopeft.model.shortcut import quicken
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 _FORMS: WeakKeyDictionary[PreTrainedModel, dict[Hashable, PreTrainedModel]] = WeakKeyDictionary()
 
@@ -40,7 +38,7 @@ def in_form(
         undo: leaves the copy as it came when it closes.
     """
     quantization = wanted.get("quantization", "none")
-    dtype = _DTYPES.get(wanted.get("dtype", "auto"), backbone.dtype)
+    dtype = dtype_of(wanted.get("dtype", "auto"), backbone.dtype)
     model = as_trained(backbone, dtype, quantization, device)
     live.own("backbone", (*model.parameters(), *model.buffers()))
     if quantization != "none":

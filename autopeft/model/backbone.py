@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
 from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from autopeft.core.errors import StudyError, unknown
 from autopeft.core.settings import BackboneSettings
 from autopeft.core.shape import Shape
-from autopeft.method.sites import shape_of
-from autopeft.model.hub import locate, quiet, unreachable
-from autopeft.model.shared import Loaded, in_dtype
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from autopeft.method.sites import layers_of, shape_of
+from autopeft.model.checkpoint import source_of
+from autopeft.model.hub import quiet, unreachable
+from autopeft.model.precision import dtype_of, fast_dtype, in_bits, target_device
+from autopeft.model.shared import Loaded, drawn, in_dtype
 
 TASK_TYPES = {
     "text-classification": "AutoModelForSequenceClassification",
@@ -31,10 +30,13 @@ TASK_TYPES = {
     "causal-lm": "AutoModelForCausalLM",
     "seq2seq-lm": "AutoModelForSeq2SeqLM",
 }
-_WEIGHTS = ("*.safetensors", "*.bin", "*.safetensors.index.json", "*.bin.index.json")
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_BFLOAT16_FLAGS = {"amx_bf16", "bf16"}
 _HEAD_SEED = 0
+_SIZES = (
+    "hidden_size",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "vocab_size",
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ def load_backbone(
 ) -> Backbone:
     """The pretrained model with a fresh head, the same in every process.
 
+    A head that the checkpoint brings is of another task and is drawn anew.
+
     On the CPU the weights of a model that is not quantized are mapped from a file, which the
     processes of a node share; a process that writes to them gets pages of its own.
 
@@ -80,11 +84,12 @@ def load_backbone(
         device: `auto` is CUDA where there is one, else the CPU.
 
     Raises:
-        StudyError: there is no such model, it has no weights, or it does not serve the task.
+        StudyError: there is no such model, it lacks weights or is quantized already, what is loaded
+            differs from its `config.json`, or it does not serve the task.
     """
     target = target_device(device)
-    dtype = _dtype(settings, fast_dtype(target))
-    source = _source(reference, needs_weights=True)
+    dtype = dtype_of(settings.dtype, fast_dtype(target))
+    source = source_of(reference, needs_weights=True)
     meta = meta_backbone(reference, settings, task_type=task_type, n_labels=n_labels)
     arguments: dict[str, Any] = {
         "config": meta.model.config,
@@ -95,9 +100,11 @@ def load_backbone(
     }
     load = partial(_loaded, task_type, arguments, meta.modules_to_save)
     if settings.quantization != "none":
-        arguments["quantization_config"] = _quantization(settings, dtype, meta.modules_to_save)
+        bits = in_bits(settings.quantization, dtype, meta.modules_to_save)
+        arguments["quantization_config"] = bits
     shares = settings.quantization == "none" and target.type == "cpu"
     model, _ = load(in_dtype(source, meta.model, dtype, load) if shares else source)
+    _check_layers(source, model, meta.model)
     model.name_or_path = model.config.name_or_path = source
     tokenizer = load_tokenizer(reference)
     for part in (model.config, model.config.get_text_config()):
@@ -116,7 +123,7 @@ def load_tokenizer(reference: str) -> PreTrainedTokenizerBase:
     Raises:
         StudyError: there is none.
     """
-    source = _source(reference, needs_weights=False)
+    source = source_of(reference, needs_weights=False)
     with quiet():
         config = _pretrained(transformers.AutoConfig, source, {})
         tokenizer = _pretrained(transformers.AutoTokenizer, source, {})
@@ -147,26 +154,26 @@ def meta_backbone(
             classification of texts where that says nothing.
         n_labels: outputs of the head.
         device: where the model is to run, which decides what `dtype: auto` is; None takes the
-            precision in which the checkpoint is stored.
+            precision in which the checkpoint is stored, bfloat16 for float16.
 
     Raises:
-        StudyError: there is no such model, or it does not serve the task.
+        StudyError: there is no such model, it is quantized already, or it does not serve the task.
     """
-    source = _source(reference, needs_weights=False)
+    source = source_of(reference, needs_weights=False)
     with quiet():
         config = _pretrained(transformers.AutoConfig, source, {"num_labels": n_labels})
     task_type = task_type or task_type_of(config)
     if task_type not in TASK_TYPES:
         raise StudyError(unknown("task type", task_type, TASK_TYPES), "task.type")
-    stored = config.dtype or torch.float32
-    dtype = _dtype(settings, stored if device is None else fast_dtype(torch.device(device)))
+    _check_config(source, config)
+    dtype = dtype_of(settings.dtype, _automatic(config, device))
     model = _from_config(config, task_type, settings, dtype)
     return Backbone(model, None, head_of(model), shape_of(model), dtype, torch.device("meta"))
 
 
 def task_type_of(config: PreTrainedConfig) -> str:
     """The task that a checkpoint was made for, by its architecture or else by its type."""
-    name = (config.architectures or [""])[0]
+    name = str((config.architectures or [""])[0])
     if "ForImage" in name or getattr(config, "image_size", None) is not None:
         return "image-classification"
     if config.is_encoder_decoder and (not name or name.endswith("ForConditionalGeneration")):
@@ -205,69 +212,6 @@ def head_of(model: PreTrainedModel) -> tuple[str, ...]:
     return tuple(outside)
 
 
-def check_weights(reference: str) -> None:
-    """Checks that a local reference holds a model with weights; a hub id is taken on trust.
-
-    Raises:
-        StudyError: no such folder or package, or no `config.json` or no weights in it.
-    """
-    _source(reference, needs_weights=True)
-
-
-def target_device(name: str) -> torch.device:
-    """The device called `name`; `auto` is CUDA where there is one, else the CPU.
-
-    Raises:
-        StudyError: neither the CPU nor a CUDA device is called so.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise StudyError(unknown("device", name, ("auto", "cpu", "cuda")), "device")
-    return torch.device(name)
-
-
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where `device` multiplies it faster than float32, else that.
-
-    A CUDA device that is not in this machine counts as one that does, a CPU outside Linux as one
-    that does not.
-    """
-    if device.type == "cuda":
-        native = not torch.cuda.is_available() or torch.cuda.get_device_capability(device)[0] >= 8
-    else:
-        cpuinfo = Path("/proc/cpuinfo")
-        on_linux = device.type == "cpu" and cpuinfo.is_file()
-        native = on_linux and has_fast_bfloat16(cpuinfo.read_text(encoding="utf-8"))
-    return torch.bfloat16 if native else torch.float32
-
-
-def has_fast_bfloat16(cpuinfo: str) -> bool:
-    """Whether a processor, as Linux describes it, multiplies bfloat16 faster than float32.
-
-    With `avx512_bf16` AMD's do, and Intel's take twice as long; those need `amx_bf16`.
-    """
-    words = set(cpuinfo.split())
-    return bool(_BFLOAT16_FLAGS & words) or {"AuthenticAMD", "avx512_bf16"} <= words
-
-
-def _dtype(settings: BackboneSettings, automatic: torch.dtype) -> torch.dtype:
-    """The precision of the settings; `automatic` where they leave it open."""
-    return automatic if settings.dtype == "auto" else _DTYPES[settings.dtype]
-
-
-def _source(reference: str, *, needs_weights: bool) -> str:
-    """The folder or the id to load from, checked as far as it is local."""
-    path = locate(reference, "model")
-    if path is None:
-        return reference
-    if not (path / "config.json").is_file():
-        raise StudyError(f"{str(path)!r} holds no config.json, so it is no model", "model")
-    if needs_weights and not any(found for name in _WEIGHTS for found in path.glob(name)):
-        raise StudyError(f"{str(path)!r} holds no weights (*.safetensors or *.bin)", "model")
-    return str(path)
-
-
 def _loaded(
     task_type: str, arguments: Mapping[str, Any], head: Sequence[str], source: str
 ) -> Loaded:
@@ -276,17 +220,23 @@ def _loaded(
     with quiet(), _seeded():
         model, info = _pretrained(auto, source, arguments)
     _check_loaded(info, head)
+    _draw_head(model, head, drawn(info))
     return model, info
 
 
 def _pretrained(auto: Any, source: str, arguments: Mapping[str, Any]) -> Any:
-    """`auto.from_pretrained` whose errors are those of a study."""
+    """`auto.from_pretrained` whose errors are those of a study.
+
+    Code that comes with the model does not run.
+    """
     try:
-        return auto.from_pretrained(source, **arguments)
-    except (OSError, ValueError, KeyError) as error:
+        return auto.from_pretrained(source, **arguments, trust_remote_code=False)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a broken file can raise anything
         if isinstance(error, OSError) and not Path(source).exists():
             raise unreachable(source, error, "model") from error
-        raise StudyError(f"{source!r} cannot be used: {_first_line(error)}", "model") from error
+        raise StudyError(f"{source!r} cannot be used: {_reason(error)}", "model") from error
 
 
 def _from_config(
@@ -298,10 +248,12 @@ def _from_config(
     try:
         with torch.device("meta"):
             auto = getattr(transformers, TASK_TYPES[task_type])
-            return _finish(auto.from_config(config, dtype=dtype), settings)
-    except ValueError as error:
-        reason = f"a model of type {config.model_type!r} does not serve {task_type!r}"
-        raise StudyError(f"{reason}: {_first_line(error)}", "model") from error
+            model = auto.from_config(config, dtype=dtype, trust_remote_code=False)
+            return _finish(model, settings)
+    except Exception as error:  # a broken configuration can raise anything
+        model = f"{config.name_or_path!r} of type {config.model_type!r}"
+        reason = f"{model} does not serve {task_type!r}: {_reason(error)}"
+        raise StudyError(reason, "model") from error
 
 
 def _finish(model: PreTrainedModel, settings: BackboneSettings) -> PreTrainedModel:
@@ -310,18 +262,6 @@ def _finish(model: PreTrainedModel, settings: BackboneSettings) -> PreTrainedMod
         model.activation_checkpointing_enable({"use_reentrant": False})
         model.disable_input_require_grads()  # else backward runs down to the first layer
     return model.eval()
-
-
-def _quantization(settings: BackboneSettings, dtype: torch.dtype, keep: Sequence[str]) -> Any:
-    """Settings of bitsandbytes that leave the modules `keep` as they are."""
-    return transformers.BitsAndBytesConfig(
-        load_in_4bit=settings.quantization == "nf4",
-        load_in_8bit=settings.quantization == "int8",
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=list(keep),
-    )
 
 
 def _keep_4bit_layout(model: nn.Module) -> None:
@@ -346,12 +286,7 @@ def _seeded() -> Iterator[None]:
 
 def _check_loaded(info: Mapping[str, Iterable[Any]], head: Sequence[str]) -> None:
     """Refuses a checkpoint that leaves any module but the head with random weights."""
-    mismatched = {key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]}
-    fresh = sorted(
-        key
-        for key in {*info["missing_keys"], *mismatched}
-        if not any(key.startswith(f"{name}.") for name in head)
-    )
+    fresh = sorted(key for key in drawn(info) if not _is_below(key, head))
     if fresh:
         raise StudyError(
             f"the checkpoint lacks {len(fresh)} tensors of the backbone, first {fresh[0]!r}",
@@ -359,5 +294,67 @@ def _check_loaded(info: Mapping[str, Iterable[Any]], head: Sequence[str]) -> Non
         )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _is_below(key: str, modules: Sequence[str]) -> bool:
+    return any(key.startswith(f"{name}.") for name in modules)
+
+
+def _draw_head(model: PreTrainedModel, head: Sequence[str], lacking: Iterable[str]) -> None:
+    """Draws what lies outside the pretrained part anew where the checkpoint brought some of it."""
+    outside = [name for name in head if not name.startswith(f"{model.base_model_prefix}.")]
+    for name in outside:
+        parts = model.get_submodule(name)
+        parameters = dict(parts.named_parameters(prefix=name))
+        if not parameters.keys() <= set(lacking):
+            for parameter in parameters.values():
+                parameter._is_hf_initialized = False  # else transformers leaves it as it is
+            with _seeded():
+                parts.apply(model._init_weights)
+
+
+def _check_layers(source: str, model: PreTrainedModel, expected: PreTrainedModel) -> None:
+    """Refuses a model whose layers are not where its configuration puts them."""
+    differing = _paths(model) ^ _paths(expected)
+    if differing:
+        reason = "is not loaded as its config.json describes: only one of them has"
+        raise StudyError(f"{source!r} {reason} {min(differing)!r}", "model")
+
+
+def _paths(model: PreTrainedModel) -> set[str]:
+    """Where the linears and norms of the layers are."""
+    layers = layers_of(model)
+    linears = {site.path for layer in layers for site in layer.linears.values()}
+    return linears.union(*(layer.norms for layer in layers))
+
+
+def _check_config(source: str, config: PreTrainedConfig) -> None:
+    """Refuses sizes that are none, and a checkpoint whose weights are stored in few bits."""
+    sizes = {name: getattr(config.get_text_config(), name, 1) for name in _SIZES}
+    for name, size in sizes.items():
+        if isinstance(size, int) and size < 1:
+            reason = f"{name} must be positive in its config.json, got {size}"
+            raise StudyError(f"{source!r} cannot be used: {reason}", "model")
+    stored = getattr(config, "quantization_config", None)
+    if stored is not None:
+        method = stored.get("quant_method", "few bits") if isinstance(stored, Mapping) else stored
+        raise StudyError(
+            f"{source!r} is quantized already (quantization_config in its config.json: {method}); "
+            "name the checkpoint that it was made from, and autopeft quantizes that one itself",
+            "model",
+        )
+
+
+def _automatic(config: PreTrainedConfig, device: str | None) -> torch.dtype:
+    """What `dtype: auto` is on a device; where that is open, what training is nearest to."""
+    if device is not None:
+        return fast_dtype(torch.device(device))
+    stored = config.dtype or torch.float32
+    return torch.bfloat16 if stored == torch.float16 else stored
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, in own words where it asks to trust code."""
+    if "trust_remote_code" in str(error):
+        return "it needs its own code, which autopeft does not run"
+    line, *more = str(error).strip().splitlines() or [type(error).__name__]
+    line = f"{line} {more[0].strip()}" if line.endswith(":") and more else line
+    return line if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {line}"

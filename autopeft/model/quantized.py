@@ -12,9 +12,11 @@ import torch
 from bitsandbytes.autograd._functions import MatMul8bitFp
 from bitsandbytes.functional import QuantState
 from torch import Tensor, nn
-from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.integrations import replace_with_bnb_linear
 from transformers.quantizers.base import get_keys_to_not_convert
+
+from autopeft.model.precision import in_bits
 
 _BLOCK = 64
 _BLOCK_OF_SCALES = 256
@@ -44,14 +46,7 @@ def quantize(model: PreTrainedModel, kind: str, keep: Sequence[str], device: str
         device: `cuda` or `cpu`, which multiply 8-bit weights differently.
     """
     dtype = model.dtype
-    settings = BitsAndBytesConfig(
-        load_in_4bit=kind == "nf4",
-        load_in_8bit=kind == "int8",
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        llm_int8_threshold=0.0,
-    )
+    settings = in_bits(kind, dtype, threshold=0.0)
     replace_with_bnb_linear(model, [*get_keys_to_not_convert(model), *keep], settings)
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit):

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
+from autopeft.model.checkpoint import fetched
 from autopeft.model.hub import quiet
 
 Loaded = tuple[PreTrainedModel, Mapping[str, Iterable[Any]]]
@@ -46,7 +46,7 @@ def in_dtype(
         dtype: in which the weights are wanted.
         load: from a folder or id to the model, with what transformers says about its loading.
     """
-    files = _folder(source)
+    files = Path(source) if Path(source).is_dir() else fetched(source)
     if files is not None and not any(f.suffix in (".safetensors", ".bin") for f in files.iterdir()):
         load(source)  # fetches what the hub has
     if files is None or _stored_as(files, dtype):
@@ -56,14 +56,23 @@ def in_dtype(
 
     def write(folder: Path) -> None:
         loaded, info = load(source)
-        mismatched = {key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]}
-        fresh = {*info["missing_keys"], *mismatched}  # the head is drawn by each process
+        fresh = drawn(info)  # by each process for itself
         state = {name: t for name, t in loaded.state_dict().items() if name not in fresh}
         with quiet():
             loaded.save_pretrained(folder, state_dict=state, max_shard_size=sys.maxsize)
 
     folder = kept("backbones", key_of(*_identity(source, files), *what), n_bytes, write)
     return source if folder is None else str(folder)
+
+
+def drawn(info: Mapping[str, Iterable[Any]]) -> set[str]:
+    """Names of the tensors that a checkpoint lacks or has in another shape.
+
+    Args:
+        info: what transformers says about the loading.
+    """
+    mismatched = {key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]}
+    return {*info["missing_keys"], *mismatched}
 
 
 def cache_folder() -> Path:
@@ -131,14 +140,6 @@ def _has_room(folder: Path, n_bytes: int) -> bool:
         shutil.rmtree(gone, ignore_errors=True)
         del sizes[entry]
     return shutil.disk_usage(folder).free > n_bytes
-
-
-def _folder(source: str) -> Path | None:
-    """Where the files of a source lie; None for an id of which nothing has been fetched."""
-    if Path(source).is_dir():
-        return Path(source)
-    config = try_to_load_from_cache(source, "config.json")
-    return Path(config).parent if isinstance(config, str) else None
 
 
 def _identity(source: str, folder: Path) -> list[Any]:

@@ -19,7 +19,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from autopeft.core.config import PeftConfig
-from autopeft.core.errors import StudyError
+from autopeft.core.errors import AutoPeftWarning, StudyError
 from autopeft.objective.known import Known, KnownLosses
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import front
@@ -123,7 +123,8 @@ class BayesSampler(BaseSampler):
         except Exception as error:  # whatever a model stumbles over, the study goes on
             point = self._point(self._anything(history, rng))
             reason = f"{type(error).__name__}: {error}"[:500]
-            warnings.warn(f"trial {trial.number} is random, for {reason}", stacklevel=2)
+            message = f"trial {trial.number} is random, for {reason}"
+            warnings.warn(message, AutoPeftWarning, stacklevel=2)
             study._storage.set_trial_user_attr(trial._trial_id, "fallback", reason)
         return {name: point[name] for name in search_space if name in point}
 

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from autopeft.core.errors import StudyError, unknown
+from autopeft.core.errors import AutoPeftWarning, StudyError, unknown
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import crowding
 from autopeft.objective.ranking import Ranking
@@ -172,6 +172,7 @@ def _signal(n_validation: int | None) -> str:
     warnings.warn(
         f"{n_validation} validation examples are too few to stop by; "
         "trials are ranked by training loss",
+        AutoPeftWarning,
         stacklevel=3,
     )
     return "train_loss"

@@ -16,8 +16,9 @@ from autopeft.core.order import Order
 from autopeft.core.report import Failure, Report
 from autopeft.core.settings import BackboneSettings, TrainSettings
 from autopeft.method.member import draw
-from autopeft.model.backbone import Backbone, load_backbone, load_tokenizer, target_device
+from autopeft.model.backbone import Backbone, load_backbone, load_tokenizer
 from autopeft.model.depth import can_start_above, starting_depth
+from autopeft.model.precision import target_device
 from autopeft.model.shortcut import quicken
 from autopeft.task.tables import SPLITS
 from autopeft.task.task import Task

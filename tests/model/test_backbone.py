@@ -13,14 +13,13 @@ from autopeft.core.errors import StudyError
 from autopeft.core.settings import BackboneSettings
 from autopeft.model.backbone import (
     Backbone,
-    fast_dtype,
-    has_fast_bfloat16,
     head_of,
     load_backbone,
     load_tokenizer,
     meta_backbone,
 )
 from autopeft.model.hub import locate
+from autopeft.model.precision import fast_dtype, has_fast_bfloat16
 from tests import backbones
 from tests.minilm import MINILM
 
@@ -200,7 +199,7 @@ def test_bfloat16_is_for_processors_that_are_faster_with_it(
 @pytest.mark.parametrize(
     ("dtype", "device", "expected"),
     [
-        ("auto", None, torch.float16),
+        ("auto", None, torch.bfloat16),
         ("auto", "cuda", torch.bfloat16),
         ("auto", "cpu", fast_dtype(torch.device("cpu"))),
         ("float32", "cuda", torch.float32),
