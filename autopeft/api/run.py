@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autopeft.api.earlier import observations
-from autopeft.api.outcome import Outcome
+from autopeft.api.identity import (
+    DATA,
+    data_identity,
+    meaning,
+    model_identity,
+    objectives_identity,
+    space_identity,
+    task_identity,
+)
+from autopeft.api.outcome import Outcome, outcome_of
 from autopeft.api.placement import device_of, engine_of
 from autopeft.core.catalog import Reference, place
 from autopeft.core.config import PeftConfig
@@ -31,10 +40,11 @@ from autopeft.search.stopping import Stopper, rungs_between
 from autopeft.space.bound import BoundSpace
 from autopeft.space.extremes import extremes
 from autopeft.space.space import SearchSpace
-from autopeft.study.record import open_record
-from autopeft.study.spec import StudySpec, load_spec
+from autopeft.study.record import agree, open_record
+from autopeft.study.spec import SPEC, StudySpec, load_spec
 from autopeft.study.study import Study
 from autopeft.study.terms import Terms
+from autopeft.task.data import Data
 from autopeft.task.task import METRICS, Task
 from autopeft.train.trainer import Trainer
 
@@ -61,16 +71,19 @@ class Prepared:
     rungs: tuple[float, ...]
     baselines: Mapping[str, PeftConfig]
 
-    def open(self) -> Study:
+    def open(self, data: Data) -> Study:
         """The study, made in its storage where there is none.
 
+        Args:
+            data: of the task.
+
         Raises:
-            StudyError: the storage belongs to another space, model, task or set of objectives.
+            StudyError: it was begun with another space, model, task, data or set of objectives.
         """
         spec = self.spec
-        record = open_record(
-            spec.storage_url, spec.name, self.objectives, self._identity(), self._sampler()
-        )
+        record = open_record(spec.storage_url, spec.name, self.objectives, self._sampler())
+        agree(record, self._identity(data), meaning)
+        record.set_user_attr(SPEC, spec.recorded())
         return Study(record, self.space, self.objectives, self._terms())
 
     def _sampler(self) -> BaseSampler:
@@ -85,14 +98,14 @@ class Prepared:
         )
         return make_sampler(search.proposer, problem)
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self, data: Data) -> dict[str, Any]:
         """What a continued study must agree with, as JSON keeps it."""
-        space = self.space.space.to_dict()
         return {
-            "space": {k: v for k, v in space.items() if k not in ("description", "reference")},
-            "model": self.spec.model,
-            "task": self.task.model_dump(),
-            "objectives": [f"{o.goal} {o.name}" for o in self.objectives],
+            "space": space_identity(self.space.space),
+            "model": model_identity(self.spec.model),
+            "task": task_identity(self.task),
+            DATA: data_identity(self.task.data, data),
+            "objectives": objectives_identity(self.objectives),
             "fidelity.epochs": list(self.rungs),
         }
 
@@ -130,7 +143,8 @@ class Prepared:
         with inside(self.spec.place):
             check_weights(self.spec.model)
             engine = engine_of(self.spec, self.setting)
-            stopper = self.stopper(len(self.task.load().validation))
+            data = self.task.load()
+            stopper = self.stopper(len(data.validation))
             worker = self.spec.engine
             make = partial(
                 Trainer,
@@ -141,13 +155,13 @@ class Prepared:
                 cache=worker.cache,
                 disk_cache=worker.disk_cache,
             )
-            with self.open() as study:
+            with self.open(data) as study:
                 told = watch or (lambda _: None)
                 engine.run(study, make, stopper, told)
                 search = self.spec.search
                 if study.queue_repeats(search.n_finalists, search.n_seeds):
                     engine.run(study, make, stopper, told)
-                return Outcome(self.spec, self.objectives, study.trials())
+                return outcome_of(self.spec, study.record)
 
 
 def prepare(study: Reference | StudySpec, changes: Mapping[str, Any] | None = None) -> Prepared:

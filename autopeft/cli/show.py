@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -14,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autopeft.api.outcome import Outcome
+from autopeft.core.errors import redacted
 from autopeft.objective.objective import Objective
 from autopeft.report.front import plain
 from autopeft.report.seeds import folded
@@ -130,14 +132,20 @@ def show_status(outcome: Outcome) -> None:
         say(f"  time left {'unknown' if left is None else f'about {duration(left)}'}")
 
 
-def show_next(study: str, outcome: Outcome, storage: str | None) -> None:
-    """Prints what to do with a finished study."""
-    name = outcome.spec.name
-    which = study if storage is None else f"{study} --storage {storage}"
+def show_next(study: Sequence[str], name: str) -> None:
+    """Prints what to do with a finished study.
+
+    Args:
+        study: the arguments that name it.
+        name: of the study, for files.
+    """
     say("Next:")
-    say(f"  autopeft pareto {which} --plot {name}.png")
-    say(f"  autopeft report {which} --output {name}-report")
-    say(f"  autopeft export {which} --pick best --format native --output {name}-best")
+    for command, *options in (
+        ("pareto", "--plot", f"{name}.png"),
+        ("report", "--output", f"{name}-report"),
+        ("export", "--pick", "best", "--format", "native", "--output", f"{name}-best"),
+    ):
+        say(f"  {redacted(shlex.join(['autopeft', command, *study, *options]))}")
 
 
 def show_plan(plan: Mapping[str, Any]) -> None:

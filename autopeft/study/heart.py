@@ -47,7 +47,8 @@ class Heart:
     def __init__(self, study: optuna.Study) -> None:
         self.study = study
         pid = os.getpid()
-        self.owner = {**_numbering(), "pid": pid, "started": _start(pid), "id": uuid.uuid4().hex}
+        self.id = uuid.uuid4().hex
+        self.owner: Owner = {**_numbering(), "pid": pid, "started": _start(pid), "id": self.id}
         self._pulses: dict[str, _Pulse] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -66,7 +67,7 @@ class Heart:
     def is_alone(self) -> bool:
         """Whether no other living process has the study open."""
         signs = (sign for key, sign in self.study.user_attrs.items() if key.startswith(_SIGN))
-        return not any(s["id"] != self.owner["id"] and self.is_alive(s) for s in signs if "id" in s)
+        return not any(s["id"] != self.id and self.is_alive(s) for s in signs if "id" in s)
 
     def is_alive(self, owner: Owner) -> bool:
         """Whether a process that took a trial still works, as far as is known by now."""
@@ -104,7 +105,7 @@ class Heart:
             return
 
     def _sign(self, beat: int) -> None:
-        self.study.set_user_attr(_SIGN + self.owner["id"], {**self.owner, "beat": beat})
+        self.study.set_user_attr(_SIGN + self.id, {**self.owner, "beat": beat})
 
 
 def _numbering() -> dict[str, str]:

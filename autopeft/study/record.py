@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ _DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.M
 
 
 Meaning = Callable[[str, Any], Any]
+
+N_DIFFERENCES = 3
+"""Keys that a message names."""
 
 VERSION = 1
 """Of what a record says; another version means something else by the same words."""
@@ -146,16 +150,33 @@ def agree(study: optuna.Study, identity: Mapping[str, Any], meaning: Meaning) ->
         StudyError: it has begun otherwise; the error names the difference.
     """
     recorded = study.user_attrs.get("identity", {})
-    for key, value in identity.items():
-        there = meaning(key, recorded[key]) if key in recorded else value
-        if there != value:
-            raise StudyError(
-                f"{study.study_name!r} was begun with another {key}: {difference(there, value)}; "
-                "choose another name or storage",
-                key,
-            )
+    check_same(recorded, identity, meaning, study.study_name)
     if recorded.keys() != identity.keys():
         study.set_user_attr("identity", {**identity, **recorded})
+
+
+def check_same(
+    recorded: Mapping[str, Any], identity: Mapping[str, Any], meaning: Meaning, name: str
+) -> None:
+    """Checks what a record tells against what is there now; see `agree`.
+
+    Raises:
+        StudyError: something differs.
+    """
+    for key, value in identity.items():
+        there = meaning(key, recorded[key]) if key in recorded else value
+        if not _is_same(there, value):
+            told = f"{name!r} was begun with another {key}: {difference(there, value)}"
+            raise StudyError(f"{told}; choose another name or storage", key)
+
+
+def _is_same(there: Any, here: Any) -> bool:
+    """Whether two values are the same; names tell only where nothing else does."""
+    if not (isinstance(there, Mapping) and isinstance(here, Mapping)):
+        return bool(there == here)
+    if {"name"} in (there.keys(), here.keys()):
+        return bool(there.get("name") == here.get("name"))
+    return {**there, "name": ""} == {**here, "name": ""}
 
 
 def _check_version(study: optuna.Study) -> None:
@@ -184,13 +205,13 @@ def _name_values(study: optuna.Study, objectives: Sequence[Objective]) -> None:
 
 
 def difference(there: Any, here: Any, key: str = "") -> str:
-    """Where two values differ: the first key, and what stands there."""
+    """Where two values differ: by key what stands there and here, of many keys the first."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
-        keys = [k for k in (*there, *here) if there.get(k) != here.get(k)]
-        named = next((k for k in keys if k == "name"), keys[0])
-        return difference(there.get(named), here.get(named), f"{key}.{named}".lstrip("."))
-    told = f"{_short(there)} there, {_short(here)} here"
-    return f"{key} is {told}" if key else told
+        keys = [k for k in {**there, **here} if there.get(k) != here.get(k)]
+        told = (difference(there.get(k), here.get(k), f"{key}.{k}".lstrip(".")) for k in keys)
+        return ", ".join(islice(told, N_DIFFERENCES))
+    told_here = f"{_short(there)} there, {_short(here)} here"
+    return f"{key} is {told_here}" if key else told_here
 
 
 def _short(value: Any) -> str:
@@ -224,8 +245,9 @@ def read_trials(study: optuna.Study, names: Sequence[str]) -> tuple[TrialRecord,
 def _looked_at(record: TrialRecord, trial: FrozenTrial, heart: Heart) -> TrialRecord:
     """The trial as whoever does not run it sees it: its process may have died."""
     owner = trial.user_attrs.get("owner")
-    runs = trial.state == TrialState.RUNNING and owner is not None
-    return replace(record, state="interrupted") if runs and not heart.is_alive(owner) else record
+    if trial.state != TrialState.RUNNING or owner is None or heart.is_alive(owner):
+        return record
+    return replace(record, state="interrupted")
 
 
 def read_trial(trial: FrozenTrial, names: Sequence[str]) -> TrialRecord:

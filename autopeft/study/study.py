@@ -223,28 +223,25 @@ class Study:
         self._trouble.stopped()
         self._end(trial, TrialState.PRUNED, {"stopped": reason})
 
-    def fail(self, trial: Trial, error: str, where: str = "") -> None:
-        """Records a trial that failed, with the text of its error and of where that was."""
-        self._trouble.failed(trial.number, error, where)
-        self._end(trial, TrialState.FAIL, {"error": error + where})
-
-    def lose(self, trial: Trial, error: str, where: str = "") -> None:
-        """Queues a trial again that the machine has broken off; a failure once it does so always.
+    def fail(self, trial: Trial, error: str, where: str = "", *, environment: bool = False) -> None:
+        """Records a trial that failed, or queues it again where the machine did.
 
         Args:
             trial: that was in training.
-            error: of the machine, such as a full disk or a killed process.
-            where: the machine.
+            error: kind and text.
+            where: the machine; no part of what tells errors apart.
+            environment: whether the machine is at fault, such as a full disk or a killed process.
         """
         stored, _ = self._running[trial.number]
         attempts = stored.user_attrs.get("attempts", 0) + 1
-        if not self._trouble.lost(attempts, error + where):
-            self.fail(trial, f"{error} ({attempts} times)", where)
+        if environment and self._trouble.lost(attempts, error + where):
+            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+                stored.set_user_attr("lost", error + where)
+            told = {**stored.user_attrs, "attempts": attempts}
+            self._interrupt(trial.number, stored.params, told)
             return
-        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            stored.set_user_attr("lost", error + where)
-        told = {**stored.user_attrs, "attempts": attempts}
-        self._interrupt(trial.number, stored.params, told)
+        self._trouble.failed(trial.number, error, where)
+        self._end(trial, TrialState.FAIL, {"error": error + where})
 
     def _set_paused(self, trial: Trial, paused: bool) -> None:
         """Unless another process took this one for dead and has ended the trial."""

@@ -32,7 +32,7 @@ class Terms:
     baselines: Mapping[str, PeftConfig] = field(default_factory=dict)
 
     def excess(self, known: Mapping[str, float]) -> str:
-        """Which limit these quantities do not keep, as NaN keeps none; empty where they keep all."""
+        """Which limit these quantities do not keep, as NaN keeps none; empty where all."""
         for name, limit in self.limits.items():
             if not known[name] <= limit:
                 return f"{name} is {known[name]:,.0f}, the limit is {limit:,.0f}"
