@@ -6,12 +6,11 @@ Define a search space, run a study, look at its Pareto front, export the winner.
 from importlib import import_module
 from typing import Any
 
+from autopeft.core.methods import DECLARATIONS
+
 _HOMES = {
-    "Adapter": "space",
-    "BitFit": "space",
+    **{kind.__name__: "core.methods" for kind in DECLARATIONS.values()},
     "Layers": "space",
-    "Lora": "space",
-    "Prefix": "space",
     "SearchSpace": "space",
     "choice": "space",
     "integer": "space",

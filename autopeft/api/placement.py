@@ -69,7 +69,7 @@ def engine_of(spec: StudySpec, setting: Setting) -> Engine:
 
     gpu = engine.resources.gpu
     return RayEngine(
-        cpu=engine.resources.cpu,
+        cpu=engine.cores or 1.0,
         gpu=0 if gpu == "auto" and setting.device == "cpu" else gpu,
         concurrency=engine.concurrency,
         address=engine.address,

@@ -151,7 +151,7 @@ class Prepared:
                 self.spec.model,
                 self.task,
                 device=self.spec.device,
-                threads=max(1, int(worker.resources.cpu)),
+                threads=None if worker.cores is None else max(1, int(worker.cores)),
                 cache=worker.cache,
                 disk_cache=worker.disk_cache,
             )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from autopeft.core.catalog import names, read
 from autopeft.core.errors import StudyError, unknown
+from autopeft.core.methods import DECLARATIONS
 
 Lines = list[tuple[str, str]]
 
@@ -15,9 +16,8 @@ def _documents(folder: str) -> Lines:
 
 
 def _methods() -> Lines:
-    from autopeft.space.placement import METHODS
-
-    return [(name, ", ".join(kind.options) or "no options") for name, kind in METHODS.items()]
+    kinds = DECLARATIONS.items()
+    return [(name, ", ".join(kind.options()) or "no options") for name, kind in kinds]
 
 
 def _samplers() -> Lines:

@@ -67,3 +67,12 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
     hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
     return f"unknown {kind} {str(name)!r}; known: {', '.join(names) or 'none'}{hint}"
+
+
+def shown(value: object) -> str:
+    """A value as an error names it, cut where it is long."""
+    try:
+        text = str(list(value)) if isinstance(value, tuple) else repr(value)
+    except ValueError:
+        text = "an integer of thousands of digits"
+    return text if len(text) <= 100 else f"{text[:80]}… ({len(text)} characters)"

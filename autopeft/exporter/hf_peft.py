@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,10 +18,9 @@ from transformers.pytorch_utils import Conv1D
 
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained, path_of
 from autopeft.method.attach import Attached
-from autopeft.method.bitfit import BitFit
-from autopeft.method.lora import Lora
-from autopeft.method.registry import build
-from autopeft.method.sites import features
+from autopeft.method.lora import LoraMethod
+from autopeft.method.registry import Placed
+from autopeft.method.sites import Layer, features
 
 TASKS = {
     "ForSequenceClassification": ("SEQ_CLS", ("classifier", "score")),
@@ -65,6 +64,29 @@ class _LowRank:
         return _LowRank(torch.cat([self.a, other.a]), b, 1.0)
 
 
+@dataclass
+class _Translation:
+    """What HF peft needs of all sites together.
+
+    Attributes:
+        low_rank: the LoRA of every module that has one, by path.
+        biases: the trained biases themselves by path of their modules, in float32.
+        dropout: the largest of all placements of LoRA.
+    """
+
+    low_rank: dict[str, _LowRank] = field(default_factory=dict)
+    biases: dict[str, Tensor] = field(default_factory=dict)
+    dropout: float = 0.0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Under HF peft's names."""
+        named = {f"{path}.lora_A.weight": change.a for path, change in self.low_rank.items()}
+        named |= {f"{path}.lora_B.weight": change.b for path, change in self.low_rank.items()}
+        for path, bias in self.biases.items():
+            named[f"{path}.base_layer.bias" if path in self.low_rank else f"{path}.bias"] = bias
+        return named
+
+
 class HFPeft(Exporter):
     """`adapter_config.json` and `adapter_model.safetensors`, as `PeftModel.from_pretrained` reads.
 
@@ -83,21 +105,16 @@ class HFPeft(Exporter):
         return tuple(
             Obstacle(placement, REASONS.get(placement.method, "HF peft has no such method"))
             for placement in trained.config.placements
-            if not isinstance(build(placement), Lora | BitFit)
+            if placement.method not in TRANSLATORS
         )
 
     def write(self, trained: Trained, folder: Path) -> None:
         with trained.attached() as attached:
-            low_rank, biases = _low_rank(trained), _biases(trained)
+            translation = _translated(trained)
             heads = _heads(trained)
-            tensors = _head_tensors(attached, heads)
-        for path, change in low_rank.items():
-            tensors[f"{path}.lora_A.weight"] = change.a
-            tensors[f"{path}.lora_B.weight"] = change.b
-        for path, bias in biases.items():
-            tensors[f"{path}.base_layer.bias" if path in low_rank else f"{path}.bias"] = bias
+            tensors = translation.tensors() | _head_tensors(attached, heads)
         named = {f"{_PREFIX}{name}": t.cpu().contiguous() for name, t in tensors.items()}
-        config = _lora_config(trained, low_rank, heads, bias="all" if biases else "none")
+        config = _lora_config(trained, translation, heads)
         text = json.dumps(config, indent=2, sort_keys=True)
         (folder / "adapter_config.json").write_text(text, encoding="utf-8")
         save_file(named, folder / "adapter_model.safetensors", {"format": "pt"})
@@ -109,37 +126,42 @@ class HFPeft(Exporter):
         )
 
 
-def _low_rank(trained: Trained) -> dict[str, _LowRank]:
-    """The LoRA of every module that has one, by path."""
-    found: dict[str, _LowRank] = {}
-    for placed, layer in trained.placed():
-        if not isinstance(placed.method, Lora):
-            continue
-        site, weights = layer.linears[placed.site.at], trained.weights(placed)
-        b = weights["B"]
-        if site.columns is not None:
-            whole = b.new_zeros(features(site.module)[1], b.shape[1])
-            whole[site.columns] = b
-            b = whole
-        change = _LowRank(weights["A"], b, placed.method.scaling)
-        found[site.path] = found[site.path].plus(change) if site.path in found else change
-    return found
+Translator = Callable[[_Translation, Trained, Placed, Layer], None]
+"""Adds one site of a method to a translation."""
 
 
-def _biases(trained: Trained) -> dict[str, Tensor]:
-    """The trained biases themselves by path of their modules, in float32."""
-    found: dict[str, Tensor] = {}
+def _add_low_rank(into: _Translation, trained: Trained, placed: Placed, layer: Layer) -> None:
+    assert isinstance(placed.method, LoraMethod)
+    linear, weights = layer.linears[placed.site.at], trained.weights(placed)
+    b = weights["B"]
+    if linear.columns is not None:
+        whole = b.new_zeros(features(linear.module)[1], b.shape[1])
+        whole[linear.columns] = b
+        b = whole
+    change, before = _LowRank(weights["A"], b, placed.method.scaling), into.low_rank
+    before[linear.path] = before[linear.path].plus(change) if linear.path in before else change
+    into.dropout = max(into.dropout, placed.method.options.lora_dropout)
+
+
+def _add_bias(into: _Translation, trained: Trained, placed: Placed, layer: Layer) -> None:
+    at = placed.site.at
+    path = path_of(layer, at)
+    if path not in into.biases:
+        into.biases[path] = layer.module(at).get_parameter("bias").detach().float().clone()
+    offset = trained.weights(placed)["bias"].to(into.biases[path].device)
+    columns = layer.columns(at)
+    into.biases[path][slice(None) if columns is None else columns] += offset
+
+
+TRANSLATORS: Mapping[str, Translator] = {"bitfit": _add_bias, "lora": _add_low_rank}
+"""The methods that HF peft has, too."""
+
+
+def _translated(trained: Trained) -> _Translation:
+    translation = _Translation()
     for placed, layer in trained.placed():
-        if not isinstance(placed.method, BitFit):
-            continue
-        at = placed.site.at
-        path = path_of(layer, at)
-        if path not in found:
-            found[path] = layer.module(at).get_parameter("bias").detach().float().clone()
-        offset = trained.weights(placed)["bias"].to(found[path].device)
-        columns = layer.columns(at)
-        found[path][slice(None) if columns is None else columns] += offset
-    return found
+        TRANSLATORS[placed.placement.method](translation, trained, placed, layer)
+    return translation
 
 
 def _heads(trained: Trained) -> list[str]:
@@ -159,26 +181,22 @@ def _head_tensors(attached: Attached, heads: Iterable[str]) -> dict[str, Tensor]
     }
 
 
-def _lora_config(
-    trained: Trained, low_rank: Mapping[str, _LowRank], heads: list[str], bias: str
-) -> dict[str, Any]:
+def _lora_config(trained: Trained, translation: _Translation, heads: list[str]) -> dict[str, Any]:
     """The content of `adapter_config.json`: the commonest rank and alpha, and the exceptions."""
+    low_rank = translation.low_rank
     ranks = {path: change.rank for path, change in low_rank.items()}
     alphas = {path: _whole(change.alpha) for path, change in low_rank.items()}
-    dropouts = [
-        dict(p.options)["lora_dropout"] for p in trained.config.placements if p.method == "lora"
-    ]
     task, _ = _task(trained)
     config = peft.LoraConfig(
         r=_commonest(ranks.values()),
         lora_alpha=_commonest(alphas.values()),
         rank_pattern=_exceptions(ranks),
         alpha_pattern=_exceptions(alphas),
-        lora_dropout=max(dropouts, default=0.0),
+        lora_dropout=translation.dropout,
         target_modules=sorted(low_rank) or NO_TARGETS,
         fan_in_fan_out=any(isinstance(trained.model.get_submodule(p), Conv1D) for p in low_rank),
         modules_to_save=heads or None,
-        bias=bias,
+        bias="all" if translation.biases else "none",
         task_type=task,
         inference_mode=True,
         base_model_name_or_path=trained.model.name_or_path,

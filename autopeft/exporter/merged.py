@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained, path_of
+from autopeft.model.hub import quiet
 
 
 class Merged(Exporter):
@@ -35,7 +36,7 @@ class Merged(Exporter):
         with _restored(trained.model, _touched(trained)):
             with trained.attached() as attached:
                 attached.merge()
-            with _caching(trained.model):
+            with _caching(trained.model), quiet():
                 trained.model.save_pretrained(folder)
         if trained.backbone.tokenizer is not None:
             trained.backbone.tokenizer.save_pretrained(folder)

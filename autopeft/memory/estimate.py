@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import lru_cache
 
 from autopeft.core.config import PeftConfig, Placement, Settings
+from autopeft.core.methods import size_option
 from autopeft.core.shape import Shape
-from autopeft.search.features import SIZES
 
 Piece = tuple[str, Settings]
 """A method with its options on one layer."""
@@ -104,12 +104,14 @@ class MemoryEstimate:
     def _traced(self, bare: PeftConfig, piece: Piece, layers: tuple[int, ...]) -> float:
         """The peak of a piece on some layers; of a size between powers of two what lies between."""
         method, options = piece
-        size = next((v for k, v in options if k in SIZES), 1)
+        name = size_option(method)
+        size = 1 if name is None else dict(options)[name]
         below = 2 ** (int(size).bit_length() - 1)
         if size == below:
             return self._exactly(bare, piece, layers)
         low, high = (
-            self._exactly(bare, (method, _resized(options, s)), layers) for s in (below, 2 * below)
+            self._exactly(bare, (method, _resized(method, options, s)), layers)
+            for s in (below, 2 * below)
         )
         return low + (size / below - 1) * (high - low)
 
@@ -118,8 +120,9 @@ class MemoryEstimate:
         return self._predict(replace(bare, placements=(Placement(method, layers, options),)))
 
 
-def _resized(options: Settings, size: int) -> Settings:
-    return tuple((key, size if key in SIZES else value) for key, value in options)
+def _resized(method: str, options: Settings, size: int) -> Settings:
+    name = size_option(method)
+    return tuple((key, size if key == name else value) for key, value in options)
 
 
 def _pieces(config: PeftConfig, layer: int) -> list[Piece]:

@@ -68,8 +68,9 @@ def count_flops(
             undo.enter_context(started_at(model, depth, hidden))
         with upper:
             loss = loss_of(outputs_of(model, batch), batch)
-        with backward:
-            loss.backward()
+        if loss.requires_grad:  # else nothing is trained
+            with backward:
+                loss.backward()
     forward = lower.total + upper.total
     return Flops(lower.total, forward, forward + backward.total)
 

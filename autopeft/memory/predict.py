@@ -196,7 +196,8 @@ class _Step:
     def backward(self, live: Live) -> ModelOutput:
         """Adds the gradients of a micro-batch to those that are there."""
         outputs, loss = self._forward(live)
-        loss.backward()
+        if loss.requires_grad:  # else nothing is trained
+            loss.backward()
         return outputs
 
     def _forward(self, live: Live) -> tuple[ModelOutput, Tensor]:
@@ -233,7 +234,7 @@ def _trace(step: _Step, device: str, live: Live) -> None:
     """
     live.own("peft", step.weights())
     groups = [list(member.trainable().values()) for member in step.members]
-    optimizers = [_optimizer(weights, device, live) for weights in groups]
+    optimizers = [_optimizer(weights, device, live) for weights in groups if weights]
     _own_gradients(step.weights(), live)
     step.model.train()
     live.restart()

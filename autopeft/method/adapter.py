@@ -3,52 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from autopeft.core.errors import AttachError
+from autopeft.core.methods import Adapter
 from autopeft.core.shape import LayerShape
-from autopeft.method.method import (
-    Branch,
-    Method,
-    Site,
-    Weight,
-    Weights,
-    check_name,
-    check_number,
-    check_size,
-)
+from autopeft.method.method import Branch, Method, Site, Weight, Weights
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 _OUTPUT = {"self": "self.o", "cross": "cross.o", "ffn": "down"}
 
 
-@dataclass(frozen=True)
-class Adapter(Method):
+class AdapterMethod(Method[Adapter]):
     """Adds scale * (W_up act(W_down x + b) + c) to the output of a sublayer, before the residual.
 
-    x is that output itself (`sequential`) or the input of the sublayer (`parallel`). W_down
-    (size, width) is drawn uniformly within 1/sqrt(width); W_up, b and c are zero.
-
-    Attributes:
-        at: `attention` is after every attention of a layer, self and cross.
-        size: rows of the bottleneck.
-        bias: whether b and c are trained; without them they are absent.
+    x is that output itself (`sequential`) or the input of the sublayer (`parallel`); with `at:
+    attention` the sublayers are all attentions of a layer, self and cross. W_down (size, width) is
+    drawn uniformly within 1/sqrt(width); W_up, b and c are zero, and absent without `bias`.
 
     References:
         Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", 2019, section 2;
         He et al., "Towards a Unified View of Parameter-Efficient Transfer Learning", 2022, table 1.
     """
-
-    form: str
-    at: str
-    size: int
-    activation: str
-    bias: bool
-    scale: float
 
     example: ClassVar[Mapping[str, Any]] = {
         "form": "parallel",
@@ -59,45 +37,39 @@ class Adapter(Method):
         "scale": 2.0,
     }
 
-    def __post_init__(self) -> None:
-        check_name("form", self.form, ("sequential", "parallel"))
-        check_name("at", self.at, ("attention", "ffn", "both"))
-        check_size("size", self.size)
-        check_name("activation", self.activation, tuple(ACTIVATIONS))
-        if not isinstance(self.bias, bool):
-            raise AttachError(f"must be true or false, got {self.bias!r}", "bias")
-        check_number("scale", self.scale, low=0)
-
-    def wanted(self) -> str:
-        return {"attention": "attention", "ffn": "feed-forward network"}.get(self.at, "sublayer")
+    def looks_for(self) -> str:
+        sublayers = {"attention": "attention", "ffn": "feed-forward network", "both": "sublayer"}
+        return sublayers[self.options.at]
 
     def sites(self, layer: LayerShape) -> tuple[Site, ...]:
-        attentions = () if self.at == "ffn" else tuple(layer.attentions())
-        names = attentions if self.at == "attention" else (*attentions, "ffn")
+        names = [] if self.options.at == "ffn" else [*layer.attentions()]
+        names += [] if self.options.at == "attention" else ["ffn"]
         return tuple(self._site(layer, name) for name in names if layer.linear(_OUTPUT[name]))
 
     def part(self, site: Site, weights: Weights) -> Branch:
-        activation = ACTIVATIONS[self.activation]
+        activation, scale = ACTIVATIONS[self.options.activation], self.options.scale
+        sequential = self.options.form == "sequential"
 
         def change(x: Tensor, training: bool) -> Tensor:
             inner = activation(F.linear(x, weights["down.weight"], weights.get("down.bias")))
             outer = F.linear(inner, weights["up.weight"], weights.get("up.bias"))
-            return outer if self.scale == 1 else outer * self.scale
+            return outer if scale == 1 else outer * scale
 
-        return Branch(site.at, "output" if self.form == "sequential" else _entry(site.name), change)
+        return Branch(site.at, "output" if sequential else _entry(site.name), change)
 
     def _site(self, layer: LayerShape, name: str) -> Site:
+        size, sequential = self.options.size, self.options.form == "sequential"
         output = layer.linear(_OUTPUT[name])
-        entry = output if self.form == "sequential" else layer.linear(_entry(name))
+        entry = output if sequential else layer.linear(_entry(name))
         assert output is not None
         assert entry is not None
-        inputs = output.outputs if self.form == "sequential" else entry.inputs
+        inputs = output.outputs if sequential else entry.inputs
         weights = [
-            Weight("down.weight", (self.size, inputs), "uniform", inputs**-0.5),
-            Weight("up.weight", (output.outputs, self.size)),
+            Weight("down.weight", (size, inputs), "uniform", inputs**-0.5),
+            Weight("up.weight", (output.outputs, size)),
         ]
-        if self.bias:
-            weights += [Weight("down.bias", (self.size,)), Weight("up.bias", (output.outputs,))]
+        if self.options.bias:
+            weights += [Weight("down.bias", (size,)), Weight("up.bias", (output.outputs,))]
         return Site(name, output.role, tuple(weights))
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from autopeft.core.methods import BitFit
 from autopeft.core.shape import LayerShape
 from autopeft.method.method import Fold, Method, Offset, Site, Weight, Weights
 
 
-@dataclass(frozen=True)
-class BitFit(Method):
+class BitFitMethod(Method[BitFit]):
     """Adds a trained offset, zero at the start, to every existing bias of linears and norms.
 
     The gradient of the offset is that of the bias.
@@ -24,7 +23,7 @@ class BitFit(Method):
     merges: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = {}
 
-    def wanted(self) -> str:
+    def looks_for(self) -> str:
         return "bias"
 
     def sites(self, layer: LayerShape) -> tuple[Site, ...]:

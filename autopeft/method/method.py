@@ -6,11 +6,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor
 
-from autopeft.core.errors import AttachError, unknown
+from autopeft.core.methods import Declaration
 from autopeft.core.shape import LayerShape
 
 
@@ -107,29 +107,35 @@ class Fold:
     bias: Tensor | None = None
 
 
-class Method(ABC):
-    """A PEFT method with its options, which are the fields of the implementing dataclass.
+Declared = TypeVar("Declared", bound=Declaration)
 
-    A method is pure mathematics: it reads a layer's shape and returns values. `attach` alone
-    applies them to a backbone.
+
+@dataclass(frozen=True)
+class Method(ABC, Generic[Declared]):
+    """The mathematics of a PEFT method for one set of options.
+
+    It reads a layer's shape and returns values. `attach` alone applies them to a backbone.
 
     Attributes:
+        options: closed, see `Declaration.closed`; nothing here checks them again.
         identity_at_start: freshly drawn tensors leave the backbone's output as it is.
         merges: `fold` expresses the trained tensors as a change of the backbone's own.
         example: a small, complete set of options.
     """
+
+    options: Declared
 
     identity_at_start: ClassVar[bool] = True
     merges: ClassVar[bool] = False
     example: ClassVar[Mapping[str, Any]]
 
     @abstractmethod
-    def wanted(self) -> str:
+    def looks_for(self) -> str:
         """What the method looks for in a layer, as the object of the sentence "... has no"."""
 
     @abstractmethod
     def sites(self, layer: LayerShape) -> tuple[Site, ...]:
-        """The sites of the method in one layer; none where the layer lacks what is `wanted`."""
+        """The sites of the method in one layer; none where the layer lacks what it `looks_for`."""
 
     @abstractmethod
     def part(self, site: Site, weights: Weights) -> Part:
@@ -138,22 +144,3 @@ class Method(ABC):
     def fold(self, site: Site, weights: Weights) -> Fold:
         """The tensors of one site as a change of the backbone, where the method `merges`."""
         raise NotImplementedError(f"{type(self).__name__} does not merge at {site.name}")
-
-
-def check_size(where: str, value: object) -> None:
-    """Raises AttachError unless `value` is a positive integer."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise AttachError(f"must be a positive integer, got {value!r}", where)
-
-
-def check_number(where: str, value: object, low: float, high: float = math.inf) -> None:
-    """Raises AttachError unless `value` is a finite number with low <= value < high."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not low <= float(str(value)) < high:
-        raise AttachError(f"must be a number in [{low:g}, {high:g}), got {value!r}", where)
-
-
-def check_name(where: str, value: object, known: tuple[str, ...]) -> None:
-    """Raises AttachError unless `value` is one of `known`."""
-    if value not in known:
-        raise AttachError(unknown(where.rsplit(".", 1)[-1], value, known), where)

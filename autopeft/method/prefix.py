@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from autopeft.core.methods import Prefix
 from autopeft.core.shape import LayerShape, Linear
-from autopeft.method.method import Context, Method, Site, Weight, Weights, check_size
+from autopeft.method.method import Context, Method, Site, Weight, Weights
 
 GAIN = 32.0
 INITIAL_STD = 0.2 / GAIN
 
 
-@dataclass(frozen=True)
-class Prefix(Method):
+class PrefixMethod(Method[Prefix]):
     """Lets every query of a layer, in self- and cross-attention, see `length` more positions.
 
     Keys and values are `GAIN` times the trained tensors, of shape (length, width of keys). Prefixes
@@ -29,15 +28,10 @@ class Prefix(Method):
         4; Liu et al., "P-Tuning v2", 2022, for training the keys and values of every layer.
     """
 
-    length: int
-
     identity_at_start: ClassVar[bool] = False
     example: ClassVar[Mapping[str, Any]] = {"length": 4}
 
-    def __post_init__(self) -> None:
-        check_size("length", self.length)
-
-    def wanted(self) -> str:
+    def looks_for(self) -> str:
         return "attention with keys and values"
 
     def sites(self, layer: LayerShape) -> tuple[Site, ...]:
@@ -48,6 +42,6 @@ class Prefix(Method):
         return Context(site.name, weights["key"], weights["value"], GAIN)
 
     def _site(self, key: Linear) -> Site:
-        shape = (self.length, key.outputs)
+        shape = (self.options.length, key.outputs)
         weights = tuple(Weight(name, shape, "normal", INITIAL_STD) for name in ("key", "value"))
         return Site(key.role.rsplit(".", 1)[0], key.role, weights)

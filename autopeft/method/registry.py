@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autopeft.core.config import PeftConfig, Placement
-from autopeft.core.errors import AttachError, unknown
+from autopeft.core.errors import AttachError, AutoPeftError, unknown
+from autopeft.core.methods import DECLARATIONS
 from autopeft.core.shape import Shape
-from autopeft.method.adapter import Adapter
-from autopeft.method.bitfit import BitFit
-from autopeft.method.lora import Lora
+from autopeft.method.adapter import AdapterMethod
+from autopeft.method.bitfit import BitFitMethod
+from autopeft.method.lora import LoraMethod
 from autopeft.method.method import Method, Site
-from autopeft.method.prefix import Prefix
+from autopeft.method.prefix import PrefixMethod
 
 METHODS: Mapping[str, type[Method]] = {
-    "adapter": Adapter,
-    "bitfit": BitFit,
-    "lora": Lora,
-    "prefix": Prefix,
+    "adapter": AdapterMethod,
+    "bitfit": BitFitMethod,
+    "lora": LoraMethod,
+    "prefix": PrefixMethod,
 }
 
 
@@ -39,25 +39,18 @@ class Placed:
 
 
 def build(placement: Placement) -> Method:
-    """The method of a placement with its options.
+    """The mathematics of a placement.
 
     Raises:
         AttachError: unknown method; unknown, missing or impossible option.
     """
     if placement.method not in METHODS:
         raise AttachError(unknown("method", placement.method, METHODS))
-    kind, options = METHODS[placement.method], dict(placement.options)
-    fields = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    for option in options:
-        if option not in fields:
-            raise AttachError(unknown("option", option, fields), placement.method)
-    for option in fields:
-        if option not in options:
-            raise AttachError(f"option {option!r} is missing", placement.method)
     try:
-        return kind(**options)
-    except AttachError as error:
-        raise error.inside(placement.method) from None
+        options = DECLARATIONS[placement.method].closed(dict(placement.options))
+    except AutoPeftError as error:
+        raise AttachError(error.reason, error.where).inside(placement.method) from None
+    return METHODS[placement.method](options)
 
 
 def place(config: PeftConfig, shape: Shape) -> tuple[Placed, ...]:
@@ -103,5 +96,5 @@ def _sites(placement: Placement, shape: Shape) -> list[tuple[int, Method, Site]]
             raise AttachError(reason, describe(placement))
     found = [(i, method, site) for i in placement.layers for site in method.sites(shape.layers[i])]
     if not found:
-        raise AttachError(f"none of these layers has a {method.wanted()}", describe(placement))
+        raise AttachError(f"none of these layers has a {method.looks_for()}", describe(placement))
     return found

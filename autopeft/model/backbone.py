@@ -166,6 +166,8 @@ def meta_backbone(
     if task_type not in TASK_TYPES:
         raise StudyError(unknown("task type", task_type, TASK_TYPES), "task.type")
     _check_config(source, config)
+    if task_type.endswith("-classification"):
+        config.problem_type = "single_label_classification"  # whatever the checkpoint was for
     dtype = dtype_of(settings.dtype, _automatic(config, device))
     model = _from_config(config, task_type, settings, dtype)
     return Backbone(model, None, head_of(model), shape_of(model), dtype, torch.device("meta"))

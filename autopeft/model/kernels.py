@@ -36,7 +36,12 @@ class Kernels(TorchFunctionMode):
             torch.any: False,
             torch.Tensor.__bool__: not padded,
         }
-        self._rules: dict[Any, Callable[..., Any]] = {torch.Tensor.backward: self._backward}
+        self._rules: dict[Any, Callable[..., Any]] = {
+            torch.Tensor.backward: self._backward,
+            torch.Tensor.__getitem__: _item,
+            torch.unique_consecutive: _one,
+            torch._grouped_mm: _grouped_mm,
+        }
         if device == "cuda":
             self._rules[F.scaled_dot_product_attention] = _attention_on_cuda
             self._rules[F.dropout] = _dropout_on_cuda
@@ -66,6 +71,24 @@ class Kernels(TorchFunctionMode):
         with self:
             engine = torch.autograd.Variable._execution_engine
             engine.run_backward((loss,), (torch.ones_like(loss),), False, False, (), True, True)
+
+
+def _item(tensor: Tensor, index: Any) -> Tensor:
+    """`tensor[index]`; of a mask (rows, positions) one of each row, as a text has one end."""
+    mask = index[0] if isinstance(index, tuple) else index
+    if isinstance(mask, Tensor) and mask.is_meta and mask.dtype == torch.bool and mask.dim() == 2:
+        return tensor[:, 0].clone()
+    return tensor[index]
+
+
+def _one(tensor: Tensor, **_options: Any) -> Tensor:
+    """Values that are all the same, of which `unique_consecutive` leaves one."""
+    return tensor.new_empty(1)
+
+
+def _grouped_mm(input: Tensor, weight: Tensor, **_options: Any) -> Tensor:
+    """Each row times the matrix of its group: as much as all of them times one matrix."""
+    return input @ weight[0]
 
 
 def _dropout_on_cuda(

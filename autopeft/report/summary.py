@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
-from autopeft.core.config import PeftConfig, Placement, thaw
+from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.methods import DECLARATIONS
 
 
 def summary(config: PeftConfig) -> str:
@@ -29,42 +30,11 @@ def spans(layers: Iterable[int]) -> str:
 
 
 def _what(placement: Placement) -> str:
-    return _WORDS.get(placement.method, _plain)(placement)
-
-
-def _lora(placement: Placement) -> str:
-    options = thaw(placement.options)
-    text = f"lora[{','.join(options['targets'])}] r{options['r']}"
-    alpha = options.get("lora_alpha")
-    if alpha is not None and alpha != 2 * options["r"]:
-        text += f" α{alpha:g}"
-    return text + (f" drop {options['lora_dropout']:g}" if options.get("lora_dropout") else "")
-
-
-def _adapter(placement: Placement) -> str:
-    options = thaw(placement.options)
-    form = "" if options.get("form") == "sequential" else f"{options['form']} "
-    text = f"{form}adapter/{options['at']} {options['size']}"
-    text += f" {options['activation']}" if options.get("activation", "relu") != "relu" else ""
-    text += "" if options.get("bias", True) else " no bias"
-    return text + (f" ×{options['scale']:g}" if options.get("scale", 1.0) != 1.0 else "")
-
-
-def _prefix(placement: Placement) -> str:
-    return f"prefix {placement['length']}"
-
-
-def _plain(placement: Placement) -> str:
+    if placement.method in DECLARATIONS:
+        return DECLARATIONS[placement.method].closed(dict(placement.options)).words()
     options = (f"{key}={_text(value)}" for key, value in placement.options)
     return " ".join((placement.method, *options))
 
 
 def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-_WORDS: dict[str, Callable[[Placement], str]] = {
-    "lora": _lora,
-    "adapter": _adapter,
-    "prefix": _prefix,
-}

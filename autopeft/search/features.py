@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig, Placement, Settings
-
-SIZES = ("r", "size", "length")
-"""The options that say how big a placement is; a method without one has the size 1."""
+from autopeft.core.methods import size_of, size_option
 
 N_REMEMBERED = 2**14
 """Configurations whose parts are kept, since every proposal asks several times."""
@@ -142,20 +140,15 @@ def features(configs: Sequence[PeftConfig], n_layers: int) -> Array:
     return Encoder(configs, n_layers)(configs)
 
 
-def size_of(placement: Placement) -> float:
-    """The size option of a placement, 1 where its method has none."""
-    return next((float(value) for key, value in placement.options if key in SIZES), 1.0)
-
-
 def kind_of(placement: Placement) -> Kind:
     """The method of a placement, and its options that are no numbers."""
-    return placement.method, _words(placement.options)
+    return placement.method, _words(placement.method, placement.options)
 
 
 @lru_cache(N_REMEMBERED)
-def _words(options: Settings) -> Settings:
-    told = ((k, v) for k, v in options if k not in SIZES and not _is_number(v))
-    return tuple((k, v) for k, v in told if v is not None)
+def _words(method: str, options: Settings) -> Settings:
+    size = size_option(method)
+    return tuple((k, v) for k, v in options if k != size and v is not None and not _is_number(v))
 
 
 def _settings(configs: Sequence[PeftConfig]) -> Iterable[tuple[str, list[Any]]]:
@@ -197,8 +190,9 @@ def _numbers_of(config: PeftConfig) -> Mapping[str, float]:
     """The numeric options beside the size, averaged over the layers they hold on."""
     sums: dict[str, list[float]] = {}
     for placement in config.placements:
+        size = size_option(placement.method)
         for key, value in placement.options:
-            if key not in SIZES and _is_number(value):
+            if key != size and _is_number(value):
                 entry = sums.setdefault(f"{placement.method}.{key}", [0.0, 0.0])
                 entry[0] += float(value) * len(placement.layers)
                 entry[1] += len(placement.layers)

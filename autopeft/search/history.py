@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from autopeft.core.config import PeftConfig
+from autopeft.core.document import Document
 from autopeft.core.errors import AutoPeftError
 from autopeft.objective.objective import Objective
+from autopeft.search.promise import Promises, curve_of
 
 if TYPE_CHECKING:
     from autopeft.space.bound import BoundSpace
-
-
-LOSSES = ("validation_loss", "train_loss")
-"""Metrics that tell with little noise early what becomes of a trial."""
-
-N_ENOUGH = 5
-"""Complete trials from which it is learned which of them tells most."""
-
-N_REMEMBERED = 2**14
-"""Documents of configurations that are not read again, since every proposal reads all trials."""
 
 
 @dataclass(frozen=True)
@@ -70,113 +59,68 @@ def read_history(
     trials: Sequence[FrozenTrial], space: BoundSpace, objectives: Sequence[Objective]
 ) -> History:
     """The history that the trials tell; trials that tell no configuration are passed over."""
+    trials = sorted(trials, key=lambda trial: trial.number)
+    documents = [Document(trial.user_attrs) for trial in trials]
+    told = [_losses(trials, documents, o, index) for index, o in enumerate(objectives)]
+    measured = [index for index, o in enumerate(objectives) if not o.known]
     observed: list[Observation] = []
     pending: list[Observation] = []
     seen: set[str] = set()
     n_baselines = 0
-    for trial in sorted(trials, key=lambda trial: trial.number):
-        config = config_of(trial, space)
+    for trial, document, row in zip(trials, documents, zip(*told, strict=True), strict=True):
+        config = config_of(trial, document, space)
         if config is None:
             continue
         seen.add(config.key)
-        told = [_told(trial, trials, o, index) for index, o in enumerate(objectives)]
-        seen_as = Observation(config, tuple(v for v, _ in told), tuple(d for _, d in told))
+        losses, doubts = zip(*row, strict=True)
         if not trial.state.is_finished():
-            pending.append(seen_as)
-        elif any(
-            math.isfinite(v) for (v, _), o in zip(told, objectives, strict=True) if not o.known
-        ):
-            observed.append(seen_as)
-            n_baselines += trial.user_attrs.get("baseline") is not None
+            pending.append(Observation(config, losses, doubts))
+        elif any(math.isfinite(losses[index]) for index in measured):
+            observed.append(Observation(config, losses, doubts))
+            n_baselines += document.baseline is not None
     return History(tuple(observed), tuple(pending), frozenset(seen), n_baselines)
 
 
-def config_of(trial: FrozenTrial, space: BoundSpace) -> PeftConfig | None:
+def config_of(trial: FrozenTrial, document: Document, space: BoundSpace) -> PeftConfig | None:
     """The configuration that a trial records or, in plain Optuna, that its parameters stand for."""
-    document = trial.user_attrs.get("config")
-    if document is None and not trial.params:
-        return None
     try:
-        if document is not None:
-            return _read(json.dumps(document))
-        return space.resolve(trial.params)
+        if (config := document.config) is not None:
+            return config
+        return space.resolve(trial.params) if trial.params else None
     except (AutoPeftError, KeyError, TypeError, ValueError):
         return None
 
 
-@lru_cache(N_REMEMBERED)
-def _read(document: str) -> PeftConfig:
-    return PeftConfig.from_dict(json.loads(document))
-
-
-def _told(
-    trial: FrozenTrial, trials: Sequence[FrozenTrial], objective: Objective, index: int
-) -> tuple[float, float]:
-    """The loss of one objective and its variance; NaN where the trial tells nothing of it.
+def _losses(
+    trials: Sequence[FrozenTrial], documents: Sequence[Document], objective: Objective, index: int
+) -> list[tuple[float, float]]:
+    """The losses of one objective and their variances; NaN and 0 where a trial tells nothing.
 
     Measured values of complete trials, promised ones of stopped trials, known ones of all.
     """
-    value, doubt = math.nan, 0.0
-    if objective.known and objective.name in trial.user_attrs.get("known", {}):
-        value = objective.loss(float(trial.user_attrs["known"][objective.name]))
-    elif trial.state == TrialState.COMPLETE and len(trial.values) > index:
-        value = objective.loss(trial.values[index])
-    elif trial.state == TrialState.PRUNED and not objective.known:
-        value, doubt = _promise(trial, trials, objective, index)
-    return (value, doubt) if math.isfinite(value) else (math.nan, 0.0)
-
-
-def _promise(
-    trial: FrozenTrial, trials: Sequence[FrozenTrial], objective: Objective, index: int
-) -> tuple[float, float]:
-    """The final loss that the last report of a stopped trial promises, and its variance.
-
-    It is a straight line from what the complete trials had reported at the same fidelity to their
-    final losses: from the objective itself or, once there are enough, from whichever of the two
-    losses of training strays least. The variance is that of the complete trials about the line.
-    """
-    curve = _curve(trial, objective)
-    if not curve:
-        return math.nan, 0.0
-    fidelity, last = max(curve.items())
-    ends = [
-        (early, objective.loss(other.values[index]))
-        for other in trials
-        if other.state == TrialState.COMPLETE
-        and (early := _curve(other, objective).get(fidelity)) is not None
-        and math.isfinite(other.values[index])
+    finals = [_final(trial, objective, index) for trial in trials]
+    if objective.known:
+        known = [document.known.get(objective.name) for document in documents]
+        pairs = zip(known, finals, strict=True)
+        return [(_finite(f if k is None else objective.loss(float(k))), 0.0) for k, f in pairs]
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    curves = [
+        curve_of(document.reports, objective) if trial.state in ended else {}
+        for trial, document in zip(trials, documents, strict=True)
     ]
-    lines = []
-    for column in range(len(last)):
-        pairs = [(early[column], final) for early, final in ends if math.isfinite(early[column])]
-        if math.isfinite(last[column]) and (column == 0 or len(pairs) >= N_ENOUGH):
-            lines.append(_line(last[column], pairs, 1.0 if column == 0 else math.inf))
-    return min(lines, key=lambda line: line[1], default=(math.nan, 0.0))
+    promises = Promises(curves, finals)
+    return [
+        promises(curve) if trial.state == TrialState.PRUNED else (final, 0.0)
+        for trial, curve, final in zip(trials, curves, finals, strict=True)
+    ]
 
 
-def _line(
-    last: float, pairs: Sequence[tuple[float, float]], steepest: float
-) -> tuple[float, float]:
-    """The final loss where the early one is `last`, and the variance about the line.
-
-    The slope is in [0, steepest], and 1 while there are fewer than three pairs.
-    """
-    if not pairs:
-        return last, 0.0
-    early, final = np.array(pairs).T
-    slope = 1.0
-    if len(pairs) >= 3 and early.var() > 0:
-        slope = float(np.clip(np.cov(early, final)[0, 1] / early.var(ddof=1), 0.0, steepest))
-    line = final.mean() + slope * (np.append(early, last) - early.mean())
-    return float(line[-1]), float(np.mean((final - line[:-1]) ** 2))
+def _final(trial: FrozenTrial, objective: Objective, index: int) -> float:
+    """The loss that a complete trial has; NaN of another."""
+    if trial.state != TrialState.COMPLETE or len(trial.values) <= index:
+        return math.nan
+    return _finite(objective.loss(trial.values[index]))
 
 
-def _curve(trial: FrozenTrial, objective: Objective) -> dict[float, tuple[float, ...]]:
-    """By fidelity the loss of the objective and the losses of training, NaN where not reported."""
-    reports: Sequence[Mapping[str, Any]] = trial.user_attrs.get("reports", ())
-    curve = {}
-    for report in reports:
-        told = [report["metrics"].get(name) for name in (objective.name, *LOSSES)]
-        value, *losses = (math.nan if value is None else float(value) for value in told)
-        curve[float(report["fidelity"])] = (objective.loss(value), *losses)
-    return curve
+def _finite(loss: float) -> float:
+    return loss if math.isfinite(loss) else math.nan

@@ -13,7 +13,7 @@ from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import hypervolume
 from autopeft.search.features import Encoder
 from autopeft.search.gain import corner_of, expected_gain
-from autopeft.search.history import LOSSES
+from autopeft.search.promise import LOSSES
 from autopeft.search.stopping import AtRungs, Curve, Decision, has_reached
 from autopeft.search.surrogate import Surrogate, one_thread
 

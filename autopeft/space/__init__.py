@@ -2,16 +2,11 @@
 
 from autopeft.space.bound import BoundSpace
 from autopeft.space.domain import choice, integer, real, subset
-from autopeft.space.placement import Adapter, BitFit, Lora, Prefix
 from autopeft.space.space import Layers, SearchSpace
 
 __all__ = [
-    "Adapter",
-    "BitFit",
     "BoundSpace",
     "Layers",
-    "Lora",
-    "Prefix",
     "SearchSpace",
     "choice",
     "integer",

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from autopeft.core.errors import SpaceError
+from autopeft.core.methods import DECLARATIONS
 from autopeft.core.quantity import parse_quantity
 from autopeft.core.shape import LayerShape, Shape
-from autopeft.space.placement import METHODS
 from autopeft.space.walk import Raw
 
 Cost = Callable[[str, Mapping[str, Any], LayerShape], int]
@@ -48,7 +48,7 @@ def fill(
 
 def is_fill(raw: Raw) -> bool:
     """Whether the size of a placement is left to the budget."""
-    size = METHODS[raw.method].size
+    size = DECLARATIONS[raw.method].size_option()
     return size is not None and raw.options[size] == "fill"
 
 
@@ -63,7 +63,7 @@ def _shares(total: float, tuned: Sequence[int], allocation: str) -> dict[int, fl
 
 
 def _sized(raw: Raw, share: float, layer: LayerShape, cost: Cost) -> Raw | None:
-    size = METHODS[raw.method].size
+    size = DECLARATIONS[raw.method].size_option()
     assert size is not None
     one, two = (cost(raw.method, {**raw.options, size: n}, layer) for n in (1, 2))
     if two == one:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autopeft.core.config import PeftConfig, freeze
+from autopeft.core.methods import DECLARATIONS
 from autopeft.space.dimension import Dimension
 from autopeft.space.domain import SCOPES, Choice, Range, Scope, Subset, Tree
 from autopeft.space.layers import Groups
-from autopeft.space.placement import METHODS
 from autopeft.space.walk import (
     SPACE,
     Choose,
@@ -242,7 +242,7 @@ class _Matcher:
         for key, node in option_nodes(entry):
             if can_be_empty(node):
                 yield from self.value(node, (), f"{path}.{key}", here, bound)
-            elif key == METHODS[entry["method"]].size:
+            elif key == DECLARATIONS[entry["method"]].size_option():
                 yield from self.value(node, 0, f"{path}.{key}", here, bound)
 
     def idle(self, entry: Tree, path: str, here: Here, bound: Bindings) -> Iterator[Bindings]:

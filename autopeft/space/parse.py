@@ -7,10 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from autopeft.core.errors import SpaceError, unknown
+from autopeft.core.errors import AutoPeftError, SpaceError, unknown
+from autopeft.core.methods import DECLARATIONS, Declaration
+from autopeft.core.options import REQUIRED, Option
 from autopeft.space.domain import SCOPES, Choice, Range, Subset, Tree
 from autopeft.space.layers import PATTERNS
-from autopeft.space.placement import METHODS, InPython
 
 Check = Callable[[Any, str], Any]
 
@@ -113,7 +114,7 @@ def _tupled(raw: Any) -> Any:
 
 def parse_placement(raw: Any, where: str) -> Any:
     """One entry of `place`: a placement, or a choice between placements, lists and none."""
-    if isinstance(raw, InPython):
+    if isinstance(raw, Declaration):
         raw = raw.to_dict()
     if not isinstance(raw, Mapping):
         raise SpaceError(f"expected a mapping with a method, got {raw!r}", where)
@@ -137,21 +138,31 @@ def _placement(raw: Mapping[str, Any], where: str) -> Tree:
         raise SpaceError(
             "must be a name; put the choice around the whole placement", f"{where}.method"
         )
-    if not isinstance(method, str) or method not in METHODS:
-        raise SpaceError(unknown("method", method, METHODS), f"{where}.method")
-    options = METHODS[method].options
+    if not isinstance(method, str) or method not in DECLARATIONS:
+        raise SpaceError(unknown("method", method, DECLARATIONS), f"{where}.method")
+    options = DECLARATIONS[method].options()
     for key in raw:
         if key not in (*options, "method", "where"):
             raise SpaceError(unknown(f"option of {method}", key, [*options, "where"]), where)
     entries: list[tuple[str, Any]] = [("method", method)]
     for key, option in options.items():
         if key in raw:
-            entries.append((key, parse_node(raw[key], f"{where}.{key}", option.check)))
-        elif option.required:
+            entries.append((key, parse_node(raw[key], f"{where}.{key}", _option_check(option))))
+        elif option.default is REQUIRED:
             raise SpaceError(f"{method} needs {key}: {option.expects}", where)
     if "where" in raw:
         entries.append(("where", parse_where(raw["where"], f"{where}.where")))
     return Tree(tuple(entries))
+
+
+def _option_check(option: Option) -> Check:
+    def check(value: Any, where: str) -> Any:
+        try:
+            return option.check(value)
+        except AutoPeftError as error:
+            raise SpaceError(error.reason, where) from None
+
+    return check
 
 
 def parse_where(raw: Any, where: str) -> Any:

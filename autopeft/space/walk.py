@@ -8,11 +8,11 @@ from functools import lru_cache
 from typing import Any
 
 from autopeft.core.errors import SpaceError
+from autopeft.core.methods import DECLARATIONS
 from autopeft.core.shape import Shape
 from autopeft.space.dimension import Dimension
 from autopeft.space.domain import Choice, Range, Scope, Subset, Tree
 from autopeft.space.layers import Groups, is_selector, known_group, select_all
-from autopeft.space.placement import METHODS
 
 Choose = Callable[[Dimension], Any]
 
@@ -45,7 +45,7 @@ class Raw:
     @property
     def complete(self) -> Mapping[str, Any]:
         """All options, those that follow from others included."""
-        return METHODS[self.method].complete(self.options)
+        return DECLARATIONS[self.method].completed(self.options)
 
 
 @dataclass
@@ -126,10 +126,10 @@ class Walk:
 
     def options(self, entry: Tree, path: str, here: Here) -> dict[str, Any] | None:
         """All options of a placement with defaults filled in; None where it is absent."""
-        spec = METHODS[entry["method"]]
-        size, options = spec.size, dict[str, Any]()
+        declaration = DECLARATIONS[entry["method"]]
+        size, kinds, options = declaration.size_option(), declaration.options(), dict[str, Any]()
         for key, node in option_nodes(entry):
-            options[key] = spec.options[key].canonical(self.value(node, f"{path}.{key}", here))
+            options[key] = kinds[key].canonical(self.value(node, f"{path}.{key}", here))
             if (key == size and options[key] == 0) or options[key] == ():
                 return None
         return options
@@ -141,9 +141,10 @@ def option_nodes(entry: Tree) -> list[tuple[str, Any]]:
 
     Those that can make the placement absent come first: lists that can be empty, then the size.
     """
-    spec = METHODS[entry["method"]]
-    nodes = [(key, entry.get(key, option.default)) for key, option in spec.options.items()]
-    return sorted(nodes, key=lambda item: (not can_be_empty(item[1]), item[0] != spec.size))
+    declaration = DECLARATIONS[entry["method"]]
+    size = declaration.size_option()
+    nodes = [(key, entry.get(key, kind.default)) for key, kind in declaration.options().items()]
+    return sorted(nodes, key=lambda item: (not can_be_empty(item[1]), item[0] != size))
 
 
 def can_be_empty(node: Any) -> bool:

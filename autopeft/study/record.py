@@ -20,8 +20,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
 from autopeft.core.config import PeftConfig
+from autopeft.core.document import Document
 from autopeft.core.errors import AutoPeftError, StudyError, unknown
-from autopeft.core.report import Report
 from autopeft.objective.objective import Objective
 from autopeft.study.heart import Heart
 from autopeft.study.storage import KeptStorage
@@ -252,16 +252,16 @@ def _looked_at(record: TrialRecord, trial: FrozenTrial, heart: Heart) -> TrialRe
 
 def read_trial(trial: FrozenTrial, names: Sequence[str]) -> TrialRecord:
     """One trial as a value."""
-    attrs = trial.user_attrs
+    attrs, document = trial.user_attrs, Document(trial.user_attrs)
     values = trial.values if trial.state == TrialState.COMPLETE else None
     return TrialRecord(
         number=trial.number,
         state=_state(trial),
-        config=PeftConfig.from_dict(attrs.get("config", {"place": []})),
+        config=document.config or PeftConfig(),
         values=dict(zip(names, values or (), strict=False)),
-        known=attrs.get("known", {}),
-        reports=tuple(Report(**report) for report in attrs.get("reports", ())),
-        baseline=attrs.get("baseline"),
+        known=document.known,
+        reports=document.reports,
+        baseline=document.baseline,
         error=attrs.get("error", attrs.get("rejected")),
         seconds=attrs.get("seconds"),
         folder=attrs.get("folder") if trial.state == TrialState.COMPLETE else None,

@@ -113,14 +113,22 @@ class Resources(_Section):
     """What one worker takes.
 
     Attributes:
-        cpu: cores, which is also the number of threads of a worker.
+        cpu: cores, which is also the number of threads of a worker; `auto` is one under Ray, and
+            inline all that torch finds.
         gpu: devices; a fraction lets several workers share one. `auto` is a whole device where
             packs of several trials fill it, else the share that a trial is predicted to need,
             and none on a CPU.
     """
 
-    cpu: float = Field(default=1, gt=0, le=MOST_WORKERS)
+    cpu: float | Literal["auto"] = "auto"
     gpu: float | Literal["auto"] = "auto"
+
+    @field_validator("cpu")
+    @classmethod
+    def _cores(cls, cpu: float | str) -> float | str:
+        if not isinstance(cpu, str) and not 0 < cpu <= MOST_WORKERS:
+            raise ValueError(f"must be auto or a number of cores, got {cpu}")
+        return cpu
 
     @field_validator("gpu")
     @classmethod
@@ -182,6 +190,12 @@ class EngineSection(_Section):
         if amount is not None and amount < LEAST_MEMORY:
             raise ValueError(f"is in bytes; expected an amount such as 80GB, got {memory!r}")
         return memory
+
+    @property
+    def cores(self) -> float | None:
+        """What each worker takes; None is all that torch finds in the machine."""
+        automatic = None if self.type == "inline" else 1.0
+        return automatic if self.resources.cpu == "auto" else self.resources.cpu
 
     @property
     def device_bytes(self) -> float | None:

@@ -129,9 +129,12 @@ class Cohort:
     def _report(self, trainee: Trainee) -> Report | Failure:
         descent = trainee.descent
         rung, last = descent.rung, descent.is_at_last_rung
-        metrics = {**descent.report(), **self._validate(trainee.member, last)}
+        metrics = descent.report()
         try:
+            metrics |= self._validate(trainee.member, last)
             trainee.keep()
+        except torch.OutOfMemoryError:
+            raise
         except (OSError, RuntimeError, SafetensorError) as error:
             return self._failed(trainee, error)
         if last:

@@ -25,17 +25,24 @@ def evaluate(passes: Passes, member: Member, split: Encoded, rows: Tensor) -> di
         member: who is measured.
         split: where the examples are from.
         rows: which ones, (rows,).
+
+    Raises:
+        RuntimeError: some logit is not finite.
     """
     passes.backbone.model.eval()
-    labels, predictions, loss = [], [], 0.0
+    labels, predictions, loss, n_broken = [], [], 0.0, 0
     max_tokens = CPU_TOKENS if passes.backbone.device.type == "cpu" else _trained(member, split)
     for places in by_length(split.lengths[rows], max_tokens):
         sizes = [len(places) if other is member else 0 for other in passes.pack.members]
         logits, wanted = passes.logits(split, rows[places], sizes)
+        n_broken += int((~logits.isfinite()).any(-1).sum())
         loss += F.cross_entropy(logits, wanted, reduction="sum").item()
         labels += wanted.tolist()
         predictions += logits.argmax(-1).tolist()
     n_examples = len(rows)
+    if n_broken:
+        examples = f"{n_broken} of {n_examples} {split.name} examples"
+        raise RuntimeError(f"training diverged: the logits of {examples} are not finite")
     return {**measure(labels, predictions), "loss": loss / n_examples, "n_examples": n_examples}
 
 

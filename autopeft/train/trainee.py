@@ -42,10 +42,19 @@ class Trainee:
     order: Order
 
     def keep(self) -> None:
-        """Writes what the order asks for at a rung: the tensors at the last, else the state."""
+        """Writes what the order asks for at a rung: the tensors at the last, else the state.
+
+        Raises:
+            RuntimeError: a tensor is not finite.
+        """
+        tensors = self.member.state_dict()
+        broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+        if broken:
+            some = f"{len(broken)} of {len(tensors)} tensors, first {broken[0]}"
+            raise RuntimeError(f"training diverged: not finite are {some}")
         if self.order.folder is None:
             return
-        folder, tensors = Path(self.order.folder), self.member.state_dict()
+        folder = Path(self.order.folder)
         if not self.descent.rungs:
             with _whole(folder / STATE_FILE) as path:
                 content = {name: t.cpu().contiguous() for name, t in tensors.items()}

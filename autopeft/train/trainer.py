@@ -149,6 +149,7 @@ class Trainer:
 
         Raises:
             AttachError: `state` does not belong to `config`, or something is being trained.
+            RuntimeError: some logit is not finite.
         """
         terms = self._terms_of(config)
         passes = self._passes(terms)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig
+from autopeft.core.methods import size_of
 from autopeft.core.report import Report
-from autopeft.search.features import size_of
 from benchmarks.scale.record import METRICS, RUNGS
 
 METHODS = ("lora", "adapter", "prefix", "bitfit")

@@ -20,9 +20,9 @@ from botorch.test_functions.multi_objective import (
 )
 
 from autopeft.core.config import PeftConfig
+from autopeft.core.methods import size_of
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import hypervolume
-from autopeft.search.features import size_of
 from autopeft.space.space import SearchSpace
 from benchmarks.search.measure import bound_space
 from benchmarks.search.problem import Problem

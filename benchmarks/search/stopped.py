@@ -120,7 +120,7 @@ class _Run:
                 curve = self.curves[number]
                 self.curves[number] = replace(curve, reports=(*curve.reports, left.pop(0)))
             reports = self.curves[number].reports
-            documents = [{"fidelity": r.fidelity, "metrics": r.metrics} for r in reports]
+            documents = [{"step": 0, "fidelity": r.fidelity, "metrics": r.metrics} for r in reports]
             trial.set_user_attr("reports", documents)
             if not decision.waits:
                 self._end(number, whole=decision.goes_on)

@@ -11,6 +11,7 @@ from autopeft.core.errors import StudyError
 from autopeft.engine.inline import Inline
 from autopeft.engine.ray import RayEngine
 from autopeft.engine.room import CONTEXT, MARGIN
+from autopeft.study.spec import EngineSection
 from tests import tiny
 
 
@@ -54,6 +55,21 @@ def test_this_process(prepared):
     made = engine(prepared(device="cpu", pack=3))
     assert isinstance(made, Inline)
     assert made.room.members == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "cores"),
+    [
+        ({}, None),
+        ({"type": "ray"}, 1),
+        ({"resources": {"cpu": "auto"}}, None),
+        ({"resources": {"cpu": 2}}, 2),
+        ({"type": "ray", "resources": {"cpu": 0.5}}, 0.5),
+    ],
+    ids=str,
+)
+def test_a_worker_in_this_process_takes_the_cores_that_torch_finds(keys, cores):
+    assert EngineSection(**keys).cores == cores
 
 
 def test_what_a_configuration_takes_is_predicted(prepared):

@@ -24,11 +24,14 @@ def write(trained: Trained, output: Path) -> Path:
     )
 
 
-def test_stock_transformers_loads_it_with_head_and_labels(tmp_path: Path) -> None:
+def test_stock_transformers_loads_it_with_head_and_labels(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     model = tiny("bert", num_labels=3, id2label={0: "no", 1: "maybe", 2: "yes"})
     config = PeftConfig.of([lora([0, 1], targets=("q", "o", "up")), BITFIT])
     trained, expected = train(backbone(model), config, inputs("bert"))
     output = write(trained, tmp_path / "out")
+    assert capfd.readouterr() == ("", "")
     again = AutoModelForSequenceClassification.from_pretrained(output).eval()
     assert (logits(again, inputs("bert")) - expected).abs().max() < 1e-4
     assert again.config.id2label == {0: "no", 1: "maybe", 2: "yes"}

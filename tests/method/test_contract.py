@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from autopeft.core.methods import DECLARATIONS
 from autopeft.method import METHODS
-from autopeft.method.lora import Lora
+from autopeft.method.adapter import AdapterMethod
+from autopeft.method.lora import LoraMethod
 from autopeft.method.method import Fold, Site, Weight, Weights
+from autopeft.method.prefix import PrefixMethod
 from tests.contracts.method import (
     CHECKS,
     counts_what_it_trains,
@@ -31,7 +34,7 @@ def test_method_keeps_its_promises(method: str, architecture: str, check: Check)
     check(method, architecture)
 
 
-class StartsElsewhere(Lora):
+class StartsElsewhere(LoraMethod):
     def sites(self, layer):
         return tuple(
             replace(site, weights=tuple(replace(w, draw="normal", scale=1.0) for w in site.weights))
@@ -39,12 +42,12 @@ class StartsElsewhere(Lora):
         )
 
 
-class ForgetsScaling(Lora):
+class ForgetsScaling(LoraMethod):
     def fold(self, site: Site, weights: Weights) -> Fold:
         return Fold(weight=weights["B"] @ weights["A"])
 
 
-class TrainsInVain(Lora):
+class TrainsInVain(LoraMethod):
     def sites(self, layer):
         spare = Weight("spare", (3,))
         return tuple(replace(s, weights=(*s.weights, spare)) for s in super().sites(layer))
@@ -57,7 +60,7 @@ class Understated(Weight):
         return 1
 
 
-class Undercounts(Lora):
+class Undercounts(LoraMethod):
     def sites(self, layer):
         return tuple(
             replace(site, weights=tuple(Understated(**vars(w)) for w in site.weights))
@@ -65,20 +68,20 @@ class Undercounts(Lora):
         )
 
 
-class Overstates(Lora):
+class Overstates(LoraMethod):
     def sites(self, layer):
         return tuple(replace(s, changes={**s.changes, "o": 1}) for s in super().sites(layer))
 
 
-class NeverMerges(Lora):
+class NeverMerges(LoraMethod):
     merges = False
 
 
-class StartsAtIdentity(METHODS["prefix"]):  # type: ignore[misc]
+class StartsAtIdentity(PrefixMethod):
     identity_at_start = True
 
 
-class HidesState(Lora):
+class HidesState(LoraMethod):
     made = 0
 
     def part(self, site: Site, weights: Weights):
@@ -87,21 +90,21 @@ class HidesState(Lora):
         return super().part(site, hidden)
 
 
-class CutsGradient(Lora):
+class CutsGradient(LoraMethod):
     def part(self, site: Site, weights: Weights):
         frozen = {name: weight.detach() for name, weight in weights.items()}
         return super().part(site, frozen)
 
 
-class OverlooksOptions(METHODS["adapter"]):  # type: ignore[misc]
+class OverlooksOptions(AdapterMethod):
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, OverlooksOptions) and self.size == other.size
+        return isinstance(other, OverlooksOptions) and self.options.size == other.options.size
 
     def __hash__(self) -> int:
-        return self.size
+        return self.options.size
 
 
-class Gossips(Lora):
+class Gossips(LoraMethod):
     heard: list[Tensor] = []
 
     def part(self, site: Site, weights: Weights):
@@ -116,7 +119,7 @@ class Gossips(Lora):
         return replace(known, change=change)
 
 
-class CountsRows(Lora):
+class CountsRows(LoraMethod):
     def part(self, site: Site, weights: Weights):
         known = super().part(site, weights)
         seen: list[int] = []
@@ -146,11 +149,14 @@ class CountsRows(Lora):
     ],
 )
 def test_kit_fails_on_a_broken_method(broken, check: Check, monkeypatch) -> None:
+    intact = next(name for name, kind in METHODS.items() if issubclass(broken, kind))
+    monkeypatch.setitem(DECLARATIONS, "broken", DECLARATIONS[intact])
     monkeypatch.setitem(METHODS, "broken", broken)
     with pytest.raises((AssertionError, RuntimeError)):
         check("broken", "bert")
 
 
 def test_kit_accepts_a_method_that_says_it_does_not_merge(monkeypatch) -> None:
+    monkeypatch.setitem(DECLARATIONS, "unmerged", DECLARATIONS["lora"])
     monkeypatch.setitem(METHODS, "unmerged", NeverMerges)
     merges_or_says_why("unmerged", "bert")

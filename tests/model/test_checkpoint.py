@@ -240,6 +240,14 @@ def test_the_head_of_another_task_is_drawn_anew(tiny_llama: Path) -> None:
         assert torch.equal(load(str(tiny_llama), n_labels).get_parameter("score.weight"), head)
 
 
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_the_kind_of_problem_of_another_task_is_forgotten(problem: str, tiny_llama: Path) -> None:
+    model = load(change_config(tiny_llama, problem_type=problem), n_labels=3)
+    assert model.config.problem_type == "single_label_classification"
+    ids = torch.tensor([[2, 3, 4], [3, 3, 4]])
+    assert model(ids, labels=torch.tensor([2, 0])).loss.isfinite()
+
+
 def test_float16_is_refused_with_the_reason() -> None:
     with pytest.raises(StudyError, match=r"^dtype: .*vanish in float16; bfloat16"):
         validated(BackboneSettings, {"dtype": "float16"})

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.method.attach import attach
-from autopeft.method.registry import METHODS
+from autopeft.method.registry import METHODS, build
 from autopeft.method.sites import layers_of, shape_of
 from autopeft.model.dropout import QuickDropout
 from autopeft.model.shortcut import quicken
@@ -21,8 +21,8 @@ READS_FIRST = {"bert", "roberta", "distilbert", "vit"}
 def everything(model: PreTrainedModel) -> PeftConfig:
     """Every method that finds a place, at once on all layers."""
     layer = shape_of(model).layers[0]
-    fitting = {n: kind for n, kind in METHODS.items() if kind(**kind.example).sites(layer)}
-    return PeftConfig.of(Placement.of(n, range(2), kind.example) for n, kind in fitting.items())
+    placements = [Placement.of(name, range(2), kind.example) for name, kind in METHODS.items()]
+    return PeftConfig.of(placement for placement in placements if build(placement).sites(layer))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from autopeft.core.config import PeftConfig
+from autopeft.search import history, promise
 from autopeft.search.history import read_history
 from tests.contracts import sampler as kit
 
@@ -43,12 +44,13 @@ def test_states() -> None:
         trial(6, TrialState.COMPLETE, [math.inf, 9.0]),
         trial(7, TrialState.FAIL, config={"nonsense": 1}),
     ]
-    history = read_history(trials[::-1], SPACE, OBJECTIVES)
-    assert [o.config for o in history.observed] == [CONFIGS[0]]
-    assert history.observed[0].losses == pytest.approx((-0.8, 3.0))
-    assert [o.config for o in history.pending] == [CONFIGS[1], CONFIGS[4]]
-    assert history.pending[0].losses == pytest.approx((math.nan, 2.0), nan_ok=True)
-    assert history.seen == {CONFIGS[i].key for i in (0, 1, 2, 3, 4, 6)}
+    read = read_history(trials[::-1], SPACE, OBJECTIVES)
+    assert [o.config for o in read.observed] == [CONFIGS[0]]
+    assert read.observed[0].losses == pytest.approx((-0.8, 3.0))
+    assert [o.config for o in read.pending] == [CONFIGS[1], CONFIGS[4]]
+    assert read.pending[0].losses == pytest.approx((math.nan, 2.0), nan_ok=True)
+    assert all(o.doubts == (0.0, 0.0) for o in (*read.observed, *read.pending))
+    assert read.seen == {CONFIGS[i].key for i in (0, 1, 2, 3, 4, 6)}
 
 
 def test_parameters_serve_where_no_configuration_is_recorded() -> None:
@@ -66,42 +68,34 @@ def test_parameters_serve_where_no_configuration_is_recorded() -> None:
     assert read_history([incomplete], SPACE, OBJECTIVES).observed == ()
 
 
-def stopped(others: list[list[float]], last: float) -> float:
-    """The accuracy that a trial stopped at fidelity 1 promises, after others that were not."""
-    trials = [
-        trial(i, TrialState.COMPLETE, [curve[-1], 9.0], reports=reports(*curve))
-        for i, curve in enumerate(others)
-    ]
-    trials.append(trial(9, TrialState.PRUNED, reports=reports(last)))
-    return -read_history(trials, SPACE, OBJECTIVES).observed[-1].losses[0]
-
-
 def test_stopped_trials_promise_what_the_others_became() -> None:
-    assert stopped([], 0.6) == pytest.approx(0.6)
-    assert stopped([[0.6, 0.8]], 0.5) == pytest.approx(0.7)
-    halved = [[0.5, 0.8], [0.6, 0.85], [0.7, 0.9]]
-    assert stopped(halved, 0.4) == pytest.approx(0.75)
-    falling = [[0.5, 0.9], [0.6, 0.8], [0.7, 0.7]]
-    assert stopped(falling, 0.4) == pytest.approx(0.8)
-
-
-def test_a_promise_is_in_doubt_by_what_the_others_stray_from_it() -> None:
-    def doubt(*finals: float) -> float:
-        trials = [
-            trial(i, TrialState.COMPLETE, [final, 9.0], reports=reports(0.5 + i / 10, final))
-            for i, final in enumerate(finals)
-        ]
-        trials.append(trial(9, TrialState.PRUNED, reports=reports(0.6)))
-        history = read_history(trials, SPACE, OBJECTIVES)
-        assert all(o.doubts == (0.0, 0.0) for o in history.observed[:-1])
-        return history.observed[-1].doubts[0]
-
-    assert doubt(0.6, 0.7, 0.8) == pytest.approx(0.0)
-    assert doubt(0.62, 0.66, 0.82) == pytest.approx(np.mean([0.02**2, 0.04**2, 0.02**2]), rel=0.3)
+    trials = [
+        trial(i, TrialState.COMPLETE, [early + 0.2, 9.0], reports=reports(early, early + 0.2))
+        for i, early in enumerate((0.5, 0.6, 0.7))
+    ]
+    trials.append(trial(9, TrialState.PRUNED, reports=reports(0.4), known={"trainable_params": 9}))
+    *complete, stopped = read_history(trials, SPACE, OBJECTIVES).observed
+    assert stopped.losses == pytest.approx((-0.6, 1.0))
+    assert all(o.doubts == (0.0, 0.0) for o in complete)
+    assert stopped.doubts[0] > 0 == stopped.doubts[1]
 
 
 def test_a_rejected_trial_promises_nothing() -> None:
-    history = read_history([trial(0, TrialState.PRUNED)], SPACE, OBJECTIVES)
-    assert history.observed == ()
-    assert history.seen == {CONFIGS[0].key}
-    assert PeftConfig().key not in history.seen
+    read = read_history([trial(0, TrialState.PRUNED)], SPACE, OBJECTIVES)
+    assert read.observed == ()
+    assert read.seen == {CONFIGS[0].key}
+    assert PeftConfig().key not in read.seen
+
+
+def test_every_trial_is_read_as_often_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readings of curves grow with the trials, not with stopped times complete ones."""
+    readings = []
+
+    def counted(*told: Any) -> Any:
+        readings.append(told)
+        return promise.curve_of(*told)
+
+    monkeypatch.setattr(history, "curve_of", counted)
+    trials = [trial(i, TrialState.COMPLETE, [0.8, 9.0], reports=reports(0.5)) for i in range(9)]
+    trials += [trial(9 + i, TrialState.PRUNED, reports=reports(0.5)) for i in range(9)]
+    assert len(read_history(trials, SPACE, OBJECTIVES).observed) == len(trials) == len(readings)

@@ -6,6 +6,7 @@ from autopeft.core.errors import AutoPeftError, SpaceError
 from autopeft.space import SearchSpace
 
 LORA = {"method": "lora", "r": 8}
+ADAPTER = {"method": "adapter", "size": 8}
 
 
 def document(**change):
@@ -21,7 +22,7 @@ CASES = [
     (document(plce=[]), "bad: unknown key 'plce'", "(did you mean 'place'?)"),
     (
         document(place=[LORA, {"method": "lora", "r": "eight"}]),
-        "bad: place[1].r: must be a positive integer, 0 (absent) or fill, got 'eight'",
+        "place[1].r: must be a positive integer up to 1000000, 0 (absent) or fill, got 'eight'",
         "",
     ),
     (
@@ -37,6 +38,9 @@ CASES = [
     (document(place=[{**LORA, "r": {"choice": [4], "per": "grp"}}]), "'grp'", "'group'"),
     (document(place=[{**LORA, "targets": ["q", "w"]}]), "place[0].targets: unknown site 'w'", ""),
     (document(place=[{"method": "adapter"}]), "adapter needs size", ""),
+    (document(place=[{**ADAPTER, "at": "fn"}]), "place[0].at: unknown value 'fn'", "'ffn'"),
+    (document(place=[{**ADAPTER, "bias": 1}]), "bias: must be true or false, got 1", ""),
+    (document(place=[{**LORA, "targets": []}]), "must be a list of sites, got []", ""),
     (document(layers={"groups": 4, "patern": "uniform"}), "layers: unknown key 'patern'", ""),
     (document(layers={"groups": 4, "pattern": "spindel"}), "'spindel'", "'spindle'"),
     (document(layers={"groups": 0}), "layers.groups: expected a number", ""),

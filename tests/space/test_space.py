@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from autopeft.core.catalog import names
 from autopeft.core.config import PeftConfig
+from autopeft.core.methods import Adapter, BitFit, Lora, Prefix
 from autopeft.core.shape import LayerShape, Linear, Shape
 from autopeft.method.count import size_of
-from autopeft.space import Adapter, BitFit, Layers, Lora, Prefix, SearchSpace, choice, real, subset
+from autopeft.space import Layers, SearchSpace, choice, real, subset
 from autopeft.space.distinct import outcomes
 
 SPACES = names("search_spaces")

@@ -197,6 +197,45 @@ def test_a_member_that_diverges_leaves_the_others(trainer: Trainer) -> None:
     assert math.isfinite(report.metrics["train_loss"])
 
 
+def test_a_last_step_that_explodes_fails_that_member_alone(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    wild = lora(batch_size=96, learning_rate=1e30)  # one step to the rung
+    for number, config in enumerate([lora(batch_size=96), wild]):
+        trainer.join(number, config, Order((1.0,), folder=str(tmp_path / str(number))))
+    events = trainer.advance()
+    (failure,) = [event for event in events if isinstance(event, Failure)]
+    (report,) = [event for event in events if isinstance(event, Report)]
+    assert failure.member == 1
+    assert failure.error.endswith("the logits of 64 of 64 validation examples are not finite")
+    assert math.isfinite(report.metrics["validation_loss"])
+    assert [path.parent.name for path in tmp_path.rglob("*.*")] == ["0"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_score_of_numbers_that_are_not_finite_is_refused(
+    value: float, trainer: Trainer, tmp_path: Path
+) -> None:
+    list(trainer([lora()], Order((0.2,), folder=str(tmp_path))))
+    state = load_file(tmp_path / "peft.safetensors")
+    state["head.classifier.bias"][1] = value
+    with pytest.raises(RuntimeError, match="of 64 of 64 test examples are not finite"):
+        trainer.score(lora(), state)
+
+
+def test_tensors_that_are_not_finite_are_not_kept(trainer: Trainer, tmp_path: Path) -> None:
+    trainer.join(0, lora(), Order((0.2, 1.0), folder=str(tmp_path)))
+    trainer.advance()
+    assert trainer._cohort is not None
+    (trainee,) = trainer._cohort._active
+    unread = trainee.member.trainable()["layers.2.lora.self.q.A"]
+    with torch.no_grad():
+        unread[0, 0] = math.inf
+    with pytest.raises(RuntimeError, match=r"1 of \d+ tensors, first layers\.2\.lora\.self\.q\.A"):
+        trainee.keep()
+    trainer.leave(0)
+
+
 def test_a_member_joins_one_that_trains_and_another_leaves(trainer: Trainer) -> None:
     with untouched(trainer, lora()):
         trainer.join(7, lora(), Order((0.2, 0.5, 1.0)))

@@ -1,0 +1,161 @@
+"""The vocabulary of PEFT methods: what may be said of each, declared once, without mathematics.
+
+The DSL, Python, the search, reports and exporters read these declarations. A new method is a class
+here and in `DECLARATIONS`, and a file of mathematics in `method/`, named in its registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, ClassVar, TypeVar
+
+from autopeft.core.config import Placement
+from autopeft.core.errors import AutoPeftError, inside, unknown
+from autopeft.core.options import Flag, Number, OneOf, Option, Sites, Size, option
+
+Declared = TypeVar("Declared", bound="Declaration")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """What may be said of a placement of one method; an instance says it of one placement.
+
+    The fields of a subclass are the options of the method, in the order in which they are decided.
+    In Python an instance is a placement of the DSL: a value, a domain or, where left out, the kind
+    of the option stands in each field. `closed` gives an instance in which all are values.
+
+    Attributes:
+        method: its name in documents and registries.
+        where: in which layers the placement stands; None where that is left out.
+    """
+
+    method: ClassVar[str]
+    where: Any = None
+
+    @classmethod
+    @cache
+    def options(cls) -> Mapping[str, Option]:
+        """The options by name."""
+        return {f.name: f.default for f in fields(cls) if isinstance(f.default, Option)}
+
+    @classmethod
+    @cache
+    def size_option(cls) -> str | None:
+        """The option that says how big a placement is, if any."""
+        return next((name for name, kind in cls.options().items() if isinstance(kind, Size)), None)
+
+    @classmethod
+    def completed(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """All options, those filled in that follow from others."""
+        return options
+
+    @classmethod
+    def closed(cls: type[Declared], options: Mapping[str, Any]) -> Declared:
+        """The options of a configuration, checked and in canonical form; defaults are filled in.
+
+        Raises:
+            AutoPeftError: an option that is unknown, missing, impossible or still open.
+        """
+        for name in options:
+            if name not in cls.options():
+                raise AutoPeftError(unknown("option", name, cls.options()))
+        values: dict[str, Any] = {}
+        for name, kind in cls.options().items():
+            with inside(name):
+                values[name] = kind.check_closed(options.get(name, kind.default))
+        return cls(**cls.completed(values))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The placement as a document of the DSL, without what is left out."""
+        said = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "where"}
+        where = {} if self.where is None else {"where": self.where}
+        given = {name: value for name, value in said.items() if not isinstance(value, Option)}
+        return {"method": self.method, **given, **where}
+
+    def words(self) -> str:
+        """The closed options in a report: method, size, and what differs from the default."""
+        size = self.size_option()
+        said = [self.method] if size is None else [self.method, str(getattr(self, size))]
+        for name, kind in self.options().items():
+            value = getattr(self, name)
+            if name != size and value != kind.default:
+                said.append(f"{name}={','.join(value) if isinstance(value, tuple) else value}")
+        return " ".join(said)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora(Declaration):
+    """LoRA (Hu et al. 2021): `h + lora_alpha / r · B A x` beside the linears at `targets`.
+
+    Without `lora_alpha` the factor is 2, whatever the rank. `lora_dropout` acts on x.
+    """
+
+    method: ClassVar[str] = "lora"
+    targets: tuple[str, ...] = option(Sites(("q", "v")))
+    r: int = option(Size(8))
+    lora_alpha: float = option(Number(None, above=0, null="2r"))
+    lora_dropout: float = option(Number(0.0, low=0, below=1))
+
+    @classmethod
+    def completed(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        if options["lora_alpha"] is not None or options["r"] == "fill":
+            return options
+        return {**options, "lora_alpha": 2.0 * options["r"]}
+
+    def words(self) -> str:
+        alpha = "" if self.lora_alpha == 2 * self.r else f" α{self.lora_alpha:g}"
+        dropout = f" drop {self.lora_dropout:g}" if self.lora_dropout else ""
+        return f"lora[{','.join(self.targets)}] r{self.r}{alpha}{dropout}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter(Declaration):
+    """A bottleneck after a sublayer (Houlsby et al. 2019) or beside it (He et al. 2022)."""
+
+    method: ClassVar[str] = "adapter"
+    form: str = option(OneOf("sequential", ("sequential", "parallel")))
+    at: str = option(OneOf("ffn", ("attention", "ffn", "both")))
+    size: int = option(Size())
+    activation: str = option(OneOf("relu", ("relu", "gelu")))
+    bias: bool = option(Flag(True))
+    scale: float = option(Number(1.0, above=0))
+
+    def words(self) -> str:
+        form = "" if self.form == "sequential" else f"{self.form} "
+        activation = "" if self.activation == "relu" else f" {self.activation}"
+        bias = "" if self.bias else " no bias"
+        scale = "" if self.scale == 1 else f" ×{self.scale:g}"
+        return f"{form}adapter/{self.at} {self.size}{activation}{bias}{scale}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefix(Declaration):
+    """Trained keys and values before those of the text (Li and Liang 2021)."""
+
+    method: ClassVar[str] = "prefix"
+    length: int = option(Size())
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitFit(Declaration):
+    """Trains the biases that the backbone has (Ben Zaken et al. 2022)."""
+
+    method: ClassVar[str] = "bitfit"
+
+
+DECLARATIONS: Mapping[str, type[Declaration]] = {
+    kind.method: kind for kind in (Adapter, BitFit, Lora, Prefix)
+}
+
+
+def size_option(method: str) -> str | None:
+    """The option that says how big a placement of a method is; None where there is none."""
+    return DECLARATIONS[method].size_option() if method in DECLARATIONS else None
+
+
+def size_of(placement: Placement) -> float:
+    """The size of a placement, 1 where its method has none."""
+    size = size_option(placement.method)
+    return 1.0 if size is None else float(placement[size])

@@ -1,0 +1,173 @@
+"""The kinds of options that a method can have: what each expects, accepts and makes of a value."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from autopeft.core.errors import AutoPeftError, shown, unknown
+from autopeft.core.shape import ATTENTION_ROLES, FFN_ROLES, ROLES
+
+SITES = (*ATTENTION_ROLES, *FFN_ROLES, *(role for role in ROLES if "." in role))
+"""Where a placement may sit, in canonical order; `q` is every query projection of a layer."""
+
+MAX_SIZE = 1_000_000
+REQUIRED: Any = object()
+
+
+@dataclass(frozen=True)
+class Option(ABC):
+    """One option of a method.
+
+    Attributes:
+        default: the value where the option is left out; `REQUIRED` where it must be given.
+    """
+
+    default: Any = REQUIRED
+
+    @property
+    @abstractmethod
+    def expects(self) -> str:
+        """What a value is, as the object of "must be"."""
+
+    @abstractmethod
+    def accepts(self, value: Any) -> bool:
+        """Whether a value is what the option `expects`."""
+
+    def canonical(self, value: Any) -> Any:
+        """The one form of equal values."""
+        return value
+
+    def check(self, value: Any) -> Any:
+        """A value as a space may state it, in canonical form.
+
+        Raises:
+            AutoPeftError: it is not what the option `expects`.
+        """
+        if not self.accepts(value):
+            raise AutoPeftError(f"must be {self.expects}, got {shown(value)}")
+        return self.canonical(value)
+
+    def check_closed(self, value: Any) -> Any:
+        """A value as a configuration has it, in canonical form.
+
+        Raises:
+            AutoPeftError: it is missing, not what the option `expects`, or still to be decided.
+        """
+        if value is REQUIRED:
+            raise AutoPeftError(f"is missing: {self.expects}")
+        return self.check(value)
+
+
+def option(kind: Option) -> Any:
+    """The kind of an option where its value will stand."""
+    return kind
+
+
+@dataclass(frozen=True)
+class Size(Option):
+    """How big a placement is; a method has one at most."""
+
+    expects = f"a positive integer up to {MAX_SIZE}, 0 (absent) or fill"
+
+    def accepts(self, value: Any) -> bool:
+        return value == "fill" or (_is_whole(value) and 0 <= value <= MAX_SIZE)
+
+    def check_closed(self, value: Any) -> Any:
+        if value is not REQUIRED and not (_is_whole(value) and 0 < value <= MAX_SIZE):
+            raise AutoPeftError(f"must be a positive integer up to {MAX_SIZE}, got {shown(value)}")
+        return super().check_closed(value)
+
+
+@dataclass(frozen=True)
+class Number(Option):
+    """A finite number with bounds.
+
+    Attributes:
+        above: the number is greater.
+        low: the number is this or greater.
+        below: the number is smaller.
+        null: what null stands for; empty where null is refused.
+    """
+
+    above: float = -math.inf
+    low: float = -math.inf
+    below: float = math.inf
+    null: str = ""
+
+    @property
+    def expects(self) -> str:
+        bounds = {"above": self.above, "from": self.low, "below": self.below}
+        said = (f" {word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
+        return f"a finite number{''.join(said)}" + (
+            f", or null for {self.null}" if self.null else ""
+        )
+
+    def accepts(self, value: Any) -> bool:
+        if value is None:
+            return bool(self.null)
+        return _is_finite(value) and self.above < value < self.below and self.low <= value
+
+    def canonical(self, value: Any) -> float | None:
+        return None if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class OneOf(Option):
+    """One of some names."""
+
+    names: tuple[str, ...] = ()
+
+    @property
+    def expects(self) -> str:
+        return f"one of {', '.join(self.names)}"
+
+    def accepts(self, value: Any) -> bool:
+        return value in self.names
+
+    def check(self, value: Any) -> Any:
+        if isinstance(value, str) and value not in self.names:
+            raise AutoPeftError(unknown("value", value, self.names))
+        return super().check(value)
+
+
+@dataclass(frozen=True)
+class Flag(Option):
+    """True or false."""
+
+    expects = "true or false"
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Sites(Option):
+    """Some of `SITES`, at least one."""
+
+    expects = "a list of sites"
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, tuple) and bool(value) and all(isinstance(s, str) for s in value)
+
+    def check(self, value: Any) -> Any:
+        for site in value if self.accepts(value) else ():
+            if site not in SITES:
+                raise AutoPeftError(unknown("site", site, SITES))
+        return super().check(value)
+
+    def canonical(self, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(value), key=SITES.index))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and math.isfinite(value)
+    except (TypeError, OverflowError):
+        return False
