@@ -16,7 +16,11 @@ from autopeft.core.settings import BackboneSettings
 from autopeft.exporter.card import CardFacts
 from autopeft.exporter.writer import export as write
 from autopeft.model.backbone import Backbone, load_backbone
+<<<<<<< HEAD
 from autopeft.study.record import check_same, stamp_of
+=======
+from autopeft.model.positions import positions
+>>>>>>> main
 from autopeft.study.trial import TrialRecord
 from autopeft.train.trainee import STAMP, STATE_FILE
 
@@ -45,17 +49,22 @@ def export(
     """
     outcome = study if isinstance(study, Outcome) else open_study(study)
     chosen = outcome.trial(trial) if trial is not None else outcome.pick(pick, within)
+<<<<<<< HEAD
     state = _state(outcome, chosen)
+=======
+    task = Task.from_mapping(outcome.spec.task)
+    state, backbone = _state(chosen), _backbone(outcome, chosen)
+>>>>>>> main
     facts = CardFacts(
         base_model=outcome.spec.model,
-        task=str(outcome.spec.task.get("type", "")),
-        data=str(outcome.spec.task.get("data", "")),
+        task=task.type,
+        data=task.data,
         study=outcome.spec.name,
         trial=chosen.number,
+        max_length=min(task.max_length, positions(backbone.model)),
         metrics={o.name: chosen.values[o.name] for o in outcome.objectives if not o.known},
         counts=chosen.known,
     )
-    backbone = _backbone(outcome, chosen)
     return write(
         format, backbone=backbone, config=chosen.config, state=state, output=output, facts=facts
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from autopeft.api.run import configuration, on_backbone, positions
+from autopeft.api.run import configuration, on_backbone
 from autopeft.core.catalog import Reference
 from autopeft.core.config import PeftConfig, freeze, thaw
 from autopeft.core.errors import SpaceError, StudyError
@@ -19,6 +19,7 @@ from autopeft.memory.predict import predict_memory
 from autopeft.memory.quantities import Setting, head_params, known_quantities
 from autopeft.method.count import count, size_of
 from autopeft.model.backbone import Backbone, meta_backbone
+from autopeft.model.positions import positions
 from autopeft.space.bound import BoundSpace
 from autopeft.space.extremes import extremes
 from autopeft.space.space import SearchSpace
@@ -71,8 +72,8 @@ def plan(
     batch = Batch(batch_size, sequence_length)
     space = SearchSpace.load(file)
     backbone = meta_backbone(model, BackboneSettings(), task_type=task)
-    if sequence_length > positions(backbone):
-        reason = f"the model takes {positions(backbone)} tokens, got {sequence_length}"
+    if sequence_length > positions(backbone.model):
+        reason = f"the model takes {positions(backbone.model)} tokens, got {sequence_length}"
         raise StudyError(reason, "sequence_length")
     about = {"name": space.name, "model": model, "device": device}
     limit = None if fit is None else parse_quantity(fit, "fit")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,9 +28,11 @@ from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, inside, unknown
 from autopeft.core.settings import BackboneSettings
 from autopeft.memory.quantities import Setting, known_quantities
+from autopeft.method.attention import check_methods
 from autopeft.method.count import size_of
-from autopeft.model.backbone import Backbone, meta_backbone
+from autopeft.model.backbone import Backbone, load_tokenizer, meta_backbone
 from autopeft.model.checkpoint import check_weights
+from autopeft.model.positions import positions
 from autopeft.objective.known import Known
 from autopeft.objective.limit import parse_limit
 from autopeft.objective.objective import KNOWN, Objective, load_objectives
@@ -44,14 +46,21 @@ from autopeft.study.record import agree, open_record
 from autopeft.study.spec import SPEC, StudySpec, load_spec
 from autopeft.study.study import Study
 from autopeft.study.terms import Terms
+<<<<<<< HEAD
+=======
+from autopeft.task.batches import check_ids
+>>>>>>> main
 from autopeft.task.data import Data
 from autopeft.task.task import METRICS, Task
+from autopeft.task.tokens import encoded_splits
 from autopeft.train.trainer import Trainer
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
     from autopeft.engine.engine import Watch
+
+_log = logging.getLogger("autopeft")
 
 N_SETTINGS = 24
 """Samples of a space among which the settings that take least memory are looked for."""
@@ -121,6 +130,17 @@ class Prepared:
             baselines=self.baselines,
         )
 
+    def _data(self) -> Data:
+        """The examples, checked for the backbone; a line tells how many texts are cut."""
+        data, tokenizer = self.task.load(), load_tokenizer(self.spec.model)
+        splits = encoded_splits(data, tokenizer, self.task.max_length)
+        check_ids(splits.values(), self.setting.backbone.model)
+        train = splits["train"]
+        if train.n_cut:
+            share = f"{train.n_cut} of {len(train)} training texts ({train.n_cut / len(train):.0%})"
+            _log.warning("%s are cut after %d tokens", share, self.setting.sequence_length)
+        return data
+
     def stopper(self, n_validation: int) -> Stopper:
         """What decides which trials go on, where so many validation examples tell."""
         fidelity = self.spec.fidelity
@@ -143,8 +163,12 @@ class Prepared:
         with inside(self.spec.place):
             check_weights(self.spec.model)
             engine = engine_of(self.spec, self.setting)
+<<<<<<< HEAD
             data = self.task.load()
             stopper = self.stopper(len(data.validation))
+=======
+            stopper = self.stopper(len(self._data().validation))
+>>>>>>> main
             worker = self.spec.engine
             make = partial(
                 Trainer,
@@ -185,7 +209,7 @@ def _prepared(spec: StudySpec) -> Prepared:
     objectives = _objectives(spec)
     device = device_of(spec)
     backbone = meta_backbone(spec.model, BackboneSettings(), task_type=task.type, device=device)
-    length = min(task.max_length, positions(backbone))
+    length = min(task.max_length, positions(backbone.model))
     setting = Setting(backbone, length, device)
     known = known_quantities(setting)
     with inside("space"):
@@ -232,21 +256,27 @@ def _objectives(spec: StudySpec) -> tuple[Objective, ...]:
     return objectives
 
 
-def positions(backbone: Backbone) -> int:
-    """The greatest number of tokens that a backbone takes."""
-    most = getattr(backbone.model.config.get_text_config(), "max_position_embeddings", None)
-    return most or sys.maxsize
-
-
 def on_backbone(reference: Reference, backbone: Backbone) -> BoundSpace:
     """The space that a name, path or mapping stands for, on a backbone.
 
     Raises:
         SpaceError: it means nothing or does not fit; the error names its file.
+        AttachError: it has a method that the architecture cannot take.
     """
     space = SearchSpace.load(reference)
     with inside(place("search_spaces", reference)):
+        check_methods(backbone.model, sorted(set(_methods(space.to_dict()["place"]))))
         return space.on(backbone.shape, size_of)
+
+
+def _methods(tree: Any) -> Iterator[str]:
+    """The methods of all placements in a document."""
+    if isinstance(tree, Mapping):
+        yield from [tree["method"]] if "method" in tree else []
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for branch in tree:
+            yield from _methods(branch)
 
 
 def configuration(reference: Reference, backbone: Backbone) -> PeftConfig:

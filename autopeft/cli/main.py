@@ -12,6 +12,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from autopeft.cli.encoding import write_anything
 from autopeft.core.catalog import parse
 from autopeft.core.errors import AutoPeftError, StudyError, redacted
 
@@ -224,9 +225,13 @@ def list_(
 
 def main() -> None:
     """Runs a command; 2 is the exit code of bad input, 1 of failure, 130 of an interrupt."""
+<<<<<<< HEAD
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # not every terminal has every sign
+=======
+    write_anything()
+>>>>>>> main
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of what nobody uses
     try:
         code = app(standalone_mode=False) or 0

@@ -63,10 +63,10 @@ def inside(*places: str) -> Iterator[None]:
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """The sentence for a name that does not exist: the known ones and the nearest."""
-    names = sorted(known)
-    nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
+    names, said = sorted(known), str(name)
+    nearest = difflib.get_close_matches(said[:80], names, n=1, cutoff=0.4)
     hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
-    return f"unknown {kind} {str(name)!r}; known: {', '.join(names) or 'none'}{hint}"
+    return f"unknown {kind} {shown(said)}; known: {', '.join(names) or 'none'}{hint}"
 
 
 def shown(value: object) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from autopeft.core.validation import Section
+
+LARGEST = 2**20
+"""Examples or micro-batches of one step."""
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class TrainSettings(_Settings):
+class TrainSettings(Section):
     """How a configuration is trained.
 
     The gradients of `gradient_accumulation_steps` micro-batches of `batch_size` examples make one
@@ -19,8 +20,8 @@ class TrainSettings(_Settings):
     """
 
     learning_rate: float = Field(default=1e-3, gt=0)
-    batch_size: int = Field(default=32, ge=1)
-    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=32, ge=1, le=LARGEST)
+    gradient_accumulation_steps: int = Field(default=1, ge=1, le=LARGEST)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup_ratio: float = Field(default=0.06, ge=0, lt=1)
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
@@ -28,7 +29,7 @@ class TrainSettings(_Settings):
     label_smoothing_factor: float = Field(default=0.0, ge=0, lt=1)
 
 
-class BackboneSettings(_Settings):
+class BackboneSettings(Section):
     """In which form the frozen backbone is held.
 
     `dtype: auto` is the fastest that the device multiplies: bfloat16 where that

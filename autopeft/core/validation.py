@@ -6,11 +6,17 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from autopeft.core.errors import AutoPeftError, StudyError, unknown
+from autopeft.core.errors import AutoPeftError, StudyError, shown, unknown
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A mapping of known keys with finite numbers, none of which is converted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def validated(
@@ -31,7 +37,7 @@ def validated(
         AutoPeftError: the first key that is unknown, missing or of another kind.
     """
     if not isinstance(document, Mapping):
-        raise error(f"expected a mapping, got {document!r}", where)
+        raise error(f"expected a mapping, got {shown(document)}", where)
     try:
         return model(**document)
     except ValidationError as failure:
@@ -53,12 +59,12 @@ def _first(
         names = re.findall(r"'([^']*)'", found["ctx"]["expected"])
         reason = unknown(keys[-1], found["input"], names)
     elif found["type"] in {"model_type", "dict_type"}:
-        reason = f"expected a mapping, got {found['input']!r}"
+        reason = f"expected a mapping, got {shown(found['input'])}"
     else:
         reasons = [
             e["msg"].removeprefix("Input should be ") for e in errors if _keys(model, e) == keys
         ]
-        reason = f"should be {' or '.join(dict.fromkeys(reasons))}, got {found['input']!r}"
+        reason = f"should be {' or '.join(dict.fromkeys(reasons))}, got {shown(found['input'])}"
     return error(reason, ".".join(filter(None, (where, *keys))))
 
 

@@ -25,6 +25,7 @@ class CardFacts:
         data: the reference of the data.
         study: name of the study.
         trial: number of the trial, or None.
+        max_length: tokens after which texts were cut, or None.
         metrics: by name, as measured on the data's validation or test part.
         counts: by name, such as `trainable_params`; bytes for memory.
     """
@@ -34,6 +35,7 @@ class CardFacts:
     data: str = ""
     study: str = ""
     trial: int | None = None
+    max_length: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     counts: Mapping[str, float] = field(default_factory=dict)
 
@@ -52,7 +54,7 @@ def card(library: str, config: PeftConfig, facts: CardFacts, usage: str) -> str:
         f"---\n{front}---\n\n# {_title(facts)}",
         _origin(facts),
         "## Configuration\n\n" + _placements(config),
-        _settings(config),
+        _settings(config, facts),
         _numbers("Metrics", facts.metrics),
         _numbers("Size", facts.counts),
         f"## How to load\n\n```python\n{usage}\n```",
@@ -105,8 +107,8 @@ def _placements(config: PeftConfig) -> str:
     return "\n".join(["| method | layers | options |", "|---|---|---|", *rows])
 
 
-def _settings(config: PeftConfig) -> str:
-    settings = thaw(config.train) | thaw(config.backbone)
+def _settings(config: PeftConfig, facts: CardFacts) -> str:
+    settings = thaw(config.train) | thaw(config.backbone) | {"max_length": facts.max_length}
     return f"Trained with {_options(settings)}." if settings else ""
 
 

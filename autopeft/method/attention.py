@@ -19,6 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from autopeft.core.errors import AttachError
 from autopeft.method.hook import Spot
 from autopeft.method.method import Context
+from autopeft.method.registry import METHODS
 from autopeft.method.rows import Rows
 
 FUSED, PLAIN = "autopeft_fused", "autopeft_plain"
@@ -69,6 +70,13 @@ class _Contexts:
 
     def _length(self, member: int) -> int:
         return sum(context.key.shape[0] for context in self.members.get(member, ()))
+
+
+def check_methods(model: PreTrainedModel, methods: Iterable[str]) -> None:
+    """Raises AttachError for a method that wants to be in attentions which `model` keeps closed."""
+    for method in methods:
+        if METHODS[method].in_attention:
+            check_routes(model, f"which {method} needs")
 
 
 def check_routes(model: PreTrainedModel, need: str) -> None:

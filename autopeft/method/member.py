@@ -14,7 +14,7 @@ from autopeft.core.errors import AttachError
 from autopeft.method import attention, head
 from autopeft.method.head import Saved
 from autopeft.method.hook import Spot
-from autopeft.method.method import Context, Weight
+from autopeft.method.method import Weight
 from autopeft.method.registry import Placed, place
 from autopeft.method.sites import Layer, layers_of, shape_of
 
@@ -101,8 +101,7 @@ def draw(
     placed = place(config, shape_of(model))
     saved = head.copies(model, modules_to_save)
     spots = [_spot(each, layers[each.layer], seed) for each in placed]
-    if any(isinstance(spot.part, Context) for spot in spots):
-        attention.check_routes(model, "which prefixes need")
+    attention.check_methods(model, [placement.method for placement in config.placements])
     return Member(config, modules_to_save, spots, saved)
 
 

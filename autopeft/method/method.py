@@ -120,6 +120,7 @@ class Method(ABC, Generic[Declared]):
         options: closed, see `Declaration.closed`; nothing here checks them again.
         identity_at_start: freshly drawn tensors leave the backbone's output as it is.
         merges: `fold` expresses the trained tensors as a change of the backbone's own.
+        in_attention: parts are contexts, which not every architecture takes.
         example: a small, complete set of options.
     """
 
@@ -127,6 +128,7 @@ class Method(ABC, Generic[Declared]):
 
     identity_at_start: ClassVar[bool] = True
     merges: ClassVar[bool] = False
+    in_attention: ClassVar[bool] = False
     example: ClassVar[Mapping[str, Any]]
 
     @abstractmethod

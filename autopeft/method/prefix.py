@@ -29,6 +29,7 @@ class PrefixMethod(Method[Prefix]):
     """
 
     identity_at_start: ClassVar[bool] = False
+    in_attention: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = {"length": 4}
 
     def looks_for(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from autopeft.core.shape import Shape
 from autopeft.method.sites import layers_of, shape_of
 from autopeft.model.checkpoint import source_of
 from autopeft.model.hub import quiet, unreachable
+from autopeft.model.positions import positions
 from autopeft.model.precision import dtype_of, fast_dtype, in_bits, target_device
 from autopeft.model.shared import Loaded, drawn, in_dtype
 
@@ -121,19 +121,20 @@ def load_tokenizer(reference: str) -> PreTrainedTokenizerBase:
     Its `model_max_length` is at most the number of positions of the model.
 
     Raises:
-        StudyError: there is none.
+        StudyError: there is none, or none for batches.
     """
-    source = source_of(reference, needs_weights=False)
+    model = meta_backbone(reference, BackboneSettings()).model
     with quiet():
-        config = _pretrained(transformers.AutoConfig, source, {})
+        source = source_of(reference, needs_weights=False)
         tokenizer = _pretrained(transformers.AutoTokenizer, source, {})
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise StudyError(f"{reference!r} has no vocabulary for its tokenizer", "model")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        reason = f"the tokenizer of {reference!r} has neither a padding nor an end token"
+        raise StudyError(reason, "model")
     tokenizer.padding_side = "right"
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    tokenizer.model_max_length = min(tokenizer.model_max_length, positions or sys.maxsize)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, positions(model))
     return tokenizer
 
 

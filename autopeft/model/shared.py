@@ -28,6 +28,7 @@ from autopeft.model.hub import quiet
 Loaded = tuple[PreTrainedModel, Mapping[str, Iterable[Any]]]
 
 _SHARE = 0.1
+_SIZES = "sizes.json"
 _PACKAGES = ("torch", "transformers", "safetensors", "tokenizers")
 _NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
@@ -85,7 +86,8 @@ def kept(kind: str, key: str, n_bytes: int, write: Callable[[Path], None]) -> Pa
 
     One process writes it while others wait. Folders of a kind take up at most a tenth of the
     disk: the least recently used go when another is written, and a larger one is not kept. A
-    process that has mapped a folder keeps what it has when that goes.
+    process that has mapped a folder keeps what it has when that goes. A folder whose files are not
+    as long as they were written is made anew.
 
     Args:
         kind: folder in the cache.
@@ -98,7 +100,8 @@ def kept(kind: str, key: str, n_bytes: int, write: Callable[[Path], None]) -> Pa
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            if not found.is_dir():
+            if not _is_whole(found):
+                _remove(found)
                 if not _has_room(folder, n_bytes):
                     return None
                 _write_whole(found, write)
@@ -120,7 +123,31 @@ def _write_whole(found: Path, write: Callable[[Path], None]) -> None:
         inner = Path(unfinished) / found.name
         inner.mkdir()
         write(inner)
+        (inner / _SIZES).write_text(json.dumps(_sizes(inner)), encoding="utf-8")
+        for file in inner.iterdir():
+            with file.open("rb") as content:
+                os.fsync(content.fileno())
         inner.rename(found)
+
+
+def _is_whole(found: Path) -> bool:
+    """Whether a folder is there with all that was written into it."""
+    try:
+        sizes = json.loads((found / _SIZES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(sizes == _sizes(found))
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_size for file in folder.iterdir() if file.name != _SIZES}
+
+
+def _remove(entry: Path) -> None:
+    """Takes a folder away at once, so that no half of it stays."""
+    if entry.is_dir():
+        entry.rename(gone := entry.with_name(f".{entry.name}"))
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def _has_room(folder: Path, n_bytes: int) -> bool:
@@ -136,8 +163,7 @@ def _has_room(folder: Path, n_bytes: int) -> bool:
     for entry in entries:
         if sum(sizes.values()) + n_bytes <= room:
             break
-        entry.rename(gone := folder / f".{entry.name}")  # else half of it might stay
-        shutil.rmtree(gone, ignore_errors=True)
+        _remove(entry)
         del sizes[entry]
     return shutil.disk_usage(folder).free > n_bytes
 

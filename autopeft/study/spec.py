@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+<<<<<<< HEAD
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from sqlalchemy.engine import URL
+=======
+from pydantic import Field, PrivateAttr, field_validator
+>>>>>>> main
 
 from autopeft.core.catalog import Reference, read
 from autopeft.core.errors import AutoPeftError, StudyError, inside
 from autopeft.core.quantity import parse_quantity
-from autopeft.core.validation import validated
+from autopeft.core.validation import Section, validated
 
 SPEC = "study"
 """The attribute of a record that tells of the study file."""
@@ -38,11 +42,15 @@ LEAST_MEMORY = 1000**3
 """Bytes; a device with less is a number without its unit."""
 
 
+<<<<<<< HEAD
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Search(_Section):
+=======
+class Search(Section):
+>>>>>>> main
     """How configurations are proposed.
 
     Attributes:
@@ -73,7 +81,7 @@ class Search(_Section):
         return "staged" if self.strategy == "staged" else self.sampler
 
 
-class FidelitySection(_Section):
+class FidelitySection(Section):
     """How far trials are trained, and which are stopped early.
 
     Attributes:
@@ -109,7 +117,7 @@ class FidelitySection(_Section):
         return values[0], values[-1]
 
 
-class Resources(_Section):
+class Resources(Section):
     """What one worker takes.
 
     Attributes:
@@ -140,7 +148,7 @@ class Resources(_Section):
         return gpu
 
 
-class EngineSection(_Section):
+class EngineSection(Section):
     """Where trials run.
 
     Attributes:
@@ -203,7 +211,7 @@ class EngineSection(_Section):
         return None if self.device_memory is None else parse_quantity(self.device_memory, "")
 
 
-class StudySpec(_Section):
+class StudySpec(Section):
     """A study file, checked.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,11 @@ from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+
+from autopeft.core.errors import StudyError, shown
+from autopeft.task.download import KEY
+from autopeft.task.split import texts_of
 
 _JITTER = 1.0
 
@@ -38,6 +42,7 @@ class Encoded:
         padding: what fills up each argument.
         lengths: (examples,) in tokens.
         labels: (examples,).
+        n_cut: examples whose texts have more tokens than are kept.
     """
 
     name: str
@@ -45,21 +50,31 @@ class Encoded:
     padding: Mapping[str, int]
     lengths: Tensor
     labels: Tensor
+    n_cut: int = 0
 
     @classmethod
     def of(
         cls, name: str, table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Encoded:
-        """The texts of `table`, cut after `max_length` tokens or at the limit of the model."""
-        texts = [list(table[c]) for c in ("text", "text_pair") if c in table.column_names]
+        """The texts of `table`, cut after `max_length` tokens or at the limit of the model.
+
+        Raises:
+            StudyError: a text has no tokens.
+        """
+        texts = texts_of(table)
         limit = min(max_length, tokenizer.model_max_length)
         encoding = tokenizer(*texts, truncation=True, max_length=limit)
-        columns = {key: [torch.tensor(row) for row in rows] for key, rows in encoding.items()}
+        columns = {
+            key: [torch.tensor(row, dtype=torch.int64) for row in rows]
+            for key, rows in encoding.items()
+        }
         padding = dict.fromkeys(columns, 0)
         padding["input_ids"] = tokenizer.pad_token_id
         padding["token_type_ids"] = tokenizer.pad_token_type_id
         lengths = torch.tensor([len(row) for row in columns["input_ids"]])
-        return cls(name, columns, padding, lengths, torch.tensor(table["label"][:]))
+        _check_lengths(name, lengths, texts)
+        labels = torch.tensor(table["label"][:])
+        return cls(name, columns, padding, lengths, labels, _n_cut(encoding, lengths, limit))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,6 +92,45 @@ class Encoded:
             padded = pad_sequence([column[i] for i in indices], True, fill)
             inputs[name] = F.pad(padded, (0, missing), value=fill).to(device)
         return Batch(inputs, self.labels[rows].to(device))
+
+
+def _check_lengths(name: str, lengths: Tensor, texts: Sequence[Sequence[str]]) -> None:
+    empty = (lengths == 0).nonzero().flatten().tolist()
+    if empty:
+        first = " and ".join(shown(column[empty[0]]) for column in texts)
+        raise StudyError(
+            f"{len(empty)} of {len(lengths)} rows of the split {name!r} have no token for this "
+            f"model, first row {empty[0] + 1}: {first}",
+            KEY,
+        )
+
+
+def _n_cut(encoding: BatchEncoding, lengths: Tensor, limit: int) -> int:
+    """How many examples lost tokens; of a tokenizer in Python, those that are as long as may be."""
+    if not encoding.is_fast:
+        return int((lengths == limit).sum())
+    return sum(bool(each.overflowing) for each in encoding.encodings)
+
+
+def check_ids(splits: Iterable[Encoded], model: PreTrainedModel) -> None:
+    """Checks that a model has an embedding for every token.
+
+    Raises:
+        StudyError: it has not; says the id and how many there are.
+    """
+    types = getattr(model.config.get_text_config(), "type_vocab_size", None)
+    tables = {"input_ids": model.get_input_embeddings().num_embeddings, "token_type_ids": types}
+    for split in splits:
+        for name in split.columns.keys() & {key for key, rows in tables.items() if rows}:
+            largest = max(int(ids.max()) for ids in split.columns[name])
+            _check_id(f"{name} of the split {split.name!r} go up to", largest, tables[name])
+            _check_id(f"{name} are padded with", split.padding[name], tables[name])
+
+
+def _check_id(which: str, number: int, n_rows: int) -> None:
+    if number >= n_rows:
+        reason = f"{which} {number}, but the embedding of the model ends at {n_rows - 1}"
+        raise StudyError(f"{reason}: its tokenizer belongs to another model", "model")
 
 
 def shuffled(lengths: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,10 +11,11 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset
 
-from autopeft.core.errors import StudyError, unknown
+from autopeft.core.errors import StudyError, shown, unknown
 from autopeft.task.digest import digest_of
+from autopeft.task.download import KEY
 from autopeft.task.split import complete, limited
-from autopeft.task.tables import KEY, SPLITS, read_tables
+from autopeft.task.tables import SPLITS, read_tables
 
 PAIR_COLUMNS = (
     ("sentence1", "sentence2"),
@@ -24,6 +26,8 @@ PAIR_COLUMNS = (
 )
 TEXT_COLUMNS = ("text", "sentence", "content", "review", "document")
 LABEL_COLUMNS = ("label", "labels", "target", "class", "category", "sentiment")
+_LABEL_KEY = "task.label_column"
+_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def load_data(
     tables = {split: table for split, table in read_tables(reference).items() if len(table)}
     if "train" not in tables:
         raise StudyError(f"{reference!r} has no training examples", KEY)
-    named = _found(tables["train"], columns or Columns())
+    named = _named(tables["train"], columns or Columns())
     examples = {
         split: _examples(table, named, split)
         for split, table in tables.items()
@@ -92,12 +96,12 @@ def load_data(
     }
     names = _class_names(tables["train"].features[named["label"]], examples)
     splits = complete(_with_ids(examples, names), validation_fraction)
+    _check_labels(splits, names)
     limits = {"train": max_train_samples, "validation": max_eval_samples, "test": max_eval_samples}
-    kept = {split: limited(splits[split], limits[split]) for split in SPLITS}
-    return Data(**kept, label_names=tuple(str(name) for name in names))
+    return Data(**{s: limited(splits[s], limits[s]) for s in SPLITS}, label_names=tuple(names))
 
 
-def _found(table: Dataset, columns: Columns) -> dict[str, str]:
+def _named(table: Dataset, columns: Columns) -> dict[str, str]:
     """The column of the text, of its pair (if any) and of the label."""
     text, pair = columns.text, columns.text_pair
     if text is None and pair is None:
@@ -126,9 +130,9 @@ def _column(table: Dataset, target: str, name: str | None, obvious: Sequence[str
 
 
 def _hidden(table: Dataset, label: str) -> bool:
-    """Whether a split comes without labels (None or -1), as the test splits of benchmarks do."""
+    """Whether a split comes without labels (none or -1), as the test splits of benchmarks do."""
     return label not in table.column_names or all(
-        _missing(value) or value == -1 for value in table[label]
+        _missing(value) or value in (-1, "-1") for value in table[label][:]
     )
 
 
@@ -136,56 +140,83 @@ def _missing(value: Any) -> bool:
     return value is None or value != value
 
 
-def _examples(table: Dataset, named: Mapping[str, str], split: str) -> dict[str, list[Any]]:
-    """The columns of one split under their common names, without gaps."""
-    examples: dict[str, list[Any]] = {}
+def _examples(table: Dataset, named: Mapping[str, str], split: str) -> dict[str, list[str]]:
+    """The columns of one split under their common names, without gaps, labels by their names."""
+    examples: dict[str, list[str]] = {}
     for target, name in named.items():
         _column(table, target, name, ())
-        marked = isinstance(table.features[name], ClassLabel)
-        examples[target] = list(table[name])
-        absent = sum(_missing(v) or (marked and v == -1) for v in examples[target])
+        values = table[name][:]
+        if target == "label":
+            values = _label_names(table.features[name], values)
+        absent = [row for row, value in enumerate(values, 1) if _missing(value)]
         if absent:
             raise StudyError(
-                f"{absent} of {len(table)} rows of the split {split!r} have no {name!r}",
+                f"{len(absent)} of {len(table)} rows of the split {split!r} have no {name!r}, "
+                f"first row {absent[0]}",
                 f"task.{target}_column",
             )
+        examples[target] = values
     return examples
 
 
-def _class_names(feature: Any, examples: Mapping[str, Mapping[str, list[Any]]]) -> list[Any]:
-    """The values that a label takes, in the order of their ids.
+def _label_names(feature: Any, values: Sequence[Any]) -> list[str | None]:
+    """How each label is called; None where there is none."""
+    if not isinstance(feature, ClassLabel):
+        return [None if _missing(v) or v == "" else _label_name(v) for v in values]
+    names = dict(enumerate(feature.names))
+    return [names.get(value) for value in values]
+
+
+def _label_name(label: Any) -> str:
+    """The spelling of a text, and that of JSON for anything else."""
+    if isinstance(label, str):
+        return label
+    if isinstance(label, bool):
+        return str(label).lower()
+    if isinstance(label, int) or (isinstance(label, float) and label.is_integer()):
+        return str(int(label))
+    raise StudyError(f"the labels must be names or whole numbers, got {shown(label)}", _LABEL_KEY)
+
+
+def _class_names(feature: Any, examples: Mapping[str, Mapping[str, list[str]]]) -> list[str]:
+    """The names of the classes in the order of their ids; numbers are sorted as such.
 
     Raises:
         StudyError: fewer than two, or numbers that are no classes.
     """
-    key = "task.label_column"
-    found = [label for columns in examples.values() for label in columns["label"]]
-    if not all(_is_class(label) for label in found):
-        raise StudyError("the labels must be names or whole numbers", key)
-    in_training = set(examples["train"]["label"])
-    if len(in_training) < 2:
-        raise StudyError(f"the only label is {in_training.pop()!r}; two classes are needed", key)
+    trained = set(examples["train"]["label"])
+    if len(trained) < 2:
+        raise StudyError(f"the only label is {trained.pop()!r}; two classes are needed", _LABEL_KEY)
     if isinstance(feature, ClassLabel):
         return list(feature.names)
-    return sorted({_canonical(v) for v in found}, key=lambda v: (isinstance(v, str), v))
-
-
-def _is_class(label: Any) -> bool:
-    return isinstance(label, str | int) or (isinstance(label, float) and label.is_integer())
-
-
-def _canonical(label: Any) -> Any:
-    return int(label) if isinstance(label, float) else label
+    names = {name for columns in examples.values() for name in columns["label"]}
+    if not all(_NUMBER.fullmatch(name) for name in names):
+        return sorted(names)
+    fraction = next((name for name in names if not float(name).is_integer()), None)
+    if fraction is not None:
+        reason = f"the labels must be names or whole numbers, got {shown(fraction)}"
+        raise StudyError(reason, _LABEL_KEY)
+    return sorted(names, key=lambda name: (float(name), name))
 
 
 def _with_ids(
-    examples: Mapping[str, Mapping[str, list[Any]]], names: Sequence[Any]
+    examples: Mapping[str, Mapping[str, list[str]]], names: Sequence[str]
 ) -> dict[str, Dataset]:
-    """Tables whose labels are indices into `names`; integers of a ClassLabel are so already."""
+    """Tables whose labels are indices into `names`."""
     ids = {name: index for index, name in enumerate(names)}
     return {
-        split: Dataset.from_dict(
-            {**columns, "label": [ids.get(_canonical(v), v) for v in columns["label"]]}
-        )
+        split: Dataset.from_dict({**columns, "label": [ids[name] for name in columns["label"]]})
         for split, columns in examples.items()
     }
+
+
+def _check_labels(splits: Mapping[str, Dataset], names: Sequence[str]) -> None:
+    """Refuses labels that nothing is trained on."""
+    labels = {split: set(table["label"][:]) for split, table in splits.items()}
+    for split in SPLITS[1:]:
+        strange = sorted(labels[split] - labels["train"])
+        if strange:
+            listed = ", ".join(shown(names[label]) for label in strange[:5])
+            more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
+            reason = f"the split {split!r} has labels that training lacks: {listed}{more}"
+            raise StudyError(reason, _LABEL_KEY)

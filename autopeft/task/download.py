@@ -12,6 +12,9 @@ from pathlib import Path
 
 from autopeft.core.errors import StudyError
 
+KEY = "task.data"
+"""The key of a study that says where its data are."""
+
 
 @dataclass(frozen=True)
 class Release:
@@ -44,7 +47,7 @@ class Release:
             if done.returncode or not path.is_file():
                 lines = done.stderr.strip().splitlines() or ["no output"]
                 asked = " ".join(["python", *command[1:-2]])
-                raise StudyError(f"`{asked}` failed: {lines[-1]}", "task.data")
+                raise StudyError(f"`{asked}` failed: {lines[-1]}", KEY)
             content = path.read_bytes()
         verify(content, self.sha256, self.file)
         return content
@@ -55,7 +58,7 @@ def verify(content: bytes, expected: str, name: str) -> None:
     found = sha256(content)
     if found != expected:
         raise StudyError(
-            f"{name} is not the published file: sha256 {found}, expected {expected}", "task.data"
+            f"{name} is not the published file: sha256 {found}, expected {expected}", KEY
         )
 
 
@@ -69,4 +72,6 @@ def write_whole(path: Path, content: bytes) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(handle, "wb") as file:
         file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     Path(name).replace(path)

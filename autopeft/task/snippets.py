@@ -6,11 +6,11 @@ import io
 import tarfile
 from pathlib import Path
 
-import pandas as pd
+from datasets import Dataset
 
 from autopeft.core.errors import StudyError
 from autopeft.model.shared import cache_folder
-from autopeft.task.download import Release, sha256, verify, write_whole
+from autopeft.task.download import KEY, Release, sha256, verify, write_whole
 
 REFERENCE = "package:movie-snippets"
 _ARCHIVE = Release(
@@ -24,7 +24,7 @@ _FILE = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 _FILE_SHA256 = "c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350"
 
 
-def movie_snippets() -> pd.DataFrame:
+def movie_snippets() -> Dataset:
     """10,605 sentences with the columns `text` and `label` (`negative`, `positive`).
 
     People rated each sentence from -4 to 4; the sign of the mean rating is the label. The source
@@ -41,7 +41,7 @@ def movie_snippets() -> pd.DataFrame:
         write_whole(path, _extracted(_ARCHIVE.fetch()))
     rows = [line.split("\t", 2) for line in path.read_text(encoding="utf-8").splitlines()]
     labels = ["positive" if float(rating) > 0 else "negative" for _, rating, _ in rows]
-    return pd.DataFrame({"text": [text.strip() for _, _, text in rows], "label": labels})
+    return Dataset.from_dict({"text": [text.strip() for _, _, text in rows], "label": labels})
 
 
 def _made(folder: Path) -> Path:
@@ -49,7 +49,7 @@ def _made(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = f"{folder} cannot be made, so set AUTOPEFT_CACHE to another folder: {error}"
-        raise StudyError(reason, "task.data") from error
+        raise StudyError(reason, KEY) from error
     return folder
 
 

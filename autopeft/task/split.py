@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 
 from datasets import Dataset
 
 from autopeft.core.errors import StudyError
+from autopeft.task.download import KEY
 
 
 def complete(tables: dict[str, Dataset], fraction: float) -> dict[str, Dataset]:
@@ -34,7 +35,7 @@ def complete(tables: dict[str, Dataset], fraction: float) -> dict[str, Dataset]:
         found[split], start = table.select(order[start:end]), end
     if len(set(table.select(order[start:])["label"])) < 2:
         reason = f"{len(table)} training rows are too few to cut {' and '.join(missing)} from them"
-        raise StudyError(reason, "task.data")
+        raise StudyError(reason, KEY)
     if missing:
         found["train"] = table.select(order[start:])
     return found
@@ -53,7 +54,7 @@ def stratified_order(table: Dataset) -> list[int]:
     Rows of equal text follow each other. The order hangs on the texts alone, not on the order of
     the rows.
     """
-    texts, labels = _texts(table), list(table["label"])
+    texts, labels = _texts(table), table["label"][:]
     first: dict[tuple[str, ...], Hashable] = {}
     for text, label in zip(texts, labels, strict=True):
         first.setdefault(text, label)
@@ -67,12 +68,14 @@ def stratified_order(table: Dataset) -> list[int]:
     return sorted(range(len(texts)), key=lambda row: place[texts[row]])
 
 
+def texts_of(table: Dataset) -> list[list[str]]:
+    """The column of the texts, and that of their pairs if there are any."""
+    return [table[name][:] for name in ("text", "text_pair") if name in table.column_names]
+
+
 def _texts(table: Dataset) -> list[tuple[str, ...]]:
     """What makes two rows the same example: the text, or both texts of a pair."""
-    columns: Sequence[list[str]] = [
-        list(table[name]) for name in ("text", "text_pair") if name in table.column_names
-    ]
-    return [tuple(text.strip() for text in row) for row in zip(*columns, strict=True)]
+    return [tuple(text.strip() for text in row) for row in zip(*texts_of(table), strict=True)]
 
 
 def _hash(text: tuple[str, ...]) -> bytes:

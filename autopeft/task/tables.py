@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Dataset
 
 from autopeft.core.errors import StudyError
 from autopeft.model.hub import locate, quiet, unreachable
+from autopeft.task.delimited import read_csv, read_json, read_tsv
+from autopeft.task.download import KEY
 from autopeft.task.snippets import REFERENCE as MOVIE_SNIPPETS
 from autopeft.task.snippets import movie_snippets
 
-KEY = "task.data"
 SPLITS = ("train", "validation", "test")
 _SPLIT_NAMES = (
     ("train", r"train(ing)?"),
@@ -38,15 +40,14 @@ def read_tables(reference: str) -> dict[str, Dataset]:
         StudyError: there is no such thing, or it cannot be read.
     """
     if reference == MOVIE_SNIPPETS:
-        return {"train": _dataset(movie_snippets())}
+        return {"train": movie_snippets()}
     path = locate(reference, KEY)
     if path is None:
         return _from_hub(reference)
-    try:
-        tables = {"train": _from_file(path)} if path.is_file() else _from_folder(path)
-    except (ValueError, TypeError, OSError) as error:
-        raise StudyError(f"{str(path)!r} cannot be read: {error}", KEY) from error
-    return tables
+    if path.is_file():
+        return {"train": _from_file(path)}
+    with _reading(path):
+        return _from_folder(path)
 
 
 def _from_hub(reference: str) -> dict[str, Dataset]:
@@ -102,35 +103,25 @@ def _from_file(path: Path) -> Dataset:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise StudyError(f"{path.name!r} is no {_known()} file", KEY)
-    return reader(path)
+    with _reading(path):
+        return reader(path)
 
 
-def _from_csv(path: Path) -> Dataset:
-    return _dataset(pd.read_csv(path, keep_default_na=False, na_values=[""]))
-
-
-def _from_tsv(path: Path) -> Dataset:
-    return _dataset(pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""]))
-
-
-def _from_json(path: Path) -> Dataset:
-    """One list of records, or one record a line."""
-    text = path.read_text(encoding="utf-8")
-    if text.lstrip().startswith("["):
-        records = json.loads(text)
-    else:
-        records = [json.loads(line) for line in text.splitlines() if line.strip()]
-    if not all(isinstance(record, dict) for record in records):
-        raise ValueError("expected records, such as {...}, in a list or one a line")
-    return Dataset.from_list(records)
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, OSError, NotImplementedError) as error:
+        raise StudyError(f"{str(path)!r} cannot be read: {error}", KEY) from error
 
 
 def _from_parquet(path: Path) -> Dataset:
-    return _dataset(pd.read_parquet(path))
-
-
-def _dataset(frame: pd.DataFrame) -> Dataset:
-    return Dataset.from_pandas(frame, preserve_index=False)
+    table = pq.read_table(path)
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):  # the categories of pandas
+            plain = table.column(place).cast(field.type.value_type)
+            table = table.set_column(place, field.name, plain)
+    return Dataset(table)
 
 
 def _known() -> str:
@@ -138,9 +129,9 @@ def _known() -> str:
 
 
 _READERS: dict[str, Callable[[Path], Dataset]] = {
-    ".csv": _from_csv,
-    ".tsv": _from_tsv,
-    ".json": _from_json,
-    ".jsonl": _from_json,
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".json": read_json,
+    ".jsonl": read_json,
     ".parquet": _from_parquet,
 }

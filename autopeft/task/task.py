@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from sklearn import metrics as sk
 
 from autopeft.core.errors import unknown
-from autopeft.core.validation import validated
+from autopeft.core.validation import Section, validated
 from autopeft.task.data import Columns, Data, load_data
 
 Labels = Sequence[int]
@@ -53,7 +53,7 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
-class Task(BaseModel):
+class Task(Section):
     """The mapping `task` of a study.
 
     Attributes:
@@ -67,15 +67,13 @@ class Task(BaseModel):
             the data has no such split.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
     type: Literal["text-classification"] = "text-classification"
     data: str
     metric: str = "accuracy"
     text_column: str | None = None
     text_pair_column: str | None = None
     label_column: str | None = None
-    max_length: int = Field(default=128, ge=4)
+    max_length: int = Field(default=128, ge=4, le=2**20)
     max_train_samples: int | None = Field(default=None, ge=2)
     max_eval_samples: int | None = Field(default=None, ge=2)
     validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)

@@ -12,26 +12,43 @@ from transformers import PreTrainedTokenizerBase
 
 from autopeft.model.shared import kept, key_of
 from autopeft.task.batches import Encoded
+from autopeft.task.data import Data
 from autopeft.task.digest import digest_of
+from autopeft.task.split import texts_of
+from autopeft.task.tables import SPLITS
 
 _FILE = "tokens.safetensors"
+_FORMAT = 2
+"""Of the file; a number that changes with what it holds."""
+
+
+def encoded_splits(
+    data: Data, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> dict[str, Encoded]:
+    """The three splits as token ids, see `encoded`."""
+    return {split: encoded(split, getattr(data, split), tokenizer, max_length) for split in SPLITS}
 
 
 def encoded(
     name: str, table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> Encoded:
-    """`Encoded.of`, computed once on a node for the same texts, tokenizer and length."""
+    """`Encoded.of`, computed once on a node for the same texts, tokenizer and length.
+
+    Raises:
+        StudyError: see `Encoded.of`.
+    """
     if not tokenizer.is_fast:
         return Encoded.of(name, table, tokenizer, max_length)
-    texts = [list(table[c]) for c in ("text", "text_pair") if c in table.column_names]
+    texts = texts_of(table)
     limit = min(max_length, tokenizer.model_max_length)
-    key = key_of(_settings(tokenizer), limit, *(digest_of(column) for column in texts))
+    key = key_of(_FORMAT, _settings(tokenizer), limit, *(digest_of(column) for column in texts))
 
     def write(folder: Path) -> None:
         made = Encoded.of(name, table, tokenizer, max_length)
         columns = {f"column.{c}": torch.cat(rows) for c, rows in made.columns.items()}
         padding = {f"padding.{c}": torch.tensor(fill) for c, fill in made.padding.items()}
-        save_file({"lengths": made.lengths, **columns, **padding}, folder / _FILE)
+        about = {"lengths": made.lengths, "n_cut": torch.tensor(made.n_cut)}
+        save_file({**about, **columns, **padding}, folder / _FILE)
 
     n_bytes = 8 * sum(len(text) for column in texts for text in column)
     folder = kept("tokens", key, n_bytes, write)
@@ -46,6 +63,7 @@ def encoded(
         {column: int(found[f"padding.{column}"]) for column in named},
         found["lengths"],
         torch.tensor(table["label"][:]),
+        int(found["n_cut"]),
     )
 
 

@@ -20,9 +20,9 @@ from autopeft.model.backbone import Backbone, load_backbone, load_tokenizer
 from autopeft.model.depth import can_start_above, starting_depth
 from autopeft.model.precision import target_device
 from autopeft.model.shortcut import quicken
-from autopeft.task.tables import SPLITS
+from autopeft.task.batches import check_ids
 from autopeft.task.task import Task
-from autopeft.task.tokens import encoded
+from autopeft.task.tokens import encoded_splits
 from autopeft.train.cohort import Cohort
 from autopeft.train.descent import Descent
 from autopeft.train.evaluation import evaluate
@@ -92,10 +92,7 @@ class Trainer:
         data = task.load()
         tokenizer = load_tokenizer(reference)
         self.label_names = data.label_names
-        self._splits = {
-            split: encoded(split, getattr(data, split), tokenizer, task.max_length)
-            for split in SPLITS
-        }
+        self._splits = encoded_splits(data, tokenizer, task.max_length)
         self._backbones: OrderedDict[BackboneSettings, Backbone] = OrderedDict()
         self._hidden = HiddenStates(cache, disk_cache)
         self._waiting: list[_Waiting] = []
@@ -235,6 +232,7 @@ class Trainer:
             n_labels=len(self.label_names),
             device=str(self.device),
         )
+        check_ids(self._splits.values(), backbone.model)
         can_start_above(backbone.model)  # found out on the model as transformers made it
         quicken(backbone.model, self.device.type, ExitStack())
         return backbone

@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from autopeft.core.errors import SpaceError
-from autopeft.core.validation import validated
+from autopeft.core.validation import Section, validated
 
 
 class Inner(BaseModel):
@@ -55,6 +55,23 @@ def test_the_first_error_in_one_line(document, says):
         validated(Outer, document, "top", SpaceError)
     assert str(caught.value).startswith(says)
     assert "\n" not in str(caught.value)
+
+
+class Numbers(Section):
+    size: float | list[float] = 1.0
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), [1.0, -float("inf")]])
+def test_a_section_has_finite_numbers(value):
+    with pytest.raises(SpaceError, match=r"^here\.size: should be .*a finite number"):
+        validated(Numbers, {"size": value}, "here", SpaceError)
+
+
+@pytest.mark.parametrize("document", [{"size": "x" * 10**6}, {"x" * 10**6: 1}, "x" * 10**6])
+def test_large_values_make_short_errors(document):
+    with pytest.raises(SpaceError) as caught:
+        validated(Numbers, document, "here", SpaceError)
+    assert len(str(caught.value)) < 250
 
 
 def test_a_document_without_a_place():

@@ -26,6 +26,7 @@ def test_card_tells_configuration_metrics_and_counts() -> None:
         data="stanfordnlp/sst2",
         study="quickstart",
         trial=7,
+        max_length=64,
         metrics={"accuracy": 0.84251},
         counts={"trainable_params": 62224},
     )
@@ -40,7 +41,7 @@ def test_card_tells_configuration_metrics_and_counts() -> None:
         "# quickstart, trial 7",
         "Fine-tuned from `FacebookAI/roberta-base` for text-classification on `stanfordnlp/sst2`",
         "| lora | 0, 1 | lora_dropout 0.0, r 3, targets q v |",
-        "learning_rate 0.001, quantization nf4",
+        "learning_rate 0.001, quantization nf4, max_length 64",
         "| accuracy | 0.8425 |",
         "| trainable_params | 62,224 |",
         "```python\nload()\n```",

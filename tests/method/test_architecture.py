@@ -59,7 +59,7 @@ def test_attention_of_its_own_takes_all_but_prefixes(architecture: str, method: 
 @pytest.mark.parametrize("architecture", UNROUTED)
 def test_attention_of_its_own_takes_no_prefix(architecture: str) -> None:
     model = tiny(architecture)
-    with pytest.raises(AttachError, match="AttentionInterface, which prefixes need"):
+    with pytest.raises(AttachError, match="AttentionInterface, which prefix needs"):
         attached("prefix", model)
     attached("lora", model).detach()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from autopeft.model.backbone import (
     meta_backbone,
 )
 from autopeft.model.hub import locate
+from autopeft.model.positions import positions
 from autopeft.model.precision import fast_dtype, has_fast_bfloat16
 from tests import backbones
 from tests.minilm import MINILM
@@ -245,6 +247,39 @@ def test_a_tokenizer_without_a_vocabulary_is_refused(minilm: Path) -> None:
 def test_a_text_is_cut_at_the_positions_of_the_model(tiny_llama: Path) -> None:
     assert load_tokenizer(str(tiny_llama)).model_max_length == 2048
     assert load_tokenizer(MINILM).model_max_length == 512
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "mpnet", "gpt2", "opt"])
+def test_the_positions_of_a_model_are_those_that_run(name: str) -> None:
+    options = {"pad_token_id": 5} if name == "roberta" else {}
+    model = backbones.tiny(name, **options)
+    most = positions(model)
+    assert most == {"roberta": 64 - 6, "mpnet": 64 - 2}.get(name, 64)
+    ids = torch.full((1, most + 1), 7)
+    model(input_ids=ids[:, 1:])
+    with pytest.raises((IndexError, RuntimeError, ValueError)):
+        model(input_ids=ids)
+
+
+def test_a_model_may_have_no_limit_of_positions(tmp_path: Path) -> None:
+    config = tf.XLNetConfig(vocab_size=9, d_model=8, n_layer=1, n_head=1, d_inner=8)
+    with torch.device("meta"):
+        assert positions(tf.XLNetForSequenceClassification(config)) == sys.maxsize
+
+
+def test_a_tokenizer_for_roberta_stops_before_its_padding_rows(tiny_llama: Path) -> None:
+    (tiny_llama / "config.json").unlink()
+    config = tf.RobertaConfig(vocab_size=7, max_position_embeddings=66, num_hidden_layers=1)
+    config.save_pretrained(tiny_llama)
+    assert load_tokenizer(str(tiny_llama)).model_max_length == 64
+
+
+def test_a_tokenizer_without_a_padding_and_an_end_token_is_refused(tiny_llama: Path) -> None:
+    tokenizer = tf.AutoTokenizer.from_pretrained(tiny_llama)
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(tiny_llama)
+    with pytest.raises(StudyError, match=r"^model: .* has neither a padding nor an end token"):
+        load_tokenizer(str(tiny_llama))
 
 
 def test_a_checkpoint_that_lacks_part_of_the_backbone_is_refused(minilm: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,40 @@ def test_what_was_not_finished_is_not_there(cache: Path) -> None:
     assert found is not None
     assert found.is_dir()
     assert not killed.exists()
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda file: file.write_bytes(file.read_bytes()[:-1]),
+    "emptied": lambda file: file.write_bytes(b""),
+    "deleted": lambda file: file.unlink(),
+    "without its folder": lambda file: shutil.rmtree(file.parent),
+}
+
+
+@pytest.mark.parametrize("name", ["content", "other", "sizes.json"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_entry_is_made_anew(cache: Path, name: str, damage: str) -> None:
+    def write(folder: Path) -> None:
+        (folder / "content").write_bytes(b"whole")
+        (folder / "other").write_bytes(b"whole too")
+
+    def entry() -> Path:
+        found = kept("things", "key", 4, write)
+        assert found is not None
+        return found
+
+    DAMAGE[damage](entry() / name)
+    assert (entry() / "content").read_bytes() == b"whole"
+    assert (entry() / "other").read_bytes() == b"whole too"
+    assert [path.name for path in (cache / "things").glob("*/")] == ["key"]
+
+
+def test_truncated_weights_are_converted_anew(cache: Path) -> None:
+    total = read(load().model)
+    (file,) = conversions(cache)
+    os.truncate(file, 1000)
+    assert read(load().model) == total
+    assert conversions(cache) == [file]
 
 
 def test_a_full_disk_is_no_obstacle(cache: Path) -> None:

@@ -115,6 +115,91 @@ def test_class_labels_keep_their_names_and_hidden_tests_are_cut_anew(tmp_path: P
     assert all(row["label"] == int(row["text"]) % 2 for row in data.test)
 
 
+def test_parquet_keeps_class_names_and_categories(tmp_path: Path) -> None:
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
+    table = Dataset.from_dict({"text": WORDS, "label": BINARY}, features=features)
+    table.to_parquet(tmp_path / "named.parquet")
+    assert load_data(str(tmp_path / "named.parquet")).label_names == ("no", "yes")
+    frame = pd.DataFrame({"text": WORDS, "label": pd.Categorical(["yes", "no"] * 10)})
+    frame.to_parquet(tmp_path / "categories.parquet")
+    assert load_data(str(tmp_path / "categories.parquet")).label_names == ("no", "yes")
+
+
+SPELLED = {
+    ("10", "9", "007"): ("007", "9", "10"),
+    ("00", "0", "1"): ("0", "00", "1"),
+    ("1.0", "1e1", "2"): ("1.0", "2", "1e1"),
+    ("True", "true", "1"): ("1", "True", "true"),
+    ("1", "1 "): ("1", "1 "),
+    ("1" + "0" * 25, "1"): ("1", "1" + "0" * 25),
+    ("nan", "None", "inf"): ("None", "inf", "nan"),
+}
+
+
+@pytest.mark.parametrize("labels", SPELLED)
+def test_labels_keep_their_spelling_in_the_order_of_numbers(
+    tmp_path: Path, labels: tuple[str, ...]
+) -> None:
+    rows = [f"sentence {i},{labels[i % len(labels)]}" for i in range(30)]
+    (tmp_path / "data.csv").write_text("\n".join(["text,label", *rows]))
+    data = load_data(str(tmp_path / "data.csv"))
+    assert data.label_names == SPELLED[labels]
+    for row in data.train:
+        place = int(row["text"].split()[1]) % len(labels)
+        assert data.label_names[row["label"]] == labels[place]
+
+
+def test_labels_mean_the_same_in_every_format(tmp_path: Path) -> None:
+    """A table of texts beside typed values: whole numbers, truth values."""
+    for spelled, typed in ((["0", "1"], [0, 1]), (["true", "false"], [True, False])):
+        rows = [{"text": f"{i}", "label": spelled[i % 2]} for i in range(20)]
+        pd.DataFrame(rows).to_csv(tmp_path / "train.csv", index=False)
+        lines = [json.dumps({"text": f"{i}", "label": typed[i % 2]}) for i in range(20)]
+        (tmp_path / "dev.jsonl").write_text("\n".join(lines))
+        data = load_data(str(tmp_path))
+        assert data.label_names == tuple(sorted(spelled))
+        assert all(
+            data.label_names[row["label"]] == spelled[int(row["text"]) % 2]
+            for row in data.validation
+        )
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize("named", [True, False])
+def test_labels_without_training_are_refused(tmp_path: Path, split: str, named: bool) -> None:
+    names = ["no", "so", "yes", "maybe"]
+    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+    kind = features if named else None
+    ids = {"train": [0, 2] * 10, split: [0, 1, 2, 3]}
+    for name, labels in ids.items():
+        columns = {"text": WORDS[: len(labels)], "label": labels}
+        if not named:
+            columns["label"] = [names[label] for label in labels]
+        Dataset.from_dict(columns, features=kind).to_parquet(tmp_path / f"{name}.parquet")
+    order = "'so', 'maybe'" if named else "'maybe', 'so'"
+    reason = f"^task.label_column: the split {split!r} has labels that training lacks: {order}$"
+    with pytest.raises(StudyError, match=reason):
+        load_data(str(tmp_path))
+
+
+def test_an_empty_text_is_the_same_in_every_format(tmp_path: Path) -> None:
+    rows = [{"text": "" if i == 3 else f"{i}", "label": "ab"[i % 2]} for i in range(20)]
+    pd.DataFrame(rows).to_csv(tmp_path / "data.csv", index=False)
+    (tmp_path / "data.json").write_text(json.dumps(rows))
+    assert (
+        load_data(str(tmp_path / "data.csv")).digest
+        == load_data(str(tmp_path / "data.json")).digest
+    )
+    for row in rows[4:6]:
+        row["label"] = ""
+    pd.DataFrame(rows).to_csv(tmp_path / "data.csv", index=False)
+    (tmp_path / "data.json").write_text(json.dumps(rows))
+    for name in ("data.csv", "data.json"):
+        reason = "^task.label_column: 2 of 20 rows .* have no 'label', first row 5"
+        with pytest.raises(StudyError, match=reason):
+            load_data(str(tmp_path / name))
+
+
 def test_a_class_label_without_a_class_is_missing(tmp_path: Path) -> None:
     features = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
     rows = {"text": WORDS, "label": [-1, *BINARY[1:]]}
@@ -199,7 +284,12 @@ WRONG: dict[str, tuple[dict[str, list[Any]], Columns, str]] = {
     "fractions": (
         {"text": WORDS, "label": [0.5, 1.5] * 10},
         Columns(),
-        "task.label_column: the labels must be names or whole numbers",
+        r"task.label_column: the labels must be names or whole numbers, got 0\.5",
+    ),
+    "spelled fractions": (
+        {"text": WORDS, "label": ["0.5", "1"] * 10},
+        Columns(),
+        r"task.label_column: the labels must be names or whole numbers, got '0\.5'",
     ),
     "lists for labels": (
         {"text": WORDS, "label": [[0], [1]] * 10},

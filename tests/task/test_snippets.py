@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,12 +11,11 @@ from autopeft.task.snippets import movie_snippets
 
 
 def test_the_published_sentences() -> None:
-    frame = movie_snippets()
-    assert frame.shape == (10_605, 2)
-    assert frame["label"].value_counts().to_dict() == {"negative": 5363, "positive": 5242}
-    assert frame["text"][2] == "Effective but too tepid biopic"
-    assert frame["label"][2] == "negative"
-    assert "Almodóvar" in frame["text"][617]
+    table = movie_snippets()
+    assert table.column_names == ["text", "label"]
+    assert Counter(table["label"][:]) == {"negative": 5363, "positive": 5242}
+    assert table[2] == {"text": "Effective but too tepid biopic", "label": "negative"}
+    assert "Almodóvar" in table[617]["text"]
 
 
 def test_two_at_once_fetch_into_an_empty_cache(
@@ -24,7 +24,7 @@ def test_two_at_once_fetch_into_an_empty_cache(
     monkeypatch.setenv("AUTOPEFT_CACHE", str(tmp_path))
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: movie_snippets(), range(2))
-    assert first.equals(second)
+    assert first.to_dict() == second.to_dict()
     assert len(first) == 10_605
     assert [path.name for path in (tmp_path / "movie-snippets").iterdir()] == [
         "movieReviewSnippets_GroundTruth.txt"

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
-from autopeft.model.backbone import load_tokenizer
-from autopeft.task.batches import Encoded
+from autopeft.core.errors import StudyError
+from autopeft.core.settings import BackboneSettings
+from autopeft.model.backbone import load_tokenizer, meta_backbone
+from autopeft.task.batches import Encoded, check_ids
 from autopeft.task.tokens import encoded
 from tests.minilm import MINILM
 
@@ -30,6 +34,7 @@ def table() -> Dataset:
 def same(left: Encoded, right: Encoded) -> None:
     assert left.name == right.name
     assert left.padding == right.padding
+    assert left.n_cut == right.n_cut
     assert torch.equal(left.lengths, right.lengths)
     assert torch.equal(left.labels, right.labels)
     assert set(left.columns) == set(right.columns)
@@ -54,6 +59,15 @@ def test_texts_are_tokenized_once(cache: Path, table: Dataset) -> None:
     save_file(content, file)
     read = encoded("train", table, tokenizer, 6)
     assert torch.equal(read.columns["input_ids"][1], wanted.columns["input_ids"][1] + 1)
+
+
+def test_a_truncated_file_is_made_anew(cache: Path, table: Dataset) -> None:
+    tokenizer = load_tokenizer(MINILM)
+    encoded("train", table, tokenizer, 6)
+    (file,) = cache.glob("tokens/*/tokens.safetensors")
+    for size in (100, 0):
+        os.truncate(file, size)
+        same(encoded("train", table, tokenizer, 6), Encoded.of("train", table, tokenizer, 6))
 
 
 def test_what_decides_on_tokens_is_in_the_key(cache: Path, table: Dataset) -> None:
@@ -81,3 +95,55 @@ def test_tokens_without_a_cache_are_the_same(cache: Path, table: Dataset) -> Non
     cache.write_text("no folder")
     tokenizer = load_tokenizer(MINILM)
     same(encoded("train", table, tokenizer, 6), Encoded.of("train", table, tokenizer, 6))
+
+
+def test_rows_without_a_token_are_refused(tiny_llama: Path, cache: Path) -> None:
+    tokenizer = load_tokenizer(str(tiny_llama))
+    table = Dataset.from_dict({"text": ["good film", "", "bad", " "], "label": [0, 1, 0, 1]})
+    reason = "^task.data: 2 of 4 rows of the split 'test' have no token .*, first row 2: ''$"
+    for _ in range(2):
+        with pytest.raises(StudyError, match=reason):
+            encoded("test", table, tokenizer, 6)
+    assert tokens(cache) == 0
+    pairs = table.add_column("text_pair", ["a", "a film", "", "very"])
+    found = encoded("train", pairs, tokenizer, 6)
+    assert found.lengths.tolist() == [3, 2, 1, 1]
+    assert all(row.dtype == torch.int64 for rows in found.columns.values() for row in rows)
+    bracketed = encoded("train", table, load_tokenizer(MINILM), 6)
+    assert bracketed.lengths.tolist() == [4, 2, 3, 2]
+
+
+def test_texts_that_are_cut_are_counted(table: Dataset) -> None:
+    tokenizer = load_tokenizer(MINILM)
+    lengths = encoded("train", table, tokenizer, 64).lengths.tolist()
+    for limit in (64, max(lengths), max(lengths) - 1, min(lengths) - 1):
+        wanted = sum(length > limit for length in lengths)
+        assert [encoded("train", table, tokenizer, limit).n_cut for _ in range(2)] == [wanted] * 2
+
+
+def test_tokens_without_an_embedding_are_refused(tiny_llama: Path, table: Dataset) -> None:
+    tokenizer, model = load_tokenizer(str(tiny_llama)), on_meta(tiny_llama)
+    fine = encoded("train", table, tokenizer, 6)
+    check_ids([fine], model)
+    tokenizer.add_tokens(["dull"])
+    strange = encoded("validation", table, tokenizer, 6)
+    reason = "^model: input_ids of the split 'validation' go up to 7, but the embedding .* at 6"
+    with pytest.raises(StudyError, match=reason):
+        check_ids([fine, strange], model)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    short = Dataset.from_dict({"text": ["good"], "label": [0]})
+    with pytest.raises(StudyError, match=r"^model: input_ids are padded with 8, but .* at 6"):
+        check_ids([encoded("test", short, tokenizer, 6)], model)
+
+
+def test_token_types_without_an_embedding_are_refused(table: Dataset) -> None:
+    model = on_meta(MINILM)
+    pairs = encoded("train", table.add_column("text_pair", TEXTS), load_tokenizer(MINILM), 6)
+    check_ids([pairs], model)
+    model.config.type_vocab_size = 1
+    with pytest.raises(StudyError, match=r"^model: token_type_ids of the split 'train' go up to 1"):
+        check_ids([pairs], model)
+
+
+def on_meta(reference: str | Path) -> PreTrainedModel:
+    return meta_backbone(str(reference), BackboneSettings(), task_type="text-classification").model
