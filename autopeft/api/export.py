@@ -16,12 +16,10 @@ from autopeft.core.settings import BackboneSettings
 from autopeft.exporter.card import CardFacts
 from autopeft.exporter.writer import export as write
 from autopeft.model.backbone import Backbone, load_backbone
-<<<<<<< HEAD
-from autopeft.study.record import check_same, stamp_of
-=======
 from autopeft.model.positions import positions
->>>>>>> main
+from autopeft.study.record import check_same, stamp_of
 from autopeft.study.trial import TrialRecord
+from autopeft.task.task import Task
 from autopeft.train.trainee import STAMP, STATE_FILE
 
 
@@ -49,12 +47,8 @@ def export(
     """
     outcome = study if isinstance(study, Outcome) else open_study(study)
     chosen = outcome.trial(trial) if trial is not None else outcome.pick(pick, within)
-<<<<<<< HEAD
-    state = _state(outcome, chosen)
-=======
+    state, backbone = _state(outcome, chosen), _backbone(outcome, chosen)
     task = Task.from_mapping(outcome.spec.task)
-    state, backbone = _state(chosen), _backbone(outcome, chosen)
->>>>>>> main
     facts = CardFacts(
         base_model=outcome.spec.model,
         task=task.type,

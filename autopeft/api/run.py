@@ -46,10 +46,7 @@ from autopeft.study.record import agree, open_record
 from autopeft.study.spec import SPEC, StudySpec, load_spec
 from autopeft.study.study import Study
 from autopeft.study.terms import Terms
-<<<<<<< HEAD
-=======
 from autopeft.task.batches import check_ids
->>>>>>> main
 from autopeft.task.data import Data
 from autopeft.task.task import METRICS, Task
 from autopeft.task.tokens import encoded_splits
@@ -163,12 +160,8 @@ class Prepared:
         with inside(self.spec.place):
             check_weights(self.spec.model)
             engine = engine_of(self.spec, self.setting)
-<<<<<<< HEAD
-            data = self.task.load()
+            data = self._data()
             stopper = self.stopper(len(data.validation))
-=======
-            stopper = self.stopper(len(self._data().validation))
->>>>>>> main
             worker = self.spec.engine
             make = partial(
                 Trainer,

@@ -6,7 +6,6 @@ import logging
 import sys
 import traceback
 from importlib import metadata
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -225,13 +224,7 @@ def list_(
 
 def main() -> None:
     """Runs a command; 2 is the exit code of bad input, 1 of failure, 130 of an interrupt."""
-<<<<<<< HEAD
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # not every terminal has every sign
-=======
     write_anything()
->>>>>>> main
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of what nobody uses
     try:
         code = app(standalone_mode=False) or 0

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-<<<<<<< HEAD
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
-from sqlalchemy.engine import URL
-=======
 from pydantic import Field, PrivateAttr, field_validator
->>>>>>> main
+from sqlalchemy.engine import URL
 
 from autopeft.core.catalog import Reference, read
 from autopeft.core.errors import AutoPeftError, StudyError, inside
@@ -42,15 +38,7 @@ LEAST_MEMORY = 1000**3
 """Bytes; a device with less is a number without its unit."""
 
 
-<<<<<<< HEAD
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Search(_Section):
-=======
 class Search(Section):
->>>>>>> main
     """How configurations are proposed.
 
     Attributes:
