@@ -9,6 +9,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autopeft.study.heart import Heart
 
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at whether a process elsewhere lives."""
+
 
 class Others:
     """The trials in training that this process does not train.

@@ -23,8 +23,8 @@ from autopeft.search.stopping import Curve
 from autopeft.space.bound import BoundSpace
 from autopeft.study.clock import Clock
 from autopeft.study.heart import Heart
-from autopeft.study.index import BESIDE, Index
-from autopeft.study.others import Others
+from autopeft.study.index import BESIDE, QUEUED, Index
+from autopeft.study.others import LOOK_AGAIN, Others
 from autopeft.study.record import lost, record_id, stamp_of
 from autopeft.study.repeats import repeats
 from autopeft.study.storage import flush, sign
@@ -38,22 +38,6 @@ N_DUPLICATES = 30
 
 N_REJECTED = 300
 """Proposals in a row that a limit rejects, after which the search gives up."""
-
-LOOK_AGAIN = 1.0
-"""Seconds between two looks at whether a process elsewhere lives."""
-
-_QUEUED = (
-    "config",
-    "key",
-    "baseline",
-    "again",
-    "retry",
-    "attempts",
-    "repeat",
-    "repeat_of",
-    "seed",
-)
-"""What a trial that waits tells."""
 
 
 class Study:
@@ -173,7 +157,7 @@ class Study:
         """Records what a trial reports and gives its learning curve."""
         stored, _ = self._running[trial.number]
         attrs = stored.user_attrs
-        attrs["reports"] = [*attrs.get("reports", ()), _document(report)]
+        attrs["reports"] = [*attrs.get("reports", ()), asdict(report)]
         stored.set_user_attr("reports", attrs["reports"])
         flush(self.record)
         told = TrialRecord(
@@ -367,7 +351,7 @@ class Study:
         self._tell(number, TrialState.FAIL)
 
     def _queue(self, params: dict[str, Any], attrs: Mapping[str, Any]) -> None:
-        told = {key: attrs[key] for key in _QUEUED if key in attrs}
+        told = {key: attrs[key] for key in QUEUED if key in attrs}
         self.record.enqueue_trial(params, user_attrs=told)
 
     def _queue_baselines(self) -> None:
@@ -410,7 +394,3 @@ class Study:
                 self._curves.pop(trial.number, None)
             else:
                 self._curves[trial.number] = trial.curve(self.objectives)
-
-
-def _document(report: Report) -> dict[str, Any]:
-    return {**asdict(report), "metrics": dict(report.metrics)}
