@@ -131,7 +131,7 @@ def configs_of(kind: str, shape: Shape, count: int, texts: Texts) -> list[PeftCo
     found: list[PeftConfig] = []
     space = SearchSpace.load("layer-mix").on(shape, size_of)
     while len(found) < count:
-        drawn = space.sample(rng)
+        drawn = space.draw(rng).config
         placements = drawn.placements if kind == "mix" else [_everywhere(kind, shape)]
         config = PeftConfig.of(placements, {**dict(drawn.train), "batch_size": texts.batch_size})
         if lowest_layer(config, shape) == 0:

@@ -55,7 +55,7 @@ def mix_step(size: Size, seed: int) -> list[Row]:
     rng = np.random.default_rng(seed)
     rows: list[Row] = []
     while len(rows) < size.mixes:
-        config = space.sample(rng)
+        config = space.draw(rng).config
         if not config.layers:
             continue
         depth = min(config.layers)

@@ -75,7 +75,7 @@ def our_trial(trainer: OurTrainer, size: Size, seed: int) -> Row:
     from safetensors.torch import load_file
 
     from autopeft.core.order import Order
-    from autopeft.train.trainee import STATE_FILE
+    from autopeft.train.member_training import STATE_FILE
 
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -136,8 +136,10 @@ def test_other_tables_are_earlier_studies(
 
 def test_closed_forms_reach_the_hypervolume_that_they_state() -> None:
     found = CLOSED["zdt1"]()
-    n_others = len(found.space.dimensions) - 1
-    configs = [found.space.decode([u] + [0.0] * n_others) for u in np.linspace(0, 1, 200)]
+    first, *others = found.space.dimensions.values()
+    rest = {dimension.name: dimension.from_unit(0.0) for dimension in others}
+    values = map(first.from_unit, np.linspace(0, 1, 200))
+    configs = [found.space.resolve({first.name: value, **rest}) for value in values]
     assert found.volumes([found.values(config) for config in configs])[-1] > 0.999
 
     found = CLOSED["dh1-autopeft"]()

@@ -20,7 +20,7 @@ from autopeft.model.positions import positions
 from autopeft.study.record import check_same, stamp_of
 from autopeft.study.trial import TrialRecord
 from autopeft.task.task import Task
-from autopeft.train.trainee import STAMP, STATE_FILE
+from autopeft.train.member_training import STAMP, STATE_FILE
 
 
 def export(

@@ -8,6 +8,7 @@ from typing import Any
 from autopeft.core.errors import AutoPeftError
 from autopeft.model.fingerprint import fingerprint
 from autopeft.objective.objective import Objective
+from autopeft.space.form import Form
 from autopeft.space.space import SearchSpace
 from autopeft.task.data import Data
 from autopeft.task.task import Task
@@ -30,7 +31,7 @@ def task_identity(task: Task) -> dict[str, Any]:
     return task.model_dump(mode="json", exclude={"data"})
 
 
-def space_identity(space: SearchSpace) -> dict[str, Any]:
+def space_identity(space: Form) -> dict[str, Any]:
     """The space without what is said about it."""
     document = space.to_dict()
     return {k: v for k, v in document.items() if k not in ("description", "reference")}

@@ -14,7 +14,7 @@ from autopeft.core.catalog import Reference
 from autopeft.core.errors import ExportError, StudyError, inside, redacted
 from autopeft.objective.objective import Objective, load_objectives
 from autopeft.report.front import Front, pick
-from autopeft.report.page import hypervolumes, write_report
+from autopeft.report.page import write_report
 from autopeft.report.plot import plot
 from autopeft.study.record import find_record, reachable, read_trials, record_id
 from autopeft.study.spec import SPEC, StudySpec, load_spec
@@ -47,8 +47,7 @@ class Outcome:
     @cached_property
     def hypervolume(self) -> float:
         """Of the front against the reference points of the objectives, on their scales."""
-        volumes = hypervolumes(self.trials, self.objectives)
-        return volumes[-1] if volumes else 0.0
+        return self.front.hypervolume
 
     def plot(self, path: str | Path) -> Path:
         """Draws the front into a `.png` or `.html` file.

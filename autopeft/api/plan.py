@@ -10,22 +10,22 @@ import numpy as np
 from autopeft.api.run import configuration, on_backbone
 from autopeft.core.catalog import Reference
 from autopeft.core.config import PeftConfig, freeze, thaw
-from autopeft.core.errors import SpaceError, StudyError
+from autopeft.core.errors import StudyError
 from autopeft.core.quantity import parse_quantity
 from autopeft.core.settings import BackboneSettings, TrainSettings
 from autopeft.memory.fit import fit as fitted
 from autopeft.memory.flops import count_flops
 from autopeft.memory.predict import predict_memory
 from autopeft.memory.quantities import Setting, head_params, known_quantities
-from autopeft.method.count import count, size_of
+from autopeft.method.count import count
 from autopeft.model.backbone import Backbone, meta_backbone
 from autopeft.model.positions import positions
+from autopeft.search.candidates import least
 from autopeft.space.bound import BoundSpace
-from autopeft.space.extremes import extremes
 from autopeft.space.space import SearchSpace
 
 N_SAMPLES = 24
-"""Configurations traced between the extremes for the range of an objective that is no sum."""
+"""Random configurations that the ranges of a space are over, beside its ends."""
 
 
 @dataclass(frozen=True)
@@ -147,32 +147,25 @@ def _dtype(config: PeftConfig, backbone: Backbone) -> str:
 
 
 def _extent(space: BoundSpace, backbone: Backbone, batch: Batch, device: str) -> dict[str, Any]:
-    """Sizes of the space and the range of each known objective over non-empty configurations.
+    """Size of the space and the range of each known objective over non-empty configurations.
 
-    Counts are exact; the range of memory is that of the extremes and of `N_SAMPLES` samples.
+    The range is that of the cheapest and the dearest configuration, by trainable parameters, that
+    walks find, and of `samples` random ones.
     """
-    ends = extremes(space, size_of)
-    rng = np.random.default_rng(0)
-    samples = [space.sample(rng) for _ in range(N_SAMPLES)]
     known = known_quantities(Setting(backbone, batch.sequence_length, device, batch.size))
+    params, rng = known["trainable_params"].value, np.random.default_rng(0)
+    ends = [least(space, rng, params), least(space, rng, lambda config: -params(config))]
+    samples = [space.draw(rng).config for _ in range(N_SAMPLES)]
     ranges = {}
     for name, quantity in known.items():
-        values = [quantity.value(config) for config in (*ends, *(samples if quantity.slow else ()))]
+        values = [quantity.value(c) for c in (*ends, *samples) if c.placements or c in ends]
         ranges[name] = [min(values), max(values)]
     return {
         "n_layers": space.n_layers,
         "dimensions": len(space.dimensions),
         "continuous": space.continuous,
         "assignments": space.assignments,
-        "configurations": _configurations(space),
         "ranges": ranges,
+        "samples": N_SAMPLES,
         "sequence_length": batch.sequence_length,
     }
-
-
-def _configurations(space: BoundSpace) -> int | None:
-    """How many distinct configurations the space makes; None where they are too many to tell."""
-    try:
-        return space.configurations
-    except SpaceError:
-        return None

@@ -22,7 +22,7 @@ from autopeft.api.identity import (
     task_identity,
 )
 from autopeft.api.outcome import Outcome, outcome_of
-from autopeft.api.placement import device_of, engine_of
+from autopeft.api.workers import device_of, engine_of
 from autopeft.core.catalog import Reference, place
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, inside, unknown
@@ -36,11 +36,11 @@ from autopeft.model.positions import positions
 from autopeft.objective.known import Known
 from autopeft.objective.limit import parse_limit
 from autopeft.objective.objective import KNOWN, Objective, load_objectives
+from autopeft.search.candidates import corner, least
 from autopeft.search.sampler import SAMPLERS, Problem, make_sampler
 from autopeft.search.stoppers import STOPPERS, Fidelity, make_stopper
 from autopeft.search.stopping import Stopper, rungs_between
 from autopeft.space.bound import BoundSpace
-from autopeft.space.extremes import extremes
 from autopeft.space.space import SearchSpace
 from autopeft.study.record import agree, open_record
 from autopeft.study.spec import SPEC, StudySpec, load_spec
@@ -310,27 +310,26 @@ def _limits(space: BoundSpace, known: Mapping[str, Known], where: str) -> dict[s
     with inside(where):
         for name, raw in space.space.limits:
             limits[name] = limit = parse_limit(name, raw, of=space.shape.parameters)
-            least = _least(space, known[name])
-            if least > limit:
+            at_least = _least(space, known[name])
+            if at_least > limit:
                 raise StudyError(
-                    f"no configuration meets {raw}: each has at least {least:,.0f} {KNOWN[name]}, "
-                    f"the limit is {limit:,.0f}",
+                    f"no configuration was found that meets {raw}: the least has "
+                    f"{at_least:,.0f} {KNOWN[name]}, the limit is {limit:,.0f}",
                     f"limits.{name}",
                 )
     return limits
 
 
 def _least(space: BoundSpace, quantity: Known) -> float:
-    """A bound that no configuration goes below; for counts it is reached.
+    """The least value of configurations with a placement, as far as samples and a walk find it.
 
     Of memory it is what the training takes without any placement, in the settings of the space.
     """
-    if space.space.is_configuration or not quantity.slow:
-        return quantity.value(extremes(space, size_of)[0])
     rng = np.random.default_rng(0)
-    samples = [space.sample(rng) for _ in range(N_SETTINGS)]
-    lowest = space.build(lambda dimension: dimension.from_unit(0.0))
-    return min(quantity.value(replace(config, placements=())) for config in (lowest, *samples))
+    if not quantity.slow or space.space.is_configuration:
+        return quantity.value(least(space, rng, quantity.value))
+    samples = [corner(space, 0.0), *(space.draw(rng) for _ in range(N_SETTINGS))]
+    return min(quantity.value(replace(drawn.config, placements=())) for drawn in samples)
 
 
 def run(

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, ClassVar, TypeVar
 
 from autopeft.core.config import Placement
-from autopeft.core.errors import AutoPeftError, inside, unknown
+from autopeft.core.errors import AutoPeftError, unknown
 from autopeft.core.options import Flag, Number, OneOf, Option, Sites, Size, option
 
 Declared = TypeVar("Declared", bound="Declaration")
@@ -63,8 +63,10 @@ class Declaration:
                 raise AutoPeftError(unknown("option", name, cls.options()))
         values: dict[str, Any] = {}
         for name, kind in cls.options().items():
-            with inside(name):
+            try:
                 values[name] = kind.check_closed(options.get(name, kind.default))
+            except AutoPeftError as error:
+                raise error.inside(name) from None
         return cls(**cls.completed(values))
 
     def to_dict(self) -> dict[str, Any]:

@@ -73,10 +73,10 @@ class Size(Option):
     expects = f"a positive integer up to {MAX_SIZE}, 0 (absent) or fill"
 
     def accepts(self, value: Any) -> bool:
-        return value == "fill" or (_is_whole(value) and 0 <= value <= MAX_SIZE)
+        return value == "fill" or (is_whole(value) and 0 <= value <= MAX_SIZE)
 
     def check_closed(self, value: Any) -> Any:
-        if value is not REQUIRED and not (_is_whole(value) and 0 < value <= MAX_SIZE):
+        if value is not REQUIRED and not (is_whole(value) and 0 < value <= MAX_SIZE):
             raise AutoPeftError(f"must be a positive integer up to {MAX_SIZE}, got {shown(value)}")
         return super().check_closed(value)
 
@@ -108,7 +108,7 @@ class Number(Option):
     def accepts(self, value: Any) -> bool:
         if value is None:
             return bool(self.null)
-        return _is_finite(value) and self.above < value < self.below and self.low <= value
+        return is_finite(value) and self.above < value < self.below and self.low <= value
 
     def canonical(self, value: Any) -> float | None:
         return None if value is None else float(value)
@@ -162,11 +162,13 @@ class Sites(Option):
         return tuple(sorted(set(value), key=SITES.index))
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
+    """Whether a value is an integer and no truth value."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number that a float can hold and no truth value."""
     try:
         return not isinstance(value, bool) and math.isfinite(value)
     except (TypeError, OverflowError):

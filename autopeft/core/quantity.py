@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 
-from autopeft.core.errors import AutoPeftError
+from autopeft.core.errors import AutoPeftError, shown
+from autopeft.core.options import is_finite
 
 _FACTORS = {
     "": 1,
@@ -27,17 +29,17 @@ def parse_quantity(value: object, where: str, of: float | None = None) -> float:
     Raises:
         AutoPeftError: not of that form, not positive, or per cents of nothing.
     """
-    expected = "expected a positive amount such as 300000, 300k, 1% or 16GB"
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise AutoPeftError(f"{expected}, got {value!r}", where)
+    wrong = f"expected a positive amount such as 300000, 300k, 1% or 16GB, got {shown(value)}"
+    if not isinstance(value, str) and not is_finite(value):
+        raise AutoPeftError(wrong, where)
     match = _FORM.fullmatch(str(value).strip())
-    if not match or float(match[1]) <= 0:
-        raise AutoPeftError(f"{expected}, got {value!r}", where)
-    if match[2] == "%":
-        if of is None:
-            raise AutoPeftError(f"per cents have no whole here, got {value!r}", where)
-        return float(match[1]) / 100 * of
-    unit = match[2].upper()
-    if unit not in _FACTORS:
-        raise AutoPeftError(f"{expected}, got the unit {match[2]!r}", where)
-    return float(match[1]) * _FACTORS[unit]
+    unit = match[2].upper() if match else ""
+    if not match or (unit != "%" and unit not in _FACTORS):
+        raise AutoPeftError(wrong, where)
+    if unit == "%" and of is None:
+        raise AutoPeftError(f"per cents have no whole here, got {shown(value)}", where)
+    number = float(match[1])
+    amount = number / 100 * (of or 0.0) if unit == "%" else number * _FACTORS[unit]
+    if not 0 < amount < math.inf:
+        raise AutoPeftError(wrong, where)
+    return amount

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -38,3 +38,26 @@ class Failure:
     error: str
     where: str = ""
     environment: bool = False
+
+    @classmethod
+    def of(cls, member: int, error: Exception) -> Failure:
+        """What an error is to one member; what the system refuses is the machine's failure."""
+        return cls(member, described(error), environment=isinstance(error, OSError))
+
+    @classmethod
+    def of_all(
+        cls, members: Iterable[int], error: str, *, environment: bool = False
+    ) -> list[Failure]:
+        """One error as the failure of all members; it tells each who else was there.
+
+        Any one of them may be the cause, so the texts differ: they are not failures of one kind.
+        """
+        numbers = sorted(members)
+        others = {n: ", ".join(str(m) for m in numbers if m != n) for n in numbers}
+        texts = {n: f"{error} (beside {others[n]})" if others[n] else error for n in numbers}
+        return [cls(n, texts[n], environment=environment) for n in numbers]
+
+
+def described(error: BaseException) -> str:
+    """An error as the record keeps it: its kind and what it says."""
+    return f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Documents checked against a pydantic model, with errors in the house's form."""
+"""Documents checked against a pydantic model or dataclass, with errors in the house's form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autopeft.core.errors import AutoPeftError, StudyError, shown, unknown
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model")
+
+_UNKNOWN_KEY = {"extra_forbidden", "invalid_key", "unexpected_keyword_argument"}
 
 
 class Section(BaseModel):
@@ -38,6 +40,9 @@ def validated(
     """
     if not isinstance(document, Mapping):
         raise error(f"expected a mapping, got {shown(document)}", where)
+    for key in document:
+        if not isinstance(key, str):
+            raise error(unknown("key", key, _fields(model, [])), where)
     try:
         return model(**document)
     except ValidationError as failure:
@@ -45,11 +50,11 @@ def validated(
 
 
 def _first(
-    model: type[BaseModel], failure: ValidationError, where: str, error: type[AutoPeftError]
+    model: type, failure: ValidationError, where: str, error: type[AutoPeftError]
 ) -> AutoPeftError:
     errors = failure.errors()
     found, keys = errors[0], _keys(model, errors[0])
-    if found["type"] == "extra_forbidden":
+    if found["type"] in _UNKNOWN_KEY:
         reason, keys = unknown("key", keys[-1], _fields(model, keys[:-1])), keys[:-1]
     elif found["type"] == "missing":
         reason = "is missing"
@@ -61,28 +66,29 @@ def _first(
     elif found["type"] in {"model_type", "dict_type"}:
         reason = f"expected a mapping, got {shown(found['input'])}"
     else:
-        reasons = [
-            e["msg"].removeprefix("Input should be ") for e in errors if _keys(model, e) == keys
-        ]
-        reason = f"should be {' or '.join(dict.fromkeys(reasons))}, got {shown(found['input'])}"
+        alike = [e["msg"] for e in errors if _keys(model, e) == keys]
+        reasons = (re.sub(r"^\w+ should ", "should ", message) for message in alike)
+        said = " or ".join(dict.fromkeys(reasons)).replace(" or should be ", " or ")
+        reason = f"{said}, got {shown(found['input'])}"
     return error(reason, ".".join(filter(None, (where, *keys))))
 
 
-def _keys(model: type[BaseModel], found: Any) -> list[str]:
+def _keys(model: type, found: Any) -> list[str]:
     """The keys that lead to an error, without the branches of a union and the items of a list."""
     keys: list[str] = []
     for part in found["loc"]:
         keys.append(str(part))
         if part not in _fields(model, keys[:-1]):
-            return keys if found["type"] == "extra_forbidden" else keys[:-1]
+            return keys if found["type"] in _UNKNOWN_KEY else keys[:-1]
     return keys
 
 
-def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
+def _fields(model: type, path: list[str]) -> list[str]:
     """The keys that the model has at a path of fields."""
+    fields = model.__pydantic_fields__  # type: ignore[attr-defined]
     for key in path:
-        inner = model.model_fields[key].annotation if key in model.model_fields else None
+        inner = fields[key].annotation if key in fields else None
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return []
-        model = inner
-    return list(model.model_fields)
+        fields = inner.model_fields
+    return list(fields)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.order import Order
@@ -16,8 +19,8 @@ from autopeft.study.study import Study
 class Evaluator(Protocol):
     """Trains configurations side by side, its members, and reports at every rung of each.
 
-    A member ends by itself after the report of its last rung, or with its failure. What
-    `advance` raises concerns all members.
+    A member ends by itself after the report of its last rung, or with its failure. Nothing here
+    raises: what goes wrong is the failure of those members whom it concerns.
     """
 
     def join(self, member: int, config: PeftConfig, order: Order) -> None:
@@ -48,9 +51,35 @@ class Engine(ABC):
             make: builds the evaluator of one worker; can be sent to another process.
             stopper: decides after every report but the last.
             watch: called after every change.
+
+        Raises:
+            StudyError: see `Study.ask`.
+            KeyboardInterrupt: the first Ctrl-C or SIGTERM.
         """
 
 
-def described(error: BaseException) -> str:
-    """An error as the record keeps it: its kind and what it says."""
-    return f"{type(error).__name__}: {error}"
+@contextmanager
+def interrupts(stop: Callable[[], None]) -> Iterator[None]:
+    """Calls `stop` at the first Ctrl-C or SIGTERM; a second one does what it always does.
+
+    Only the main thread can listen.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def put_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def handle(number: int, frame: Any) -> None:
+        put_back()
+        stop()
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        put_back()

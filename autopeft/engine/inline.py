@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from autopeft.engine.backlog import PAUSE, Backlog
-from autopeft.engine.crew import Crew
-from autopeft.engine.engine import Engine, MakeEvaluator, Watch
+from autopeft.engine.dispatcher import PAUSE, Dispatcher
+from autopeft.engine.engine import Engine, Evaluator, MakeEvaluator, Watch, interrupts
 from autopeft.engine.room import Room
-from autopeft.engine.roster import Roster
 from autopeft.search.stopping import Stopper
 from autopeft.study.study import Study
+
+HERE = "here"
+"""The only worker."""
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,31 @@ class Inline(Engine):
 
         Raises:
             StudyError: see `Study.ask`; also what building the evaluator raises.
+            KeyboardInterrupt: the first Ctrl-C or SIGTERM.
         """
         if not study.n_left:
             return
-        evaluator = make()
-        crew = Crew(lambda: evaluator)
-        backlog = Backlog(study, stopper, watch)
-        roster = Roster(backlog, self.room)
-        try:
-            while True:
-                for trial in roster.refill():
-                    crew.join(trial)
-                if roster.members:
-                    for member in roster.record(crew.advance()):
-                        crew.leave(member)
-                elif backlog.is_over:
-                    return
-                else:
-                    time.sleep(PAUSE)
-        finally:
-            crew.disband()
+        evaluator, dispatcher = make(), Dispatcher(study, stopper, self.room, watch)
+        with interrupts(_stop):
+            try:
+                _work(evaluator, dispatcher)
+            finally:
+                for member in dispatcher.pack(HERE):
+                    evaluator.leave(member)
+
+
+def _work(evaluator: Evaluator, dispatcher: Dispatcher) -> None:
+    while True:
+        for trial in dispatcher.refill(HERE):
+            evaluator.join(trial.number, trial.config, trial.order)
+        if dispatcher.is_over:
+            return
+        if dispatcher.pack(HERE):
+            for member in dispatcher.record(HERE, evaluator.advance()):
+                evaluator.leave(member)
+        else:
+            time.sleep(PAUSE)
+
+
+def _stop() -> None:
+    raise KeyboardInterrupt

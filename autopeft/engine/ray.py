@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import signal
 import socket
 import sys
-import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import ray
 from ray import tune
@@ -22,9 +20,9 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from autopeft.core.errors import StudyError
-from autopeft.engine.crew import Crew
-from autopeft.engine.engine import Engine, MakeEvaluator, Watch
-from autopeft.engine.packs import Change, Packs
+from autopeft.core.report import Failure, Report, described
+from autopeft.engine.dispatcher import PAUSE, Dispatcher
+from autopeft.engine.engine import Engine, Evaluator, MakeEvaluator, Watch, interrupts
 from autopeft.engine.room import SHARES, Room
 from autopeft.search.stopping import Stopper
 from autopeft.study.study import Study
@@ -40,6 +38,8 @@ _SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -68,18 +68,23 @@ class RayEngine(Engine):
     def run(
         self, study: Study, make: MakeEvaluator, stopper: Stopper, watch: Watch = lambda _: None
     ) -> None:
-        """Runs the study to its end."""
+        """Runs the study to its end.
+
+        Raises:
+            StudyError: no cluster answers, or none of its nodes has room; see also `Study.ask`.
+            KeyboardInterrupt: the first Ctrl-C or SIGTERM, between two results.
+        """
         if not study.n_left:
             return
         with self._cluster():
             workers = self._workers()
-            room = self._divided(study.n_left, workers)
-            board = _board() if room.members > 1 else None
-            packs = Packs(study, stopper, room, watch, partial(_tell, board))
-            with redirect_stdout(sys.stderr), _interrupts(packs):  # Ray writes of dead workers
-                self._tuner(packs, worker(make, board), workers).fit()
-            if packs.error is not None:
-                raise packs.error
+            dispatcher = Dispatcher(study, stopper, self.room, watch, workers)
+            board = _board() if self.room.members > 1 else None
+            driver = _Driver(dispatcher, self._gpu_for, board)
+            with redirect_stdout(sys.stderr), interrupts(driver.stop):  # Ray writes of dead workers
+                self._tuner(driver, _worker(make, board), workers).fit()
+            if driver.error is not None:
+                raise driver.error
 
     @contextmanager
     def _cluster(self) -> Iterator[None]:
@@ -162,21 +167,17 @@ class RayEngine(Engine):
             return self.gpu
         return 1.0 if self.room.members > 1 else self.room.share_for(trials[0].config)
 
-    def _divided(self, n_trials: int, workers: int) -> Room:
-        """The room of a worker where several divide the trials that are left."""
-        return replace(self.room, members=min(self.room.members, -(-n_trials // workers)))
-
     def _request(self, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
         """What Tune reserves for a pack."""
         return tune.PlacementGroupFactory([{"CPU": self.cpu, "GPU": config["gpu"]}])
 
-    def _tuner(self, packs: Packs, trainable: type[tune.Trainable], workers: int) -> tune.Tuner:
+    def _tuner(self, driver: _Driver, trainable: type[tune.Trainable], workers: int) -> tune.Tuner:
         for name in ("ray.tune", "ray.train", "ray.air"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         return tune.Tuner(
             tune.with_resources(trainable, self._request),
             tune_config=tune.TuneConfig(
-                search_alg=_Proposals(packs, self._gpu_for),
+                search_alg=driver,
                 num_samples=-1,
                 max_concurrent_trials=workers,
                 reuse_actors=True,
@@ -186,71 +187,108 @@ class RayEngine(Engine):
             run_config=tune.RunConfig(
                 name="ray",
                 storage_path=str(Path(self.folder).resolve()),
-                stop=_Judgement(packs),
+                stop=driver,
                 verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
 
 
-@contextmanager
-def _interrupts(packs: Packs) -> Iterator[None]:
-    """Lets the first Ctrl-C end the run between two events, not in the middle of Ray.
+@dataclass(frozen=True)
+class Change:
+    """What a worker is told about its pack before it trains on.
 
-    A second one is what it always is. Only the main thread can listen.
+    Attributes:
+        leaving: numbers of trials that end.
+        joining: trials that start.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
-    def handle(number: int, frame: Any) -> None:
-        packs.error = packs.error or KeyboardInterrupt()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    leaving: tuple[int, ...] = ()
+    joining: tuple[Trial, ...] = ()
 
 
-class _Proposals(Searcher):
-    """The study as a searcher of Tune, which is asked for packs."""
+class _Driver(Searcher, tune.Stopper):
+    """The dispatcher as Tune sees it: a searcher of packs, and a stopper that sees every result.
 
-    def __init__(self, packs: Packs, gpu_for: Callable[[Sequence[Trial]], float]) -> None:
+    A trial of Tune is a worker of the dispatcher. What goes wrong here ends the run.
+
+    Args:
+        dispatcher: of the study.
+        gpu_for: devices of the worker that starts with some trials.
+        board: where workers are told of changes; None for packs of one, which never change.
+
+    Attributes:
+        error: what the engine is to raise.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, gpu_for: Callable[[Sequence[Trial]], float], board: Any
+    ) -> None:
         super().__init__()
-        self.packs, self.gpu_for = packs, gpu_for
+        self.dispatcher, self.gpu_for, self.board = dispatcher, gpu_for, board
+        self.error: BaseException | None = None
+        self._look_again = 0.0
+
+    def stop(self) -> None:
+        """Ends the run at the next event, not in the middle of Ray."""
+        self.error = self.error or KeyboardInterrupt()
 
     def suggest(self, trial_id: str) -> Any:
-        trials = self.packs.found(trial_id)
-        if not trials:
-            return Searcher.FINISHED if self.packs.are_over else None
-        founding = pickle.dumps(Change(joining=tuple(trials)))
-        return {"pack": trial_id, "founding": founding, "gpu": self.gpu_for(trials)}
+        if time.monotonic() >= self._look_again:
+            trials: list[Trial] = self._go(lambda: self.dispatcher.refill(trial_id), [])
+            if trials:
+                change = pickle.dumps(Change(joining=tuple(trials)))
+                return {"worker": trial_id, "change": change, "gpu": self.gpu_for(trials)}
+            self._look_again = time.monotonic() + PAUSE
+        is_over = self.error is not None or self.dispatcher.is_over
+        return Searcher.FINISHED if is_over else None
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Records what a worker reports; whether it has nothing to train any more."""
+        self._look_again = 0.0
+        self._go(lambda: self._record(trial_id, pickle.loads(result["events"])), None)
+        return self.error is not None or not self.dispatcher.pack(trial_id)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        self.packs.end(trial_id)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Keeps nothing; see `Packs.__getstate__`."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Restores nothing; see `Packs.__getstate__`."""
-
-
-class _Judgement(tune.Stopper):
-    """The study's stopper as a stopper of Tune, which sees every result first."""
-
-    def __init__(self, packs: Packs) -> None:
-        self.packs = packs
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return not self.packs.record(trial_id, pickle.loads(result["events"]))
+        self._look_again = 0.0
+        self._go(lambda: self.dispatcher.lost(trial_id), None)
 
     def stop_all(self) -> bool:
-        return self.packs.error is not None
+        return self.error is not None
+
+    def _record(self, worker: str, events: Sequence[Report | Failure]) -> None:
+        """A change is on the board before the worker looks there."""
+        leaving = self.dispatcher.record(worker, events)
+        if self.board is None:
+            return
+        joining = self.dispatcher.refill(worker)
+        if (leaving or joining) and self.dispatcher.pack(worker):
+            change = Change(tuple(leaving), tuple(joining))
+            ray.get(self.board.put.remote(worker, change))
+
+    def _go(self, act: Callable[[], Result], otherwise: Result) -> Result:
+        """What an act gives, unless the run is at its end or ends with what the act raises."""
+        if self.error is None:
+            try:
+                return act()
+            except Exception as error:
+                self.error = self.error or error
+        return otherwise
+
+    def save(self, checkpoint_path: str) -> None:
+        """Keeps nothing; see `__getstate__`."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restores nothing; see `__getstate__`."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: a run continues from the study's record, not from files of its driver."""
+        return {}
+
+    def __deepcopy__(self, memo: Any) -> _Driver:
+        return self
 
 
 class _Board:
@@ -272,67 +310,68 @@ def _board() -> Any:
     return ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
 
 
-def _tell(board: Any, pack: str, change: Change) -> None:
-    """Returns once the note is there, so that a worker that goes on finds it."""
-    ray.get(board.put.remote(pack, change))
-
-
 def _node() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-def worker(make: MakeEvaluator, board: Any) -> type[tune.Trainable]:
-    """The actor that trains packs; its evaluator is built once.
+class Worker(tune.Trainable):
+    """The actor that trains one pack after another; its evaluator is built once.
 
     What builds it comes to each node once and is unpacked there, so that what a node lacks is an
     error of the trial. Relative paths mean what they mean to the driver, where its folder exists.
     """
 
-    class Worker(tune.Trainable):
-        """Trains one pack after another."""
+    def setup(
+        self, config: dict[str, Any], home: str, folder: str, packed: bytes, board: Any
+    ) -> None:
+        self.packed, self.where, self.board = packed, _settle(home, folder), board
+        self.evaluator: Evaluator | None = None
+        self.members: list[int] = []
+        self.reset_config(config)
 
-        def setup(self, config: dict[str, Any], home: str, folder: str, packed: bytes) -> None:
-            place = _settle(home, folder)
-            self.crew = Crew(lambda: ray.cloudpickle.loads(packed)(), place)
-            self._found(config)
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begins another pack, which the last one leaves to itself."""
+        self.worker = new_config["worker"]
+        leaving, self.members = Change(leaving=tuple(self.members)), []
+        self.changes = [leaving, pickle.loads(new_config["change"])]
+        return True
 
-        def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self.cleanup()
-            self._found(new_config)
-            return True
+    def step(self) -> dict[str, Any]:
+        changes, self.changes = self.changes, []
+        if self.board:
+            changes += ray.get(self.board.take.remote(self.worker))
+        self.members += [trial.number for change in changes for trial in change.joining]
+        events = [self._located(event) for event in self._advance(changes)]
+        return {"events": pickle.dumps(events)}
 
-        def step(self) -> dict[str, Any]:
-            for change in ray.get(board.take.remote(self.pack)) if board else ():
-                self._apply(change)
-            return {"events": pickle.dumps(self.crew.advance())}
-
-        def cleanup(self) -> None:
-            self.crew.disband()
-
-        def _found(self, config: dict[str, Any]) -> None:
-            self.pack = config["pack"]
-            self._apply(pickle.loads(config["founding"]))
-
-        def _apply(self, change: Change) -> None:
+    def _advance(self, changes: Sequence[Change]) -> Sequence[Report | Failure]:
+        try:
+            self.evaluator = self.evaluator or ray.cloudpickle.loads(self.packed)()
+        except Exception as error:
+            reason = described(error)
+            return [Failure(member, reason, environment=True) for member in self.members]
+        for change in changes:
             for member in change.leaving:
-                self.crew.leave(member)
+                self.evaluator.leave(member)
             for trial in change.joining:
-                self.crew.join(trial)
+                self.evaluator.join(trial.number, trial.config, trial.order)
+        return self.evaluator.advance()
 
-    return tune.with_parameters(Worker, home=_node(), folder=str(Path.cwd()), packed=_packed(make))
+    def _located(self, event: Report | Failure) -> Report | Failure:
+        return event if isinstance(event, Report) else replace(event, where=self.where)
 
 
-def _packed(value: object) -> bytes:
-    return bytes(ray.cloudpickle.dumps(value))
+def _worker(make: MakeEvaluator, board: Any) -> type[tune.Trainable]:
+    """What Tune starts on the nodes."""
+    packed = bytes(ray.cloudpickle.dumps(make))
+    folder = str(Path.cwd())
+    return tune.with_parameters(Worker, home=_node(), folder=folder, packed=packed, board=board)
 
 
 def _settle(home: str, folder: str) -> str:
-    """Works where the driver does; what errors are to say of this node, nothing of the driver's."""
-    return "" if _node() == home else _elsewhere(folder)
-
-
-def _elsewhere(folder: str) -> str:
-    """Goes where the driver works, if this node has it; what errors say of the node."""
+    """Goes where the driver works; what errors are to say of this node, nothing of the driver's."""
+    if _node() == home:
+        return ""
     where = f" (on node {ray.util.get_node_ip_address()}"
     try:
         os.chdir(folder)

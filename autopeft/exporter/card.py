@@ -14,6 +14,8 @@ from autopeft.core.config import PeftConfig, thaw
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
+_MARKUP = re.compile(r"([\\`*<>\[\]#|])")
+
 
 @dataclass(frozen=True)
 class CardFacts:
@@ -74,13 +76,27 @@ def _front_matter(library: str, config: PeftConfig, facts: CardFacts) -> dict[st
 
 def _title(facts: CardFacts) -> str:
     trial = "" if facts.trial is None else f", trial {facts.trial}"
-    return f"{facts.study or _name(facts.base_model)}{trial}"
+    return f"{_plain(facts.study or _name(facts.base_model))}{trial}"
+
+
+def _plain(text: str) -> str:
+    """Text of a user in one line, none of it read as Markdown or HTML."""
+    return _MARKUP.sub(r"\\\1", _in_a_line(text))
+
+
+def _code(text: str) -> str:
+    """Text of a user in one line, set as code."""
+    return "`" + _in_a_line(text).replace("`", "'") + "`"
+
+
+def _in_a_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _origin(facts: CardFacts) -> str:
-    text = f"Fine-tuned from `{_name(facts.base_model)}`"
+    text = f"Fine-tuned from {_code(_name(facts.base_model))}"
     text += f" for {facts.task}" if facts.task else ""
-    text += f" on `{_name(facts.data)}`" if facts.data else ""
+    text += f" on {_code(_name(facts.data))}" if facts.data else ""
     return f"{text} with a configuration found by autopeft."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -57,7 +58,7 @@ class Trained:
         """Python code that makes `model` the backbone with a head of equal shape."""
         kind, config = type(self.model).__name__, self.model.config
         labels = f", num_labels={config.num_labels}" if kind.endswith("Classification") else ""
-        call = f'model = {kind}.from_pretrained("{self.model.name_or_path}"{labels})'
+        call = f"model = {kind}.from_pretrained({json.dumps(self.model.name_or_path)}{labels})"
         return f"from transformers import {kind}\n\n{call}"
 
     def placed(self) -> tuple[tuple[Placed, Layer], ...]:

@@ -19,9 +19,9 @@ from autopeft.core.errors import AttachError, AutoPeftError, ExportError
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained
 from autopeft.method.attach import Attached, attach
 from autopeft.method.sites import shape_of
+from autopeft.train.member_training import STATE_FILE
 
 CONFIG_FILE = "config.yaml"
-WEIGHTS_FILE = "peft.safetensors"
 _HEADER = "autopeft"
 
 
@@ -44,7 +44,7 @@ class Native(Exporter):
         }
         document = yaml.safe_dump(trained.config.to_dict(), sort_keys=False, allow_unicode=True)
         (folder / CONFIG_FILE).write_text(document, encoding="utf-8")
-        save_file(tensors, folder / WEIGHTS_FILE, {"format": "pt", _HEADER: json.dumps(header)})
+        save_file(tensors, folder / STATE_FILE, {"format": "pt", _HEADER: json.dumps(header)})
 
     def usage(self, trained: Trained) -> str:
         return (
@@ -69,7 +69,7 @@ def load(model: PreTrainedModel, folder: str | Path) -> Attached:
     """
     folder = Path(folder)
     config = _read_config(folder / CONFIG_FILE)
-    header, state = _read_weights(folder / WEIGHTS_FILE)
+    header, state = _read_weights(folder / STATE_FILE)
     _check_likeness(header["backbone"], model, folder)
     missing = [path for path in header["modules_to_save"] if not _has_module(model, path)]
     if missing:

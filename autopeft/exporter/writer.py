@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -75,7 +76,7 @@ def write(
         raise ExportError("; ".join(map(_sentence, obstacles)), f"format {format}")
     with _whole_or_nothing(output) as folder:
         exporter.write(trained, folder)
-        usage = exporter.usage(trained).replace("FOLDER", output.name)
+        usage = exporter.usage(trained).replace('"FOLDER"', json.dumps(output.name))
         text = card(exporter.library, trained.config, facts, usage)
         (folder / CARD_FILE).write_text(text, encoding="utf-8")
     return output

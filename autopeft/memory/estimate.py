@@ -28,9 +28,9 @@ class MemoryEstimate:
     A layer through which gradients flow costs something, and more for each piece on it; the lowest
     tuned one costs what its dearest piece makes it keep. Pieces are traced at their first use on
     the third and fourth layer from the top, below which all layers are alike; the last one, of
-    which little runs, and a lowest layer above those are traced for themselves, and what the
-    first layer changes is taken over from one piece to the others. Of sizes only powers of two are
-    traced, since memory is linear in them. Settings of training and
+    which little runs, and a lowest layer above those are traced for themselves, and what layers
+    cost that gradients pass is taken over from the first piece of the lowest one to the others. Of
+    sizes only powers of two are traced, since memory is linear in them. Settings of training and
     backbone are those of the configuration that is asked for.
 
     Args:
@@ -49,7 +49,6 @@ class MemoryEstimate:
         self._third, self._fourth = n_layers - 3, n_layers - 4
         self._exactly = lru_cache(maxsize=8192)(self._trace)
         self._extra = lru_cache(maxsize=8192)(self._added)
-        self._first: dict[PeftConfig, Piece] = {}
 
     def __call__(self, config: PeftConfig) -> float:
         """The estimated peak in bytes.
@@ -57,13 +56,12 @@ class MemoryEstimate:
         Raises:
             AttachError: as `predict`.
         """
-        bare = replace(config, placements=())
+        bare = self._alike(replace(config, placements=()))
         if not config.layers:
             return self._predict(bare)
         lowest = config.layers[0]
         pieces = {layer: _pieces(config, layer) for layer in config.layers}
-        first = self._first.setdefault(bare, pieces[lowest][0])
-        bare = self._alike(bare)
+        first = pieces[lowest][0]
         peak = self._lowest(bare, pieces[lowest], max(lowest, self._third))
         peak += max(0, self._third - lowest) * self._passed(bare, first)
         if lowest == 0:

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from autopeft.core.config import PeftConfig
-from autopeft.memory.meta_batch import batch_of, loss_of, outputs_of, padded_model
+from autopeft.memory.meta_batch import batch_of, loss_of, outputs_of, padded_model, traced
 from autopeft.memory.meta_model import as_trained
 from autopeft.memory.replay import replay
 from autopeft.method.attach import attach
@@ -52,6 +52,7 @@ def count_flops(
 
     Raises:
         AttachError: `config` does not fit the backbone.
+        StudyError: the backbone does not run without data.
     """
     lower, upper, backward = _Counter(), _Counter(), _Counter()
     model = as_trained(backbone, backbone.dtype, "none", "cuda")
@@ -59,6 +60,7 @@ def count_flops(
         depth = starting_depth(model, backbone.shape, [config])
         attached = attach(model, config, modules_to_save=backbone.modules_to_save)
         undo.callback(attached.detach)
+        undo.enter_context(traced(model))
         undo.enter_context(padded_model(model))
         undo.enter_context(Kernels("cuda", padded=True))
         batch = batch_of(model, batch_size, sequence_length)

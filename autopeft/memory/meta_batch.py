@@ -11,6 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from autopeft.core.errors import AutoPeftError, StudyError
+from autopeft.model.depth import image_shape
+
 Batch = dict[str, Tensor]
 
 
@@ -35,6 +38,23 @@ def padded_model(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
             setattr(config, name, None)
 
 
+@contextmanager
+def traced(model: PreTrainedModel) -> Iterator[None]:
+    """Errors of a model that does not run without data are those of a study.
+
+    Raises:
+        StudyError: the block raises anything but an error of its own.
+    """
+    try:
+        yield
+    except AutoPeftError:
+        raise
+    except Exception as error:  # a model can raise anything where it looks at values
+        what = f"memory and operations of {type(model).__name__} cannot be told before training"
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise StudyError(f"{what}; without data it fails: {reason}", "model") from error
+
+
 def batch_of(model: PreTrainedModel, batch_size: int, length: int) -> Batch:
     """What a model is trained on, on the meta device.
 
@@ -42,11 +62,9 @@ def batch_of(model: PreTrainedModel, batch_size: int, length: int) -> Batch:
         Token ids, mask and segments (batch, length) or pixels (batch, channels, height, width), and
         `labels`: (batch,), or (batch, length) for a model that generates.
     """
-    if model.main_input_name == "pixel_values":
-        size = model.config.image_size
-        height, width = size if isinstance(size, list | tuple) else (size, size)
-        pixels = (batch_size, model.config.num_channels, height, width)
-        return {"pixel_values": _empty(*pixels, dtype=torch.float32), "labels": _empty(batch_size)}
+    images = image_shape(model, batch_size)
+    if images is not None:
+        return {"pixel_values": _empty(*images, dtype=torch.float32), "labels": _empty(batch_size)}
     batch = {name: _empty(batch_size, length) for name in ("input_ids", "attention_mask")}
     if getattr(model.config, "type_vocab_size", 0) > 1:
         batch["token_type_ids"] = _empty(batch_size, length)

@@ -20,7 +20,7 @@ from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, unknown
 from autopeft.core.settings import TrainSettings
 from autopeft.memory.live_bytes import REST, Live
-from autopeft.memory.meta_batch import Batch, batch_of, loss_of, outputs_of, padded_model
+from autopeft.memory.meta_batch import Batch, batch_of, loss_of, outputs_of, padded_model, traced
 from autopeft.memory.meta_model import in_form
 from autopeft.method.member import Member, draw
 from autopeft.method.pack import Pack
@@ -84,7 +84,8 @@ def predict_memory(
         padded: whether some sequence is shorter, so that attention needs a mask.
 
     Raises:
-        StudyError: `backbone` holds data, or does not support checkpointing; an unknown device.
+        StudyError: `backbone` holds data, does not support checkpointing or does not run without
+            data; an unknown device.
         AttachError: `config` does not fit the backbone.
     """
     return predict_pack(
@@ -125,6 +126,7 @@ def predict_pack(
     wanted = dict(configs[0].backbone)
     with ExitStack() as undo:
         model = in_form(backbone, wanted, device, live, undo)
+        undo.enter_context(traced(model))
         undo.enter_context(padded_model(model))
         undo.callback(model.train, model.training)
         undo.enter_context(Kernels(device, padded))

@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
-from autopeft.method.hook import Spot
+from autopeft.method.hook import TrainedSite
 from autopeft.method.member import Member, draw
 from autopeft.method.pack import Pack
 from autopeft.method.registry import METHODS, describe
@@ -79,7 +79,7 @@ class Attached:
 
     def unmergeable(self) -> tuple[Placement, ...]:
         """The placements that `merge` refuses: adapters, prefixes, LoRA on quantized linears."""
-        found = {spot.placed.placement for spot in self._member.spots if not _merges(spot)}
+        found = {trained.placed.placement for trained in self._member.sites if not _merges(trained)}
         return tuple(placement for placement in self.config.placements if placement in found)
 
     def merge(self) -> None:
@@ -98,8 +98,8 @@ class Attached:
             quantized = any(METHODS[placement.method].merges for placement in refused)
             why = " (quantized linears take no LoRA)" if quantized else ""
             raise AttachError(f"cannot be merged into the backbone{why}", names)
-        for spot in self._member.spots:
-            _fold(spot)
+        for trained in self._member.sites:
+            _fold(trained)
         self._pack.close()
         for each in self._member.saved.values():
             each.settle()
@@ -109,16 +109,17 @@ class Attached:
         self._pack.close()
 
 
-def _merges(spot: Spot) -> bool:
-    weight = spot.module.get_parameter("weight")
-    into_weight = any(name.endswith(".weight") for name in spot.placed.site.changes)
-    return spot.placed.method.merges and (weight.is_floating_point() or not into_weight)
+def _merges(trained: TrainedSite) -> bool:
+    weight = trained.module.get_parameter("weight")
+    into_weight = any(name.endswith(".weight") for name in trained.placed.site.changes)
+    return trained.placed.method.merges and (weight.is_floating_point() or not into_weight)
 
 
 @torch.no_grad()
-def _fold(spot: Spot) -> None:
-    site, module = spot.placed.site, spot.module
-    fold, columns = spot.placed.method.fold(site, spot.weights), spot.layer.columns(site.at)
+def _fold(trained: TrainedSite) -> None:
+    site, module = trained.placed.site, trained.module
+    fold = trained.placed.method.fold(site, trained.weights)
+    columns = trained.layer.columns(site.at)
     rows = slice(None) if columns is None else columns
     if fold.weight is not None:
         weight = module.get_parameter("weight")

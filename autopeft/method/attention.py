@@ -17,7 +17,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from autopeft.core.errors import AttachError
-from autopeft.method.hook import Spot
+from autopeft.method.hook import TrainedSite
 from autopeft.method.method import Context
 from autopeft.method.registry import METHODS
 from autopeft.method.rows import Rows
@@ -113,14 +113,14 @@ def switch(model: PreTrainedModel, implementation: str, undo: ExitStack) -> None
     model.set_attn_implementation(implementation)
 
 
-def put(members: Sequence[Iterable[Spot]], rows: Rows, undo: ExitStack) -> None:
+def put(members: Sequence[Iterable[TrainedSite]], rows: Rows, undo: ExitStack) -> None:
     """Gives attentions the contexts of every member, in their order, until `undo` closes."""
     found: dict[nn.Module, dict[int, list[Context]]] = {}
-    for member, spots in enumerate(members):
-        for spot in spots:
-            if isinstance(spot.part, Context):
-                module = spot.layer.attentions[spot.part.attention]
-                found.setdefault(module, {}).setdefault(member, []).append(spot.part)
+    for member, sites in enumerate(members):
+        for trained in sites:
+            if isinstance(trained.part, Context):
+                module = trained.layer.attentions[trained.part.attention]
+                found.setdefault(module, {}).setdefault(member, []).append(trained.part)
     for module, contexts in found.items():
         setattr(module, _CONTEXT, _Contexts(contexts, rows))
         undo.callback(delattr, module, _CONTEXT)

@@ -21,7 +21,7 @@ Inputs = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class Spot:
+class TrainedSite:
     """A placement at one site with its tensors and what they do there."""
 
     placed: Placed
@@ -45,30 +45,30 @@ class Spot:
 
     @property
     def kind(self) -> Hashable:
-        """Equal for spots of two members that differ in nothing but the values of tensors."""
+        """Equal for sites of two members that differ in nothing but the values of tensors."""
         shapes = tuple(weight.shape for weight in self.weights.values())
         return self.placed.key, self.placed.method, shapes
 
 
 @dataclass(frozen=True)
 class _Edit:
-    """Spots of one kind, of one or more members.
+    """Sites of one kind, of one or more members.
 
     Attributes:
-        spots: by member.
+        sites: by member.
         stage: 0 for a part that reads the input of its module or an earlier one; one that reads
             the output sees what all stages before have made of it, like in a merged model.
         recall: gives a tapped input.
     """
 
-    spots: dict[int, Spot]
+    sites: dict[int, TrainedSite]
     stage: int
     recall: Callable[[], Tensor] | None
 
     @property
-    def first(self) -> Spot:
-        """Any of the spots."""
-        return next(iter(self.spots.values()))
+    def first(self) -> TrainedSite:
+        """Any of the sites."""
+        return next(iter(self.sites.values()))
 
     def source(self, x: Tensor, output: Tensor) -> Tensor:
         """What the part reads, given the input and the output of its module."""
@@ -76,11 +76,11 @@ class _Edit:
 
     def alone(self, member: int, module: nn.Module, source: Tensor, output: Tensor) -> Tensor:
         """The change of `output`, all rows of which belong to one member, in its dtype."""
-        spot = self.spots[member]
-        if isinstance(spot.part, Offset):
-            return self._fit(spot.part.vector, output)
+        trained = self.sites[member]
+        if isinstance(trained.part, Offset):
+            return self._fit(trained.part.vector, output)
         x = in_range(source)
-        return self._fit(spot.branch(x.dtype).change(x, module.training), output)
+        return self._fit(trained.branch(x.dtype).change(x, module.training), output)
 
     def together(
         self, members: tuple[int, ...], module: nn.Module, source: Pieces, output: Tensor
@@ -93,8 +93,10 @@ class _Edit:
             change = self.alone(members[0], module, source.of(members)[0], output)[None]
         else:
             names = self.first.weights
-            spots = [self.spots[member] for member in members]
-            weights = {name: torch.stack([spot.weights[name] for spot in spots]) for name in names}
+            sites = [self.sites[member] for member in members]
+            weights = {
+                name: torch.stack([trained.weights[name] for trained in sites]) for name in names
+            }
             change = self._fit(self._vectorized(weights, source.of(members), module), output)
         missing = output.dim() + 1 - change.dim()
         return change.view(len(members), *[1] * missing, *change.shape[1:])
@@ -124,7 +126,7 @@ class _Edit:
         return change if columns is None else _spread(change, columns, output)
 
 
-def edit_outputs(members: Sequence[Iterable[Spot]], rows: Rows, undo: ExitStack) -> None:
+def edit_outputs(members: Sequence[Iterable[TrainedSite]], rows: Rows, undo: ExitStack) -> None:
     """Hooks the parts of every member onto their modules until `undo` closes.
 
     On one module, parts that read its output come after all others: they see what a merged model
@@ -133,19 +135,19 @@ def edit_outputs(members: Sequence[Iterable[Spot]], rows: Rows, undo: ExitStack)
     stash: dict[int, Tensor] = {}
     undo.callback(stash.clear)
     edits: dict[nn.Module, dict[Hashable, _Edit]] = {}
-    for member, spots in enumerate(members):
+    for member, sites in enumerate(members):
         last: dict[nn.Module, int] = {}
-        for spot in spots:
-            if isinstance(spot.part, Context):
+        for trained in sites:
+            if isinstance(trained.part, Context):
                 continue
-            module, stage = spot.module, 0
-            if isinstance(spot.part, Branch) and spot.part.source == "output":
+            module, stage = trained.module, 0
+            if isinstance(trained.part, Branch) and trained.part.source == "output":
                 stage = last[module] = last.get(module, 0) + 1
             own = edits.setdefault(module, {})
-            kind = stage, spot.kind
+            kind = stage, trained.kind
             if kind not in own:
-                own[kind] = _edit(spot, stage, rows, stash, undo)
-            own[kind].spots[member] = spot
+                own[kind] = _edit(trained, stage, rows, stash, undo)
+            own[kind].sites[member] = trained
     for module, found in edits.items():
         ordered = sorted(found.values(), key=lambda edit: edit.stage)
         undo.callback(module.register_forward_hook(_apply(ordered, rows)).remove)
@@ -174,19 +176,21 @@ def _cast(weights: Weights, dtype: torch.dtype) -> Weights:
     return {name: weight.to(dtype) for name, weight in weights.items()}
 
 
-def _edit(spot: Spot, stage: int, rows: Rows, stash: dict[int, Tensor], undo: ExitStack) -> _Edit:
+def _edit(
+    trained: TrainedSite, stage: int, rows: Rows, stash: dict[int, Tensor], undo: ExitStack
+) -> _Edit:
     """An edit without members; a part that reads another module's input has that tapped."""
-    spots: dict[int, Spot] = {}
-    if not isinstance(spot.part, Branch) or spot.part.source in ("input", "output"):
-        return _Edit(spots, stage, None)
+    sites: dict[int, TrainedSite] = {}
+    if not isinstance(trained.part, Branch) or trained.part.source in ("input", "output"):
+        return _Edit(sites, stage, None)
 
     def tap(module: nn.Module, inputs: Inputs) -> None:
-        if any(map(rows.have, spots)):
-            stash[id(spots)] = inputs[0]
+        if any(map(rows.have, sites)):
+            stash[id(sites)] = inputs[0]
 
-    tapped = spot.layer.module(spot.part.source)
+    tapped = trained.layer.module(trained.part.source)
     undo.callback(tapped.register_forward_pre_hook(tap).remove)
-    return _Edit(spots, stage, lambda: stash.pop(id(spots)))
+    return _Edit(sites, stage, lambda: stash.pop(id(sites)))
 
 
 def _apply(edits: Sequence[_Edit], rows: Rows) -> Callable[[nn.Module, Inputs, Tensor], Tensor]:
@@ -198,7 +202,7 @@ def _apply(edits: Sequence[_Edit], rows: Rows) -> Callable[[nn.Module, Inputs, T
                 output = _staged(stage, module, inputs[0], output, rows)
             return output
         for edit in edits:
-            if rows.sole in edit.spots:
+            if rows.sole in edit.sites:
                 source = edit.source(inputs[0], output)
                 output = output + edit.alone(rows.sole, module, source, output)
         return output
@@ -214,7 +218,7 @@ def _staged(
     pieces: dict[Tensor, Pieces] = {}
     changes: list[tuple[tuple[int, ...], Tensor]] = []
     for edit in edits:
-        groups = by_size(edit.spots, cut)
+        groups = by_size(edit.sites, cut)
         if groups:
             source = edit.source(x, output)
             own = pieces.setdefault(source, Pieces(source, cut))

@@ -13,7 +13,7 @@ from autopeft.core.config import PeftConfig
 from autopeft.core.errors import AttachError
 from autopeft.method import attention, head
 from autopeft.method.head import Saved
-from autopeft.method.hook import Spot
+from autopeft.method.hook import TrainedSite
 from autopeft.method.method import Weight
 from autopeft.method.registry import Placed, place
 from autopeft.method.sites import Layer, layers_of, shape_of
@@ -25,7 +25,7 @@ class Member:
     Attributes:
         config: the configuration.
         modules_to_save: paths of the modules that are trained as a whole.
-        spots: the placements, site by site.
+        sites: the placements, site by site.
         saved: the parameters of `modules_to_save` by name.
     """
 
@@ -33,17 +33,17 @@ class Member:
         self,
         config: PeftConfig,
         modules_to_save: Sequence[str],
-        spots: Sequence[Spot],
+        sites: Sequence[TrainedSite],
         saved: Mapping[str, Saved],
     ) -> None:
         self.config = config
         self.modules_to_save = tuple(modules_to_save)
-        self.spots = tuple(spots)
+        self.sites = tuple(sites)
         self.saved = saved
         self._weights = {
-            f"{spot.placed.key}.{name}": weight
-            for spot in spots
-            for name, weight in spot.weights.items()
+            f"{trained.placed.key}.{name}": weight
+            for trained in sites
+            for name, weight in trained.weights.items()
         }
         self._weights |= {name: each.copy for name, each in saved.items()}
 
@@ -100,18 +100,18 @@ def draw(
     layers = layers_of(model)
     placed = place(config, shape_of(model))
     saved = head.copies(model, modules_to_save)
-    spots = [_spot(each, layers[each.layer], seed) for each in placed]
+    sites = [_trained_site(each, layers[each.layer], seed) for each in placed]
     attention.check_methods(model, [placement.method for placement in config.placements])
-    return Member(config, modules_to_save, spots, saved)
+    return Member(config, modules_to_save, sites, saved)
 
 
-def _spot(placed: Placed, layer: Layer, seed: int) -> Spot:
+def _trained_site(placed: Placed, layer: Layer, seed: int) -> TrainedSite:
     device = layer.module(placed.site.at).get_parameter("weight").device
     weights = {
         weight.name: nn.Parameter(_draw(weight, f"{seed}:{placed.key}.{weight.name}", device))
         for weight in placed.site.weights
     }
-    return Spot(placed, layer, weights, placed.method.part(placed.site, weights))
+    return TrainedSite(placed, layer, weights, placed.method.part(placed.site, weights))
 
 
 def _draw(weight: Weight, name: str, device: torch.device) -> Tensor:

@@ -106,19 +106,19 @@ class Pack:
     def _lay(self, members: tuple[Member, ...]) -> None:
         self._laid.close()
         self.members, self._rows = members, Rows(len(members))
-        spots = [member.spots for member in members]
+        sites = [member.sites for member in members]
         with ExitStack() as undo:
-            if any(isinstance(spot.part, Context) for own in spots for spot in own):
+            if any(isinstance(trained.part, Context) for own in sites for trained in own):
                 attention.route(self.model, undo)
-            attention.put(spots, self._rows, undo)
-            hook.edit_outputs(spots, self._rows, undo)
+            attention.put(sites, self._rows, undo)
+            hook.edit_outputs(sites, self._rows, undo)
             saved = [member.saved for member in members]
             head.install(self.model, self._modules_to_save, saved, self._rows, undo)
             self._laid = undo.pop_all()
 
     def _check_backbone(self, member: Member) -> None:
         own = set(self.model.modules())
-        if not all(spot.module in own for spot in member.spots):
+        if not all(trained.module in own for trained in member.sites):
             raise AttachError("the member was drawn for another backbone")
 
     def _check_shared(self) -> None:

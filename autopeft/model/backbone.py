@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,12 +16,13 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from autopeft.core.errors import StudyError, unknown
 from autopeft.core.settings import BackboneSettings
 from autopeft.core.shape import Shape
-from autopeft.method.sites import layers_of, shape_of
+from autopeft.method.sites import shape_of
 from autopeft.model.checkpoint import source_of
 from autopeft.model.hub import quiet, unreachable
+from autopeft.model.loaded import Loaded, check_layers, check_loaded, draw_head, drawn, seeded
 from autopeft.model.positions import positions
 from autopeft.model.precision import dtype_of, fast_dtype, in_bits, target_device
-from autopeft.model.shared import Loaded, drawn, in_dtype
+from autopeft.model.shared import in_dtype
 
 TASK_TYPES = {
     "text-classification": "AutoModelForSequenceClassification",
@@ -30,7 +30,6 @@ TASK_TYPES = {
     "causal-lm": "AutoModelForCausalLM",
     "seq2seq-lm": "AutoModelForSeq2SeqLM",
 }
-_HEAD_SEED = 0
 _SIZES = (
     "hidden_size",
     "num_attention_heads",
@@ -104,7 +103,7 @@ def load_backbone(
         arguments["quantization_config"] = bits
     shares = settings.quantization == "none" and target.type == "cpu"
     model, _ = load(in_dtype(source, meta.model, dtype, load) if shares else source)
-    _check_layers(source, model, meta.model)
+    check_layers(source, model, meta.model)
     model.name_or_path = model.config.name_or_path = source
     tokenizer = load_tokenizer(reference)
     for part in (model.config, model.config.get_text_config()):
@@ -220,10 +219,10 @@ def _loaded(
 ) -> Loaded:
     """A model with its weights and a fresh head, and what is missing in `source`."""
     auto = getattr(transformers, TASK_TYPES[task_type])
-    with quiet(), _seeded():
+    with quiet(), seeded():
         model, info = _pretrained(auto, source, arguments)
-    _check_loaded(info, head)
-    _draw_head(model, head, drawn(info))
+    check_loaded(info, head)
+    draw_head(model, head, drawn(info))
     return model, info
 
 
@@ -254,8 +253,8 @@ def _from_config(
             model = auto.from_config(config, dtype=dtype, trust_remote_code=False)
             return _finish(model, settings)
     except Exception as error:  # a broken configuration can raise anything
-        model = f"{config.name_or_path!r} of type {config.model_type!r}"
-        reason = f"{model} does not serve {task_type!r}: {_reason(error)}"
+        what = f"{config.name_or_path!r} of type {config.model_type!r}"
+        reason = f"{what} does not serve {task_type!r}: {_reason(error)}"
         raise StudyError(reason, "model") from error
 
 
@@ -277,56 +276,6 @@ def _keep_4bit_layout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
-
-
-@contextmanager
-def _seeded() -> Iterator[None]:
-    """The same random numbers inside the block in every process, the old state after it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(_HEAD_SEED)
-        yield
-
-
-def _check_loaded(info: Mapping[str, Iterable[Any]], head: Sequence[str]) -> None:
-    """Refuses a checkpoint that leaves any module but the head with random weights."""
-    fresh = sorted(key for key in drawn(info) if not _is_below(key, head))
-    if fresh:
-        raise StudyError(
-            f"the checkpoint lacks {len(fresh)} tensors of the backbone, first {fresh[0]!r}",
-            "model",
-        )
-
-
-def _is_below(key: str, modules: Sequence[str]) -> bool:
-    return any(key.startswith(f"{name}.") for name in modules)
-
-
-def _draw_head(model: PreTrainedModel, head: Sequence[str], lacking: Iterable[str]) -> None:
-    """Draws what lies outside the pretrained part anew where the checkpoint brought some of it."""
-    outside = [name for name in head if not name.startswith(f"{model.base_model_prefix}.")]
-    for name in outside:
-        parts = model.get_submodule(name)
-        parameters = dict(parts.named_parameters(prefix=name))
-        if not parameters.keys() <= set(lacking):
-            for parameter in parameters.values():
-                parameter._is_hf_initialized = False  # else transformers leaves it as it is
-            with _seeded():
-                parts.apply(model._init_weights)
-
-
-def _check_layers(source: str, model: PreTrainedModel, expected: PreTrainedModel) -> None:
-    """Refuses a model whose layers are not where its configuration puts them."""
-    differing = _paths(model) ^ _paths(expected)
-    if differing:
-        reason = "is not loaded as its config.json describes: only one of them has"
-        raise StudyError(f"{source!r} {reason} {min(differing)!r}", "model")
-
-
-def _paths(model: PreTrainedModel) -> set[str]:
-    """Where the linears and norms of the layers are."""
-    layers = layers_of(model)
-    linears = {site.path for layer in layers for site in layer.linears.values()}
-    return linears.union(*(layer.norms for layer in layers))
 
 
 def _check_config(source: str, config: PreTrainedConfig) -> None:

@@ -249,11 +249,9 @@ def _probed(
 def random_inputs(model: PreTrainedModel, seed: int = 0) -> tuple[dict[str, Tensor], Tensor | None]:
     """Arguments of the model, and which of their tokens are real."""
     generator = torch.Generator().manual_seed(seed)
-    if model.main_input_name == "pixel_values":
-        size = model.config.image_size
-        height, width = size if isinstance(size, list | tuple) else (size, size)
-        shape = (_ROWS, model.config.num_channels, height, width)
-        pixels = torch.randn(shape, generator=generator, device="cpu")
+    images = image_shape(model, _ROWS)
+    if images is not None:
+        pixels = torch.randn(images, generator=generator, device="cpu")
         return {"pixel_values": pixels.to(model.device, model.dtype)}, None
     config = model.config.get_text_config()
     padding = getattr(config, "pad_token_id", None) or 0
@@ -264,6 +262,15 @@ def random_inputs(model: PreTrainedModel, seed: int = 0) -> tuple[dict[str, Tens
     inputs = {"input_ids": ids, "attention_mask": mask}
     on_device = {name: tensor.to(model.device) for name, tensor in inputs.items()}
     return on_device, on_device["attention_mask"].bool()
+
+
+def image_shape(model: PreTrainedModel, rows: int) -> tuple[int, int, int, int] | None:
+    """(rows, channels, height, width) of what a model of images takes; None for other models."""
+    if model.main_input_name != "pixel_values":
+        return None
+    size = model.config.image_size
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    return rows, model.config.num_channels, height, width
 
 
 def _is_hidden(output: Any, real: Tensor | None) -> bool:

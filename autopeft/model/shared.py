@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,7 @@ from transformers import PreTrainedModel
 
 from autopeft.model.checkpoint import fetched
 from autopeft.model.hub import quiet
-
-Loaded = tuple[PreTrainedModel, Mapping[str, Iterable[Any]]]
+from autopeft.model.loaded import Loaded, drawn
 
 _SHARE = 0.1
 _SIZES = "sizes.json"
@@ -64,16 +63,6 @@ def in_dtype(
 
     folder = kept("backbones", key_of(*_identity(source, files), *what), n_bytes, write)
     return source if folder is None else str(folder)
-
-
-def drawn(info: Mapping[str, Iterable[Any]]) -> set[str]:
-    """Names of the tensors that a checkpoint lacks or has in another shape.
-
-    Args:
-        info: what transformers says about the loading.
-    """
-    mismatched = {key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]}
-    return {*info["missing_keys"], *mismatched}
 
 
 def cache_folder() -> Path:

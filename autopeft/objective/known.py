@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from autopeft.objective.objective import Objective
 
 MOST = sys.float_info.max
 """The limit of what has none; NaN and infinity exceed it."""
+
+N_REMEMBERED = 2**14
+"""Values that are kept: those of the candidates of some proposals."""
 
 Array = NDArray[np.float64]
 
@@ -36,7 +40,7 @@ class Known:
 
 
 class KnownLosses:
-    """The known objectives of a study as losses, each computed once per configuration.
+    """The known objectives of a study as losses; the latest `N_REMEMBERED` values are kept.
 
     Args:
         objectives: of the study; a known one without an entry in `known` has to be learned.
@@ -51,7 +55,7 @@ class KnownLosses:
         limits: Mapping[str, float],
     ) -> None:
         self._objectives, self._known, self._limits = objectives, dict(known), dict(limits)
-        self._memory: dict[tuple[str, str], float] = {}
+        self._value = lru_cache(N_REMEMBERED)(self._computed)
         is_exact = [o.known and o.name in known for o in objectives]
         self.exact = [i for i, exact in enumerate(is_exact) if exact]
         self.learned = [i for i, exact in enumerate(is_exact) if not exact]
@@ -80,13 +84,16 @@ class KnownLosses:
             recorded[i] if math.isfinite(recorded[i]) else self.loss(i, config) for i in self.exact
         ]
 
-    def within(self, configs: Sequence[PeftConfig], *, slow: bool) -> Iterator[PeftConfig]:
-        """The configurations that fit and keep the limits, as far as these are cheap to check."""
-        wanted = {*self._limits, *(self._objectives[i].name for i in self.exact)}
-        names = [n for n in self._known if n in wanted and (slow or not self._known[n].slow)]
-        for config in configs:
-            if all(self._value(n, config) <= self._limits.get(n, MOST) for n in names):
-                yield config
+    def allows(self, config: PeftConfig, *, slow: bool) -> bool:
+        """Whether a configuration fits and keeps the limits, as far as these are cheap to check.
+
+        Args:
+            config: the configuration.
+            slow: whether those that are not cheap are checked, too.
+        """
+        needed = {*self._limits, *(self._objectives[i].name for i in self.exact)}
+        names = [n for n in self._known if n in needed and (slow or not self._known[n].slow)]
+        return all(self._value(n, config) <= self._limits.get(n, MOST) for n in names)
 
     def guess(self, found: Sequence[PeftConfig], old: Array, known: Array, new: Array) -> Array:
         """Exact losses of candidates, the slow ones estimated.
@@ -112,14 +119,11 @@ class KnownLosses:
                 guess[:, column] = [self.loss(i, config) for config in found]
         return guess
 
-    def _value(self, name: str, config: PeftConfig) -> float:
-        if (name, config.key) not in self._memory:
-            try:
-                value = float(self._known[name].value(config))
-            except AutoPeftError:
-                value = math.nan
-            self._memory[name, config.key] = value
-        return self._memory[name, config.key]
+    def _computed(self, name: str, config: PeftConfig) -> float:
+        try:
+            return float(self._known[name].value(config))
+        except AutoPeftError:
+            return math.nan
 
 
 def _estimated(

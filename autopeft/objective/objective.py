@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic.dataclasses import dataclass
 
 from autopeft.core import catalog
 from autopeft.core.errors import AutoPeftError, StudyError, unknown
+from autopeft.core.validation import Section, validated
 
 KNOWN: Mapping[str, str] = {
     "trainable_params": "parameters",
@@ -18,11 +22,8 @@ KNOWN: Mapping[str, str] = {
 }
 """The objectives that are computed before training, with their units."""
 
-GOALS = ("minimize", "maximize")
-SCALES = ("linear", "log")
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=Section.model_config)
 class Objective:
     """One quantity to minimise or maximise.
 
@@ -35,12 +36,27 @@ class Objective:
         reference: the worst value that still counts in a hypervolume, in the user's unit.
     """
 
-    name: str
+    name: Annotated[str, Field(min_length=1)]
     goal: Literal["minimize", "maximize"]
     unit: str = ""
     known: bool = False
     scale: Literal["linear", "log"] = "linear"
     reference: float = 0.0
+
+    @field_validator("known")
+    @classmethod
+    def _is_computed(cls, known: bool, info: ValidationInfo) -> bool:
+        name = info.data.get("name")
+        if known and name is not None and name not in KNOWN:
+            raise ValueError(unknown("known objective", name, KNOWN))
+        return known
+
+    @field_validator("reference")
+    @classmethod
+    def _is_on_the_scale(cls, reference: float, info: ValidationInfo) -> float:
+        if info.data.get("scale") == "log" and reference < 0:
+            raise ValueError(f"must not be negative on a log scale, got {reference:g}")
+        return reference
 
     def loss(self, value: float) -> float:
         """The value as a number to minimise; NaN where the scale does not admit the value."""
@@ -52,6 +68,12 @@ class Objective:
     def worst(self) -> float:
         """The loss of the reference."""
         return self.loss(self.reference)
+
+
+class _Document(Section):
+    name: str = ""
+    description: str = ""
+    objectives: list[Any] = Field(min_length=1)
 
 
 def load_objectives(
@@ -80,68 +102,17 @@ def load_objectives(
 
 
 def _objectives(document: Mapping[str, Any]) -> tuple[Objective, ...]:
-    _refuse_unknown_keys(document, ("name", "description", "objectives"))
-    items = document.get("objectives")
-    if not isinstance(items, list | tuple) or not items:
-        raise StudyError("expected a list with at least one objective", "objectives")
-    objectives: list[Objective] = []
-    for index, item in enumerate(items):
-        try:
-            objective = _objective(item)
-            if any(objective.name == other.name for other in objectives):
-                raise StudyError(f"{objective.name!r} stands twice", "name")
-        except StudyError as error:
-            raise error.inside(f"objectives[{index}]") from error
-        objectives.append(objective)
-    return tuple(objectives)
+    items = validated(_Document, document).objectives
+    objectives = tuple(_objective(item, f"objectives[{i}]") for i, item in enumerate(items))
+    names = [objective.name for objective in objectives]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise StudyError(f"{name!r} stands twice", f"objectives[{i}].name")
+    return objectives
 
 
-def _objective(item: object) -> Objective:
-    if not isinstance(item, Mapping):
-        raise StudyError(f"expected a mapping with name, goal and reference, got {item!r}")
-    _refuse_unknown_keys(item, [field.name for field in fields(Objective)])
-    for key in ("name", "goal", "reference"):
-        if key not in item:
-            raise StudyError("is missing", key)
-    known = item.get("known", False)
-    if not isinstance(known, bool):
-        raise StudyError(f"must be true or false, got {known!r}", "known")
-    if known and item["name"] not in KNOWN:
-        raise StudyError(unknown("known objective", item["name"], KNOWN), "name")
-    goal: Any = _one_of("goal", item["goal"], GOALS)
-    scale: Any = _one_of("scale", item.get("scale", "linear"), SCALES)
-    objective = Objective(
-        name=_text("name", item["name"]),
-        goal=goal,
-        unit=_text("unit", item.get("unit", KNOWN.get(str(item["name"]), ""))),
-        known=known,
-        scale=scale,
-        reference=_number("reference", item["reference"]),
-    )
-    if math.isnan(objective.worst):
-        raise StudyError("must not be negative on a log scale", "reference")
-    return objective
-
-
-def _refuse_unknown_keys(item: Mapping[str, Any], known: Sequence[str]) -> None:
-    for key in item:
-        if key not in known:
-            raise StudyError(unknown("key", key, known))
-
-
-def _one_of(key: str, value: object, allowed: Sequence[str]) -> str:
-    if not isinstance(value, str) or value not in allowed:
-        raise StudyError(unknown(key, value, allowed), key)
-    return value
-
-
-def _text(key: str, value: object) -> str:
-    if not isinstance(value, str) or (key == "name" and not value):
-        raise StudyError(f"must be text, got {value!r}", key)
-    return value
-
-
-def _number(key: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise StudyError(f"must be a finite number, got {value!r}", key)
-    return float(value)
+def _objective(item: Any, where: str) -> Objective:
+    objective = validated(Objective, item, where)
+    if "reference" not in item:
+        raise StudyError("is missing", f"{where}.reference")
+    return replace(objective, unit=item.get("unit", KNOWN.get(objective.name, "")))

@@ -40,6 +40,12 @@ class Front:
         best.sort(key=lambda record: (*losses(record, objectives), record.number))
         return cls(objectives, tuple(best))
 
+    @property
+    def hypervolume(self) -> float:
+        """In the space of losses; the corner is the reference of each objective."""
+        rows = [losses(trial, self.objectives) for trial in self.trials]
+        return pareto.hypervolume(rows, [o.worst for o in self.objectives])
+
     def to_dict(self) -> dict[str, Any]:
         """The front as plain values for JSON; counts are whole numbers, sizes in bytes."""
         return {

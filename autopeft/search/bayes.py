@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, cached_property, partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,21 +19,19 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from autopeft.core.config import PeftConfig
-from autopeft.core.errors import AutoPeftWarning, StudyError
+from autopeft.core.errors import AutoPeftWarning, SpaceError, StudyError
 from autopeft.objective.known import Known, KnownLosses
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import front
 from autopeft.search.belief import Belief
-from autopeft.search.candidates import Draws, candidates, everything, spread, thrifty, unseen
+from autopeft.search.candidates import candidates, everything, spread, thrifty, unseen
 from autopeft.search.experience import experience
 from autopeft.search.features import features
 from autopeft.search.gain import corner_of, expected_gain
 from autopeft.search.history import History, Observation, read_history
 from autopeft.search.prior import Prior
 from autopeft.search.surrogate import one_thread
-
-if TYPE_CHECKING:
-    from autopeft.space.bound import BoundSpace
+from autopeft.space.bound import BoundSpace, Drawn
 
 N_EXACT = 8
 """For how many promising candidates slow known objectives are computed."""
@@ -119,20 +117,14 @@ class BayesSampler(BaseSampler):
         history = read_history(trials, self.space, self.objectives)
         rng = np.random.default_rng([self.seed, trial.number])
         try:
-            point = self._point(self.choose(history, rng, trial.number))
+            point = self.choose(history, rng, trial.number).point
         except Exception as error:  # whatever a model stumbles over, the study goes on
-            point = self._point(self._anything(history, rng))
+            point = self._anything(history, rng).point
             reason = f"{type(error).__name__}: {error}"[:500]
             message = f"trial {trial.number} is random, for {reason}"
             warnings.warn(message, AutoPeftWarning, stacklevel=2)
             study._storage.set_trial_user_attr(trial._trial_id, "fallback", reason)
         return {name: point[name] for name in search_space if name in point}
-
-    def _point(self, config: PeftConfig) -> Mapping[str, Any]:
-        point = self.space.assign(config)
-        if point is None:
-            raise RuntimeError("the space does not contain the chosen configuration")
-        return point
 
     def sample_independent(
         self,
@@ -148,7 +140,7 @@ class BayesSampler(BaseSampler):
             study, trial, param_name, param_distribution
         )
 
-    def choose(self, history: History, rng: np.random.Generator, number: int) -> PeftConfig:
+    def choose(self, history: History, rng: np.random.Generator, number: int) -> Drawn:
         """The configuration to try after a history; `number` counts the decisions before it.
 
         Raises:
@@ -160,46 +152,46 @@ class BayesSampler(BaseSampler):
                 return self._first(history, rng, number)
             return self._best(history, rng)
 
-    def _first(self, history: History, rng: np.random.Generator, index: int) -> PeftConfig:
+    def _first(self, history: History, rng: np.random.Generator, index: int) -> Drawn:
         """A configuration of a wanted cost, unlike the others."""
         cheapest = self._known.cheapest
         cost = (lambda config: 0.0) if cheapest is None else partial(self._known.loss, cheapest)
-        drawn = thrifty(Draws(self.space, rng), cost, history.seen)
-        found = list(self._known.within(drawn, slow=False))
+        drawn = self._allowed(thrifty(self.space, rng, cost, history.seen))
+        configs = [each.config for each in drawn]
         taken = [o.config for o in (*history.observed, *history.pending)]
-        rows = features([*taken, *found], self.space.n_layers)
-        costs = np.array([cost(config) for config in found])
-        promise = self._prior.promise(found) if len(self._prior) else None
-        for _ in range(min(len(found), N_EXACT)):
+        rows = features([*taken, *configs], self.space.n_layers)
+        costs = np.array([cost(config) for config in configs])
+        promise = self._prior.promise(configs) if len(self._prior) else None
+        for _ in range(min(len(drawn), N_EXACT)):
             place = spread(index, costs, rows[len(taken) :], rows[: len(taken)], promise)
-            if any(self._known.within([found[place]], slow=True)):
-                return found[place]
-            del found[place]
+            if self._known.allows(drawn[place].config, slow=True):
+                return drawn[place]
+            del drawn[place]
             costs, rows = np.delete(costs, place), np.delete(rows, len(taken) + place, axis=0)
             promise = None if promise is None else np.delete(promise, place)
         raise RuntimeError("no unseen configuration within the limits was found")
 
-    def _best(self, history: History, rng: np.random.Generator) -> PeftConfig:
+    def _best(self, history: History, rng: np.random.Generator) -> Drawn:
         """The candidate of the largest gain; slow known losses are first estimated."""
         measured, pending = self._usable(history.observed), self._usable(history.pending)
-        draws = Draws(self.space, rng)
-        found = self._candidates(measured, history, draws)
+        drawn = self._candidates(measured, history, rng)
+        configs = [each.config for each in drawn]
         n_layers, prior = self.space.n_layers, self._prior
-        belief = Belief(measured, pending, self._known, found, n_layers, prior)
-        gains = self._gains(belief, found)
+        belief = Belief(measured, pending, self._known, configs, n_layers, prior)
+        gains = self._gains(belief, configs)
         for _ in range(N_CLIMBS if self._everything is None else 0):
-            best = [found[i] for i in np.argsort(-gains, kind="stable")[:N_CLIMBERS]]
-            near = [config for each in best for config in draws.near(each, N_CLIMBERS)]
-            fresh = unseen(near, history.seen | {config.key for config in found})
-            fresh = list(self._known.within(fresh, slow=False))
-            gains = np.append(gains, self._gains(belief, fresh))
-            found += fresh
+            best = [drawn[i] for i in np.argsort(-gains, kind="stable")[:N_CLIMBERS]]
+            near = [moved for each in best for moved in self.space.near(each, rng, N_CLIMBERS)]
+            fresh = unseen(near, history.seen | {each.config.key for each in drawn})
+            fresh = self._allowed(fresh)
+            gains = np.append(gains, self._gains(belief, [each.config for each in fresh]))
+            drawn += fresh
         order = np.argsort(-gains, kind="stable")
-        return self._finalist(belief, [found[i] for i in order[: 4 * N_EXACT]])
+        return self._finalist(belief, [drawn[i] for i in order[: 4 * N_EXACT]])
 
     def _candidates(
-        self, measured: Sequence[Observation], history: History, draws: Draws
-    ) -> list[PeftConfig]:
+        self, measured: Sequence[Observation], history: History, rng: np.random.Generator
+    ) -> list[Drawn]:
         """Unseen configurations within the limits that are cheap to check.
 
         Raises:
@@ -209,14 +201,24 @@ class BayesSampler(BaseSampler):
             rows = [self._known.row(o.config, o.losses) for o in measured]
             learned = [[o.losses[i] for i in self._known.learned] for o in measured]
             best = front(np.column_stack([learned, rows]))
-            elites = [o.config for o, is_best in zip(measured, best, strict=True) if is_best]
-            fresh = candidates(draws, elites, history.seen)
+            elites = self._points(o for o, is_best in zip(measured, best, strict=True) if is_best)
+            fresh = candidates(self.space, rng, list(elites), history.seen)
         else:
             fresh = unseen(self._everything, history.seen)
-        found = list(self._known.within(fresh, slow=False))
-        if not found:
+        allowed = self._allowed(fresh)
+        if not allowed:
             raise RuntimeError("no unseen configuration within the limits was found")
-        return found
+        return allowed
+
+    def _points(self, observations: Iterable[Observation]) -> Iterator[Drawn]:
+        """The observations of which the record tells a point of the space, baselines left out."""
+        for observation in observations:
+            with suppress(SpaceError, ValueError):
+                yield self.space.at(observation.point)
+
+    def _allowed(self, drawn: Iterable[Drawn]) -> list[Drawn]:
+        """Those that keep the limits that are cheap to check."""
+        return [each for each in drawn if self._known.allows(each.config, slow=False)]
 
     def _gains(
         self, belief: Belief, found: Sequence[PeftConfig], exact: Array | None = None
@@ -224,17 +226,18 @@ class BayesSampler(BaseSampler):
         means, deviations = belief(found, exact)
         order = [*self._known.learned, *self._known.exact]
         references = np.array([self.objectives[i].worst for i in order])
-        return expected_gain(
-            belief.reached, corner_of(belief.reached, references), means, deviations
-        )
+        corner = corner_of(belief.observed, references)
+        return expected_gain(belief.reached, corner, means, deviations)
 
-    def _finalist(self, belief: Belief, promising: Sequence[PeftConfig]) -> PeftConfig:
+    def _finalist(self, belief: Belief, promising: Sequence[Drawn]) -> Drawn:
         """The best of candidates, the most promising ones first, by exact known losses."""
-        first = list(islice(self._known.within(promising, slow=True), self._n_exact()))
+        allowed = (each for each in promising if self._known.allows(each.config, slow=True))
+        first = list(islice(allowed, self._n_exact()))
         if not first:
             raise RuntimeError("no promising configuration is within the limits")
-        exact = [self._known.row(c, [math.nan] * len(self.objectives)) for c in first]
-        return first[int(self._gains(belief, first, np.array(exact)).argmax())]
+        configs = [each.config for each in first]
+        exact = [self._known.row(c, [math.nan] * len(self.objectives)) for c in configs]
+        return first[int(self._gains(belief, configs, np.array(exact)).argmax())]
 
     def _n_exact(self) -> int:
         """How many candidates are compared by exact known losses."""
@@ -246,12 +249,12 @@ class BayesSampler(BaseSampler):
         """The observations whose known losses are all finite."""
         return [o for o in observations if np.isfinite(self._known.row(o.config, o.losses)).all()]
 
-    def _anything(self, history: History, rng: np.random.Generator) -> PeftConfig:
+    def _anything(self, history: History, rng: np.random.Generator) -> Drawn:
         """A random configuration, unseen and within cheap limits where one is found."""
-        drawn = [self.space.sample(rng) for _ in range(N_FALLBACK)]
+        drawn = [self.space.draw(rng) for _ in range(N_FALLBACK)]
         fresh = unseen(drawn, history.seen)
         with suppress(Exception):
-            fresh = [*self._known.within(fresh, slow=False), *fresh]
+            fresh = [*self._allowed(fresh), *fresh]
         return [*fresh, *drawn][0]
 
 

@@ -35,7 +35,9 @@ class Belief:
         prior: what earlier studies say.
 
     Attributes:
-        reached: losses `(n, m)` that a gain is over: those of the measured and the pending.
+        reached: expected losses `(n, m)` that a gain is over: those of the measured, as far as they
+            are learned from, and of the pending.
+        observed: losses `(n, m)` of all measured as they were told, and of the pending.
 
     Raises:
         ValueError, RuntimeError: no model can be fitted to the losses.
@@ -65,8 +67,10 @@ class Belief:
             self._model(np.searchsorted(used, told), loss[told], doubt[told]).believing(waiting)
             for told, loss, doubt in zip(told_by, losses.T, doubts.T, strict=True)
         ]
-        expected = np.stack([model(waiting)[0] for model in self._models], axis=1)
-        self.reached = np.column_stack([np.concatenate([losses, expected]), exact])
+        expected = np.stack([model(self._rows)[0] for model in self._models], axis=1)
+        self.reached = np.column_stack([expected, self._exact])
+        told = np.concatenate([losses, expected[len(used) :]])
+        self.observed = np.column_stack([told, exact])
 
     def __call__(
         self, configs: Sequence[PeftConfig], exact: Array | None = None

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import product
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autopeft.core.config import PeftConfig
-
-if TYPE_CHECKING:
-    from autopeft.space.bound import BoundSpace
+from autopeft.space.bound import BoundSpace, Drawn
 
 N_ALL = 2048
 """Up to how many points all configurations of a space are candidates."""
@@ -23,81 +20,94 @@ N_RANDOM = 192
 N_NEAR = 192
 N_WALK = 12
 
+N_DEARER = 4
+"""Neighbours in a row, for each decision, that are not cheaper where a long walk ends."""
+
 Array = NDArray[np.float64]
 
 
-def everything(space: BoundSpace) -> list[PeftConfig] | None:
+def everything(space: BoundSpace) -> list[Drawn] | None:
     """All configurations of a small space, each once; None of a larger or a continuous one."""
     values = [dimension.values or () for dimension in space.dimensions.values()]
     if space.continuous or math.prod(map(len, values)) > N_ALL:
         return None
     points = (dict(zip(space.dimensions, point, strict=True)) for point in product(*values))
-    return unseen((space.resolve(point) for point in points), frozenset())
-
-
-class Draws:
-    """Configurations of a space drawn for one decision.
-
-    Their points are kept, so that neighbours of those drawn here need no search for a point.
-
-    Args:
-        space: where they come from.
-        rng: of all draws.
-    """
-
-    def __init__(self, space: BoundSpace, rng: np.random.Generator) -> None:
-        self._space, self._rng = space, rng
-        self._points: dict[PeftConfig, Mapping[str, Any]] = {}
-
-    def random(self, n: int) -> list[PeftConfig]:
-        """`n` configurations, perhaps some of them equal."""
-        drawn = [self._space.draw(self._rng) for _ in range(n)]
-        self._points |= drawn
-        return [config for config, _ in drawn]
-
-    def near(self, config: PeftConfig, n: int) -> list[PeftConfig]:
-        """Up to `n` neighbours; none of a configuration outside the space, as baselines may be."""
-        point = self._points.get(config)
-        point = self._space.assign(config) if point is None else point
-        if point is None:
-            return []
-        found = self._space.near(config, point, self._rng, n)
-        self._points |= found
-        return list(found)
+    return unseen((space.at(point) for point in points), frozenset())
 
 
 def candidates(
-    draws: Draws, elites: Sequence[PeftConfig], seen: AbstractSet[str]
-) -> list[PeftConfig]:
+    space: BoundSpace, rng: np.random.Generator, elites: Sequence[Drawn], seen: AbstractSet[str]
+) -> list[Drawn]:
     """Random configurations and neighbours of the elites, each once, none of them seen."""
     n_near = max(4, N_NEAR // max(1, len(elites)))
-    near = [found for config in elites for found in draws.near(config, n_near)]
-    return unseen([*near, *draws.random(N_RANDOM)], seen)
+    near = [neighbour for elite in elites for neighbour in space.near(elite, rng, n_near)]
+    return unseen([*near, *(space.draw(rng) for _ in range(N_RANDOM))], seen)
 
 
 def thrifty(
-    draws: Draws, cost: Callable[[PeftConfig], float], seen: AbstractSet[str]
-) -> list[PeftConfig]:
+    space: BoundSpace,
+    rng: np.random.Generator,
+    cost: Callable[[PeftConfig], float],
+    seen: AbstractSet[str],
+) -> list[Drawn]:
     """Random configurations, and those met on a walk from the cheapest towards ever cheaper ones.
 
     Uniform choices make configurations of nearly the same size; the walk fills the small end.
     """
-    found = draws.random(N_RANDOM)
-    here = min(found, key=cost)
-    for _ in range(N_WALK):
-        near = draws.near(here, N_WALK)
-        found.extend(near)
-        best = min([here, *near], key=cost)
-        if cost(best) >= cost(here):
-            break
+    drawn = [space.draw(rng) for _ in range(N_RANDOM)]
+    here = min(drawn, key=lambda each: cost(each.config))
+    return unseen([*drawn, *downhill(space, rng, here, cost)], seen)
+
+
+def downhill(
+    space: BoundSpace,
+    rng: np.random.Generator,
+    here: Drawn,
+    cost: Callable[[PeftConfig], float],
+    n_steps: int = N_WALK,
+) -> Iterator[Drawn]:
+    """The neighbours met on a walk that goes on to the cheapest of them while it is cheaper."""
+    for _ in range(n_steps):
+        near = space.near(here, rng, N_WALK)
+        yield from near
+        best = min([here, *near], key=lambda each: cost(each.config))
+        if cost(best.config) >= cost(here.config):
+            return
         here = best
-    return unseen(found, seen)
 
 
-def unseen(configs: Iterable[PeftConfig], seen: AbstractSet[str]) -> list[PeftConfig]:
-    """The configurations whose keys are not seen, each once, in their order."""
-    fresh = {config.key: config for config in configs}
-    return [config for key, config in fresh.items() if key not in seen]
+def corner(space: BoundSpace, unit: float) -> Drawn:
+    """The configuration of the first value of every decision for 0, of the last for 1."""
+    return space.at({name: d.from_unit(unit) for name, d in space.dimensions.items()})
+
+
+def least(
+    space: BoundSpace, rng: np.random.Generator, cost: Callable[[PeftConfig], float]
+) -> PeftConfig:
+    """The cheapest configuration with a placement that is met on a long walk.
+
+    The walk begins with the cheapest of random ones and of those about the corners of the space,
+    and goes on to any cheaper neighbour, until many in a row are not.
+    """
+
+    def price(drawn: Drawn) -> float:
+        return cost(drawn.config) if drawn.config.placements else math.inf
+
+    corners = [corner(space, 0.0), corner(space, 1.0)]
+    about = [neighbour for each in corners for neighbour in space.near(each, rng, N_NEAR)]
+    here = min([*corners, *about, *(space.draw(rng) for _ in range(N_RANDOM))], key=price)
+    n_dearer = 0
+    while n_dearer < N_DEARER * len(here.point):
+        (there,) = space.near(here, rng, 1) or [here]
+        is_cheaper = price(there) < price(here)
+        here, n_dearer = (there, 0) if is_cheaper else (here, n_dearer + 1)
+    return here.config
+
+
+def unseen(drawn: Iterable[Drawn], seen: AbstractSet[str]) -> list[Drawn]:
+    """Those whose configurations have keys that are not seen, each once, in their order."""
+    fresh = {each.config.key: each for each in drawn}
+    return [each for key, each in fresh.items() if key not in seen]
 
 
 def spread(

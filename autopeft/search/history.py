@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -14,9 +14,7 @@ from autopeft.core.document import Document
 from autopeft.core.errors import AutoPeftError
 from autopeft.objective.objective import Objective
 from autopeft.search.promise import Promises, curve_of
-
-if TYPE_CHECKING:
-    from autopeft.space.bound import BoundSpace
+from autopeft.space.bound import BoundSpace
 
 
 @dataclass(frozen=True)
@@ -26,11 +24,13 @@ class Observation:
     Attributes:
         losses: in the order of the objectives; NaN where there is none.
         doubts: variance of each loss beside the noise of a training; by default none is in doubt.
+        point: the decisions that the configuration was built from; none of a baseline.
     """
 
     config: PeftConfig
     losses: tuple[float, ...]
     doubts: tuple[float, ...] = ()
+    point: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.doubts:
@@ -73,10 +73,11 @@ def read_history(
             continue
         seen.add(config.key)
         losses, doubts = zip(*row, strict=True)
+        seen_as = Observation(config, losses, doubts, trial.params)
         if not trial.state.is_finished():
-            pending.append(Observation(config, losses, doubts))
+            pending.append(seen_as)
         elif any(math.isfinite(losses[index]) for index in measured):
-            observed.append(Observation(config, losses, doubts))
+            observed.append(seen_as)
             n_baselines += document.baseline is not None
     return History(tuple(observed), tuple(pending), frozenset(seen), n_baselines)
 

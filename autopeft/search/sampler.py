@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -27,9 +27,7 @@ from autopeft.objective.known import Known
 from autopeft.objective.objective import Objective
 from autopeft.search.history import Observation
 from autopeft.search.staged import StagedSampler
-
-if TYPE_CHECKING:
-    from autopeft.space.bound import BoundSpace
+from autopeft.space.bound import BoundSpace
 
 POPULATION = 16
 """Trials per generation of the genetic samplers; studies have tens of trials, not thousands."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
@@ -15,10 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autopeft.core.errors import StudyError
 from autopeft.objective.objective import Objective
+from autopeft.space.bound import BoundSpace
 from autopeft.space.dimension import Dimension
-
-if TYPE_CHECKING:
-    from autopeft.space.bound import BoundSpace
 
 N_EACH = 4
 """Finished trials of a stage for each value of its largest decision."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from autopeft.core.errors import SpaceError
 from autopeft.core.methods import DECLARATIONS
+from autopeft.core.options import MAX_SIZE
 from autopeft.core.quantity import parse_quantity
 from autopeft.core.shape import LayerShape, Shape
 from autopeft.space.walk import Raw
@@ -69,6 +70,9 @@ def _sized(raw: Raw, share: float, layer: LayerShape, cost: Cost) -> Raw | None:
     if two == one:
         return None
     n = int((share - (2 * one - two)) // (two - one))
+    if n > MAX_SIZE:
+        reason = f"makes {size} of {raw.method} more than {MAX_SIZE}"
+        raise SpaceError(reason, "budget.trainable_params")
     return replace(raw, options={**raw.options, size: n}) if n > 0 else None
 
 

@@ -14,7 +14,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from autopeft.space.domain import Choice, Range, Scope, Tree
+from autopeft.space.domain import Choice, Range, Tree
 
 Value = Any
 
@@ -27,30 +27,23 @@ class Dimension:
         name: path of the domain and the group or layer that it is decided for.
         values: what is recorded for each alternative; None for a continuous range.
         span: the continuous range, else None.
-        scope: for what it is decided; several groups depend on a decision for the space.
     """
 
     name: str
     values: tuple[Value, ...] | None
     span: Range | None = None
-    scope: Scope = "space"
 
     @classmethod
-    def of(cls, name: str, domain: Choice | Range, scope: Scope) -> Dimension:
+    def of(cls, name: str, domain: Choice | Range) -> Dimension:
         """The decision that a domain asks for."""
         if isinstance(domain, Choice):
-            return cls(name, _labels(domain), None, scope)
-        return cls(name, domain.grid, domain, scope)
+            return cls(name, _labels(domain))
+        return cls(name, domain.grid, domain)
 
     @classmethod
-    def switch(cls, name: str, scope: Scope) -> Dimension:
+    def switch(cls, name: str) -> Dimension:
         """A yes or no."""
-        return cls(name, (False, True), None, scope)
-
-    @property
-    def shared(self) -> bool:
-        """Whether several groups depend on the decision."""
-        return self.scope == "space"
+        return cls(name, (False, True))
 
     @property
     def ordered(self) -> bool:
@@ -76,11 +69,15 @@ class Dimension:
         Raises:
             ValueError: it does not stand there.
         """
-        for i, known in enumerate(self.values or ()):
-            if type(known) is type(value) and known == value:
-                return i
-            if self.span is not None and math.isclose(known, value, rel_tol=1e-9):
-                return i
+        values, span = self.values or (), self.span
+        if span is not None:
+            place = round((value - span.low) / (span.step or 1))
+            if 0 <= place < len(values) and math.isclose(values[place], value, rel_tol=1e-9):
+                return place
+        else:
+            for i, known in enumerate(values):
+                if type(known) is type(value) and known == value:
+                    return i
         raise ValueError(f"{value!r} is not a value of {self.name}")
 
     def to_unit(self, value: Value) -> float:

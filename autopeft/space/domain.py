@@ -6,7 +6,7 @@ A node of the tree is a plain value (scalar or tuple), a domain, or a `Tree` of 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -48,13 +48,6 @@ class Range:
         values = (self.low + i * self.step for i in range(n))
         return tuple(round(v) if self.integer else float(f"{v:.12g}") for v in values)
 
-    def __contains__(self, value: object) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        if self.grid is None:
-            return self.low <= value <= self.high
-        return any(math.isclose(value, g, rel_tol=1e-9, abs_tol=1e-12) for g in self.grid)
-
 
 @dataclass(frozen=True)
 class Subset:
@@ -84,13 +77,23 @@ class Tree:
 Domain = Choice | Range | Subset
 
 
+def nodes(node: Any) -> Iterator[Any]:
+    """The node and all that stands in it, in the order of writing."""
+    yield node
+    inner: Iterable[Any] = ()
+    if isinstance(node, Tree):
+        inner = (child for _, child in node.entries)
+    elif isinstance(node, Choice):
+        inner = node.items
+    elif isinstance(node, tuple):
+        inner = node
+    for child in inner:
+        yield from nodes(child)
+
+
 def is_open(node: Any) -> bool:
     """Whether any leaf of the node is still a domain."""
-    if isinstance(node, Tree):
-        return any(is_open(value) for _, value in node.entries)
-    if isinstance(node, tuple):
-        return any(is_open(item) for item in node)
-    return isinstance(node, Domain)
+    return any(isinstance(each, Domain) for each in nodes(node))
 
 
 def dump(node: Any) -> Any:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autopeft.core.errors import SpaceError, unknown
+from autopeft.core.errors import SpaceError, shown, unknown
 from autopeft.core.shape import Shape
 
 PATTERNS = ("uniform", "increasing", "decreasing", "spindle", "bottleneck")
@@ -14,7 +14,7 @@ ALLOCATIONS = ("uniform", "increasing", "decreasing")
 
 Groups = tuple[tuple[str, tuple[int, ...]], ...]
 
-_SELECTOR = re.compile(r"(?:(encoder|decoder)\.?)?(?:(-?\d+)(?:-(-?\d+))?)?")
+_SELECTOR = re.compile(r"(?:(encoder|decoder)\.?)?(?:(-?\d{1,9})(?:-(-?\d{1,9}))?)?")
 
 
 def is_selector(item: int | str) -> bool:
@@ -91,13 +91,20 @@ def _rounded(quotas: Sequence[float], total: int) -> tuple[int, ...]:
 
 
 def group_names(groups: Any, shape: Shape) -> tuple[str, ...]:
-    """The names of the groups that `layers.groups` makes on a backbone."""
+    """The names of the groups that `layers.groups` makes on a backbone.
+
+    Raises:
+        SpaceError: more groups than layers.
+    """
     if isinstance(groups, Mapping):
         return tuple(groups)
     if groups == "all":
         return ("all",)
     if groups == "each":
         return tuple(str(i) for i in range(len(shape.layers)))
+    if groups > len(shape.layers):
+        reason = f"{shown(groups)} groups do not fit {len(shape.layers)} layers"
+        raise SpaceError(reason, "layers.groups")
     return tuple(f"g{i + 1}" for i in range(groups))
 
 
@@ -114,8 +121,6 @@ def partition(groups: Any, pattern: str, shape: Shape) -> Groups:
         return tuple((name, (i,)) for i, name in enumerate(names))
     if isinstance(groups, Mapping):
         return _named(groups, shape)
-    if groups > n:
-        raise SpaceError(f"{groups} groups do not fit {n} layers", "layers.groups")
     made, start = [], 0
     for name, size in zip(names, group_sizes(n, groups, pattern), strict=True):
         made.append((name, tuple(range(start, start + size))))

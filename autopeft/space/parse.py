@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from autopeft.core.errors import AutoPeftError, SpaceError, unknown
+from autopeft.core.errors import AutoPeftError, SpaceError, shown, unknown
 from autopeft.core.methods import DECLARATIONS, Declaration
-from autopeft.core.options import REQUIRED, Option
+from autopeft.core.options import REQUIRED, is_finite, is_whole
+from autopeft.core.validation import validated
 from autopeft.space.domain import SCOPES, Choice, Range, Subset, Tree
 from autopeft.space.layers import PATTERNS
 
 Check = Callable[[Any, str], Any]
+
+MAX_VALUES = 100_000
+"""Of a domain with a grid."""
+
+MAX_DEPTH = 20
+"""Of choices in choices."""
 
 _DOMAINS = ("choice", "int", "float", "subset")
 _DOMAIN_KEYS = {"choice": (), "subset": (), "int": ("log", "step"), "float": ("log", "step")}
@@ -53,23 +61,30 @@ def domain_kind(raw: Mapping[str, Any], where: str) -> str:
 
 def parse_items(raw: Mapping[str, Any], where: str, parse: Check) -> tuple[Any, ...]:
     """The items of a choice: at least one, no two alike."""
-    items = raw["choice"]
-    if not isinstance(items, Sequence) or isinstance(items, str) or not items:
-        raise SpaceError(f"expected a list of at least one item, got {items!r}", f"{where}.choice")
+    items = _items(raw, "choice", where)
+    if where.count(".choice[") >= MAX_DEPTH:
+        raise SpaceError(f"more than {MAX_DEPTH} choices in each other", where)
     parsed = tuple(parse(item, f"{where}.choice[{i}]") for i, item in enumerate(items))
-    seen = [(type(item), item) for item in parsed]
-    for i, item in enumerate(seen):
-        if item in seen[:i]:
-            raise SpaceError(f"{items[i]!r} stands twice", f"{where}.choice")
+    seen = set[Any]()
+    for item, value in zip(items, parsed, strict=True):
+        if (type(value), value) in seen:
+            raise SpaceError(f"{shown(item)} stands twice", f"{where}.choice")
+        seen.add((type(value), value))
     return parsed
 
 
+def _items(raw: Mapping[str, Any], kind: str, where: str) -> Sequence[Any]:
+    items = raw[kind]
+    if not isinstance(items, list | tuple) or not items:
+        reason = f"expected a list of at least one item, got {shown(items)}"
+        raise SpaceError(reason, f"{where}.{kind}")
+    return items
+
+
 def _subset(raw: Mapping[str, Any], where: str, check: Check) -> Subset:
-    items = raw["subset"]
-    if items == "groups":
+    if raw["subset"] == "groups":
         raise SpaceError("subset: groups fits `where` and `layers.tuned` only", where)
-    if not isinstance(items, Sequence) or isinstance(items, str) or not items:
-        raise SpaceError(f"expected a list of at least one item, got {items!r}", f"{where}.subset")
+    items = _items(raw, "subset", where)
     whole = check(_tupled(items), f"{where}.subset")
     if len(whole) != len(items):
         raise SpaceError("an item stands twice", f"{where}.subset")
@@ -77,28 +92,35 @@ def _subset(raw: Mapping[str, Any], where: str, check: Check) -> Subset:
 
 
 def _range(raw: Mapping[str, Any], kind: str, where: str, check: Check) -> Range:
-    integer = kind == "int"
+    low, high = _bounds(raw, kind, where)
+    integer, log = kind == "int", raw.get("log", False)
+    step = raw.get("step", 1 if integer else None)
+    if not isinstance(log, bool):
+        raise SpaceError(f"must be true or false, got {shown(log)}", f"{where}.log")
+    if log and low <= 0:
+        raise SpaceError(f"a log range starts above 0, got {low}", f"{where}.{kind}")
+    if step is not None and not (_is_number(step, integer) and step > 0):
+        raise SpaceError(f"must be a positive number, got {shown(step)}", f"{where}.step")
+    if step is not None and high - low > MAX_VALUES * step:
+        raise SpaceError(f"more than {MAX_VALUES} values; a larger step makes fewer", where)
+    for i, bound in enumerate((low, high)):
+        check(bound if integer else float(bound), f"{where}.{kind}[{i}]")
+    return Range(low, high, log, step, integer, _scope(raw, where))
+
+
+def _bounds(raw: Mapping[str, Any], kind: str, where: str) -> tuple[Any, Any]:
     bounds = raw[kind]
-    number = int if integer else (int, float)
-    if (
-        not isinstance(bounds, Sequence)
-        or len(bounds) != 2
-        or any(isinstance(b, bool) or not isinstance(b, number) for b in bounds)
-    ):
-        raise SpaceError(f"expected [low, high], got {bounds!r}", f"{where}.{kind}")
+    pair = isinstance(bounds, Sequence) and len(bounds) == 2
+    if not pair or not all(_is_number(bound, kind == "int") for bound in bounds):
+        raise SpaceError(f"expected [low, high], got {shown(bounds)}", f"{where}.{kind}")
     low, high = bounds
     if low > high:
         raise SpaceError(f"the range [{low}, {high}] is empty", f"{where}.{kind}")
-    log, step = raw.get("log", False), raw.get("step", 1 if integer else None)
-    if not isinstance(log, bool):
-        raise SpaceError(f"must be true or false, got {log!r}", f"{where}.log")
-    if log and low <= 0:
-        raise SpaceError(f"a log range starts above 0, got {low}", f"{where}.{kind}")
-    if step is not None and (isinstance(step, bool) or not isinstance(step, number) or step <= 0):
-        raise SpaceError(f"must be a positive number, got {step!r}", f"{where}.step")
-    for i, bound in enumerate(bounds):
-        check(bound if integer else float(bound), f"{where}.{kind}[{i}]")
-    return Range(low, high, log, step, integer, _scope(raw, where))
+    return low, high
+
+
+def _is_number(value: Any, integer: bool) -> bool:
+    return is_whole(value) if integer else is_finite(value)
 
 
 def _scope(raw: Mapping[str, Any], where: str) -> Any:
@@ -109,7 +131,7 @@ def _scope(raw: Mapping[str, Any], where: str) -> Any:
 
 
 def _tupled(raw: Any) -> Any:
-    return tuple(_tupled(item) for item in raw) if isinstance(raw, list | tuple) else raw
+    return tuple(raw) if isinstance(raw, list) else raw
 
 
 def parse_placement(raw: Any, where: str) -> Any:
@@ -117,7 +139,7 @@ def parse_placement(raw: Any, where: str) -> Any:
     if isinstance(raw, Declaration):
         raw = raw.to_dict()
     if not isinstance(raw, Mapping):
-        raise SpaceError(f"expected a mapping with a method, got {raw!r}", where)
+        raise SpaceError(f"expected a mapping with a method, got {shown(raw)}", where)
     if "method" in raw:
         return _placement(raw, where)
     if domain_kind(raw, where) != "choice":
@@ -147,7 +169,7 @@ def _placement(raw: Mapping[str, Any], where: str) -> Tree:
     entries: list[tuple[str, Any]] = [("method", method)]
     for key, option in options.items():
         if key in raw:
-            entries.append((key, parse_node(raw[key], f"{where}.{key}", _option_check(option))))
+            entries.append((key, parse_node(raw[key], f"{where}.{key}", _in_place(option.check))))
         elif option.default is REQUIRED:
             raise SpaceError(f"{method} needs {key}: {option.expects}", where)
     if "where" in raw:
@@ -155,14 +177,16 @@ def _placement(raw: Mapping[str, Any], where: str) -> Tree:
     return Tree(tuple(entries))
 
 
-def _option_check(option: Option) -> Check:
-    def check(value: Any, where: str) -> Any:
+def _in_place(check: Callable[[Any], Any]) -> Check:
+    """A check whose errors name the place."""
+
+    def checked(value: Any, where: str) -> Any:
         try:
-            return option.check(value)
+            return check(value)
         except AutoPeftError as error:
             raise SpaceError(error.reason, where) from None
 
-    return check
+    return checked
 
 
 def parse_where(raw: Any, where: str) -> Any:
@@ -201,28 +225,28 @@ def _where(raw: Any, where: str) -> Any:
         return Choice(parse_items(raw, where, parse_where), _scope(raw, where))
     raise SpaceError(
         "expected groups, layers, {subset: groups}, {first: n}, {last: n} or a choice of them, "
-        f"got {dict(raw)!r}",
+        f"got {shown(dict(raw))}",
         where,
     )
 
 
 def _selection(raw: Any, where: str) -> Any:
     items = raw if isinstance(raw, list | tuple) else [raw]
-    if not items or any(isinstance(i, bool) or not isinstance(i, int | str) for i in items):
-        raise SpaceError(f"expected names of groups or layers, got {raw!r}", where)
+    if not items or not all(isinstance(i, str) or (is_whole(i) and is_finite(i)) for i in items):
+        raise SpaceError(f"expected names of groups or layers, got {shown(raw)}", where)
     return "all" if list(items) == ["all"] else tuple(str(item) for item in items)
 
 
 def _count(value: Any, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise SpaceError(f"must be a number of layers, got {value!r}", where)
+    if not is_whole(value) or value < 0:
+        raise SpaceError(f"must be a number of layers, got {shown(value)}", where)
     return value
 
 
 def parse_settings(raw: Any, where: str, settings: type[BaseModel]) -> Any:
     """The sections `train` and `backbone`: a mapping of settings, or a choice between mappings."""
     if not isinstance(raw, Mapping):
-        raise SpaceError(f"expected a mapping, got {raw!r}", where)
+        raise SpaceError(f"expected a mapping, got {shown(raw)}", where)
     if "choice" in raw:
         domain_kind(raw, where)
         items = parse_items(raw, where, lambda item, at: parse_settings(item, at, settings))
@@ -231,19 +255,13 @@ def parse_settings(raw: Any, where: str, settings: type[BaseModel]) -> Any:
     for key, value in raw.items():
         if key not in settings.model_fields:
             raise SpaceError(unknown("setting", key, settings.model_fields), where)
-        entries.append((key, parse_node(value, f"{where}.{key}", _field_check(settings, key))))
+        check = _in_place(partial(_setting, settings, key))
+        entries.append((key, parse_node(value, f"{where}.{key}", check)))
     return Tree(tuple(entries))
 
 
-def _field_check(settings: type[BaseModel], key: str) -> Check:
-    def check(value: Any, where: str) -> Any:
-        try:
-            return getattr(settings(**{key: value}), key)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"]
-            raise SpaceError(f"{reason[0].lower()}{reason[1:]}, got {value!r}", where) from None
-
-    return check
+def _setting(settings: type[BaseModel], key: str, value: Any) -> Any:
+    return getattr(validated(settings, {key: value}), key)
 
 
 def parse_groups(raw: Any, where: str) -> Any:
@@ -252,9 +270,9 @@ def parse_groups(raw: Any, where: str) -> Any:
         for name, selector in raw.items():
             _selection(selector, f"{where}.{name}")
         return Tree(tuple((str(name), _tupled(selector)) for name, selector in raw.items()))
-    if raw in ("each", "all") or (isinstance(raw, int) and not isinstance(raw, bool) and raw >= 1):
+    if raw in ("each", "all") or (is_whole(raw) and raw >= 1):
         return raw
-    raise SpaceError(f"expected a number, each, all or named layers, got {raw!r}", where)
+    raise SpaceError(f"expected a number, each, all or named layers, got {shown(raw)}", where)
 
 
 def parse_tuned(raw: Any, where: str) -> Any:

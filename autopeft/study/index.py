@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress
 from operator import is_not
 from typing import Any
@@ -83,6 +83,11 @@ class Index:
                 return min((other for other in same if other < number), default=None)
         same = self._named.get(("key", attrs["key"]), ())
         return min((other for other in same if other != number), default=None)
+
+    def queued_point(self, number: int) -> Mapping[str, Any]:
+        """The point that a trial was queued with; none of what lies outside of the space."""
+        point: Mapping[str, Any] = self._trials[number].system_attrs.get("fixed_params", {})
+        return point
 
     def has_baseline(self, name: str) -> bool:
         """Whether a trial of a baseline was ever queued that has not failed."""

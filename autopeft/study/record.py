@@ -265,6 +265,7 @@ def read_trial(trial: FrozenTrial, names: Sequence[str]) -> TrialRecord:
         error=attrs.get("error", attrs.get("rejected")),
         seconds=attrs.get("seconds"),
         folder=attrs.get("folder") if trial.state == TrialState.COMPLETE else None,
+        point=trial.params,
         repeat_of=attrs.get("repeat_of"),
     )
 

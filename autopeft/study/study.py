@@ -120,7 +120,7 @@ class Study:
         new = [(trial, told) for trial, told in found if not index.has_repeat(told["repeat"])]
         for trial, told in new:
             own = {"config": trial.config.to_dict(), "key": trial.config.key}
-            self._queue(self._point(trial.config), {**own, **told})
+            self._queue(trial.point, {**own, **told})
         return len(new)
 
     def ask(self) -> Trial | None:
@@ -259,13 +259,13 @@ class Study:
         attrs = trial.user_attrs
         self._reject(trial, "the study has as many trials as it may have")
         if "config" in attrs:
-            self._queue(self._point(PeftConfig.from_dict(attrs["config"])), attrs)
+            self._queue(self._seen().queued_point(trial.number), attrs)
         return None
 
     def _draw(self, trial: optuna.Trial) -> PeftConfig:
         """The configuration of a trial, now in the record."""
         given = trial.user_attrs.get("config")
-        if given is not None and not self._point(PeftConfig.from_dict(given)):
+        if given is not None and not self._seen().queued_point(trial.number):
             return PeftConfig.from_dict(given)
         dimensions = self.space.dimensions.values()
         config = self.space.resolve({d.name: suggest(trial, d) for d in dimensions})
@@ -344,15 +344,15 @@ class Study:
                 self._interrupt(trial.number, trial.params, told)
         return len(dead)
 
-    def _interrupt(self, number: int, params: dict[str, Any], attrs: Mapping[str, Any]) -> None:
+    def _interrupt(self, number: int, params: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
         """Queues a trial again, then ends it; a failed trial without error was interrupted."""
         if "config" in attrs:
             self._queue(params, {**attrs, "retry": number})
         self._tell(number, TrialState.FAIL)
 
-    def _queue(self, params: dict[str, Any], attrs: Mapping[str, Any]) -> None:
+    def _queue(self, point: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
         told = {key: attrs[key] for key in QUEUED if key in attrs}
-        self.record.enqueue_trial(params, user_attrs=told)
+        self.record.enqueue_trial(dict(point), user_attrs=told)
 
     def _queue_baselines(self) -> None:
         index = self._seen()
@@ -360,27 +360,19 @@ class Study:
             if not index.has_baseline(name):
                 attrs = {"config": config.to_dict(), "key": config.key, "baseline": name}
                 again = {"again": True} if index.has_failed_baseline(name) else {}
-                self._queue(self._point(config), attrs | again)
+                self._queue({}, attrs | again)
 
     def _queue_unseen(self) -> bool:
         """Queues a configuration that no trial has; False where none was found."""
         index = self._seen()
         rng = np.random.default_rng((self.terms.seed, len(index)))
         for _ in range(N_REJECTED):
-            config = self.space.sample(rng)
-            if index.twin(-1, {"key": config.key}) is None:
-                self._queue(self._point(config), {})
+            drawn = self.space.draw(rng)
+            if index.twin(-1, {"key": drawn.config.key}) is None:
+                idle = {d.name: d.from_unit(0.0) for d in self.space.dimensions.values()}
+                self._queue({**idle, **drawn.point}, {})
                 return True
         return False
-
-    def _point(self, config: PeftConfig) -> dict[str, Any]:
-        """A value for every decision, those that `config` leaves open included; none outside."""
-        params = self.space.assign(config)
-        if params is None:
-            return {}
-        return {
-            d.name: params.get(d.name, d.from_unit(0.0)) for d in self.space.dimensions.values()
-        }
 
     def _seen(self) -> Index:
         """All trials as they are now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.order import Order
@@ -52,6 +52,7 @@ class TrialRecord:
         error: text of a failure or the reason of a rejection, or None.
         seconds: wall time of training and evaluation, or None where none is recorded.
         folder: where the trained tensors lie, or None.
+        point: the decisions of the space that it was built from; none of a baseline.
         repeat_of: the trial whose configuration this one trains with another seed, or None.
         n_seeds: how many trainings the values are the means of.
         margins: by objective, half the width of the 95 % interval of such a mean.
@@ -67,6 +68,7 @@ class TrialRecord:
     error: str | None = None
     seconds: float | None = None
     folder: str | None = None
+    point: Mapping[str, Any] = field(default_factory=dict)
     repeat_of: int | None = None
     n_seeds: int = 1
     margins: Mapping[str, float] = field(default_factory=dict)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from autopeft.core.config import PeftConfig
-from autopeft.core.errors import AutoPeftError
 from autopeft.core.order import Order
 from autopeft.core.report import Failure, Report
 from autopeft.core.settings import BackboneSettings, TrainSettings
@@ -23,21 +22,21 @@ from autopeft.model.shortcut import quicken
 from autopeft.task.batches import check_ids
 from autopeft.task.task import Task
 from autopeft.task.tokens import encoded_splits
-from autopeft.train.cohort import Cohort
 from autopeft.train.descent import Descent
 from autopeft.train.evaluation import evaluate
 from autopeft.train.hidden import HiddenStates
+from autopeft.train.member_training import MemberTraining
+from autopeft.train.pack_training import PackTraining
 from autopeft.train.passes import Passes
 from autopeft.train.randomness import Randomness
-from autopeft.train.trainee import Trainee
 
 CACHE = 2**30
 """Bytes of hidden states that a worker keeps, unless told otherwise."""
 
 
 @dataclass(frozen=True)
-class _Terms:
-    """What configurations must share to be trained together: a form, and the lowest tuned layer."""
+class _Start:
+    """Where passes begin, which members of a pack share: a backbone, and its lowest tuned layer."""
 
     settings: BackboneSettings
     depth: int
@@ -45,6 +44,8 @@ class _Terms:
 
 @dataclass(frozen=True)
 class _Waiting:
+    """A member that has joined and is not in training yet."""
+
     number: int
     config: PeftConfig
     order: Order
@@ -96,8 +97,8 @@ class Trainer:
         self._backbones: OrderedDict[BackboneSettings, Backbone] = OrderedDict()
         self._hidden = HiddenStates(cache, disk_cache)
         self._waiting: list[_Waiting] = []
-        self._terms: _Terms | None = None
-        self._cohort: Cohort | None = None
+        self._start: _Start | None = None
+        self._pack: PackTraining | None = None
 
     def join(self, member: int, config: PeftConfig, order: Order) -> None:
         """Takes in a configuration, which starts as soon as it can share the backbone."""
@@ -106,16 +107,16 @@ class Trainer:
     def leave(self, member: int) -> None:
         """Ends a member; one that is unknown or has ended is none."""
         self._waiting = [each for each in self._waiting if each.number != member]
-        if self._cohort is not None:
-            self._cohort.leave(member)
+        if self._pack is not None:
+            self._pack.leave(member)
             self._close_if_empty()
 
     def advance(self) -> Sequence[Report | Failure]:
-        """Trains until some member reports or fails; nothing without members."""
+        """Trains until some member reports or fails; nothing without members, and never raises."""
         refused = self._admit()
-        if refused or self._cohort is None:
+        if refused or self._pack is None:
             return refused
-        events = self._cohort.advance()
+        events = self._pack.advance()
         self._close_if_empty()
         return events
 
@@ -148,8 +149,8 @@ class Trainer:
             AttachError: `state` does not belong to `config`, or something is being trained.
             RuntimeError: some logit is not finite.
         """
-        terms = self._terms_of(config)
-        passes = self._passes(terms)
+        start = self._start_of(config)
+        passes = self._passes(start)
         try:
             backbone = passes.backbone
             member = draw(backbone.model, config, modules_to_save=backbone.modules_to_save)
@@ -162,57 +163,62 @@ class Trainer:
 
     def _admit(self) -> list[Failure]:
         """Lets in whoever fits those in training, or the first in line if nobody is."""
-        refused, waiting = [], []
+        refused: list[Failure] = []
+        waiting: list[_Waiting] = []
         for each in self._waiting:
             try:
                 if not self._lets_in(each):
                     waiting.append(each)
-            except AutoPeftError as error:
-                refused.append(Failure(each.number, f"{type(error).__name__}: {error}"))
+            except Exception as error:  # whatever a configuration asks for, others go on
+                refused.append(Failure.of(each.number, error))
                 self._close_if_empty()
         self._waiting = waiting
         return refused
 
     def _lets_in(self, waiting: _Waiting) -> bool:
         settings = BackboneSettings(**dict(waiting.config.backbone))
-        if self._terms is not None and settings != self._terms.settings:
+        if self._start is not None and settings != self._start.settings:
             return False
-        terms = self._terms_of(waiting.config)
-        if self._terms is None or self._cohort is None:
-            self._terms, self._cohort = terms, Cohort(self._passes(terms), self._splits)
-        if terms != self._terms or not self._cohort.has_room:
+        start = self._start_of(waiting.config)
+        if self._start is None or self._pack is None:
+            self._start, self._pack = start, PackTraining(self._passes(start), self._splits)
+        if start != self._start or not self._pack.has_room:
             return False
-        self._cohort.join(self._trainee(waiting))
+        self._pack.join(self._begun(waiting))
         return True
 
-    def _trainee(self, waiting: _Waiting) -> Trainee:
-        backbone, seed = self._backbone(waiting.config), waiting.order.seed
-        member = draw(
-            backbone.model, waiting.config, modules_to_save=backbone.modules_to_save, seed=seed
+    def _begun(self, waiting: _Waiting) -> MemberTraining:
+        backbone, order = self._backbone(waiting.config), waiting.order
+        tensors = draw(
+            backbone.model,
+            waiting.config,
+            modules_to_save=backbone.modules_to_save,
+            seed=order.seed,
         )
         settings = TrainSettings(**dict(waiting.config.train))
         lengths = self._splits["train"].lengths
-        descent = Descent(list(member.trainable().values()), lengths, settings, waiting.order)
-        trainee = Trainee(waiting.number, member, descent, Randomness(seed), waiting.order)
-        if waiting.order.reached:
-            trainee.go_on()
-        return trainee
+        descent = Descent(list(tensors.trainable().values()), lengths, settings, order)
+        randomness = Randomness(order.seed)
+        member = MemberTraining(waiting.number, tensors, descent, randomness, order)
+        if order.reached:
+            member.go_on()
+        return member
 
-    def _terms_of(self, config: PeftConfig) -> _Terms:
+    def _start_of(self, config: PeftConfig) -> _Start:
         backbone = self._backbone(config)
         depth = starting_depth(backbone.model, backbone.shape, [config])
-        return _Terms(BackboneSettings(**dict(config.backbone)), depth)
+        return _Start(BackboneSettings(**dict(config.backbone)), depth)
 
-    def _passes(self, terms: _Terms) -> Passes:
-        offloads = terms.settings.activation_offloading
-        backbone = self._backbones[terms.settings]
-        form = terms.settings.dtype, terms.settings.quantization
-        return Passes(backbone, terms.depth, self._hidden, form, offloads=offloads)
+    def _passes(self, start: _Start) -> Passes:
+        offloads = start.settings.activation_offloading
+        backbone = self._backbones[start.settings]
+        form = start.settings.dtype, start.settings.quantization
+        return Passes(backbone, start.depth, self._hidden, form, offloads=offloads)
 
     def _close_if_empty(self) -> None:
-        if self._cohort is not None and not len(self._cohort):
-            self._cohort.close()
-            self._cohort = self._terms = None
+        if self._pack is not None and not len(self._pack):
+            self._pack.close()
+            self._pack = self._start = None
 
     def _backbone(self, config: PeftConfig) -> Backbone:
         """The backbone of a configuration; on an accelerator only the last one is kept."""

@@ -44,7 +44,7 @@ def bound_space() -> BoundSpace:
 def wanted(space: BoundSpace, n: int, repeats: int) -> Iterator[tuple[int, int, PeftConfig]]:
     """Index, seed and configuration of every row; a longer list begins with a shorter one."""
     for index in range(n):
-        config = space.sample(np.random.default_rng(index)) if index else PeftConfig.of([])
+        config = space.draw(np.random.default_rng(index)).config if index else PeftConfig.of([])
         for seed in range(repeats if index % EVERY == 0 else 1):
             yield index, seed, config
 

@@ -59,7 +59,10 @@ def continuous(name: str, function: MultiObjectiveTestProblem) -> Problem:
     low, high = function.bounds.numpy()
 
     def values(config: PeftConfig) -> tuple[float, ...]:
-        point = low + space.encode(config) * (high - low)
+        (lora,) = config.placements
+        told = dict((*lora.options, *config.train))
+        units = [d.to_unit(told[name.split(".")[-1]]) for name, d in space.dimensions.items()]
+        point = low + np.array(units) * (high - low)
         return tuple(function(torch.from_numpy(point)).tolist())
 
     return Problem(name, space, _objectives(function), {}, values, function.max_hv)

@@ -19,11 +19,14 @@ from autopeft.core.config import PeftConfig
 from autopeft.method.count import count
 from autopeft.objective.known import Known
 from autopeft.objective.pareto import front, hypervolume
+from autopeft.search.features import size_of
 from benchmarks.search.measure import SPACES, bound_space, config_of
 from benchmarks.search.problem import BEYOND, COSTS, Problem, Table, last, tabular
 from benchmarks.search.texts import TEXTS, tables
 
-SPACE = SPACES[1]
+SPACE, METHODS = SPACES[1], ("lora", "adapter")
+"""The space, and its methods in the order in which the sizes of a layer are decided."""
+
 N_ROUNDS, N_CHILDREN = 100, 500
 """Of the search for the best hypervolume: rounds, and new points of each."""
 
@@ -99,9 +102,12 @@ class EveryLayer:
         return replace(found, best=self._best(found))
 
     def _of(self, config: PeftConfig) -> tuple[float, ...]:
-        point = self.space.assign(config) or {}
-        sizes = np.array([[point[name] for name in self.space.dimensions]])
-        return float(self.model(sizes)[0]), float(count(config, self.space.shape).trainable)
+        sizes = np.zeros((self.space.n_layers, len(METHODS)), dtype=np.int64)
+        for placement in config.placements:
+            sizes[list(placement.layers), METHODS.index(placement.method)] = size_of(placement)
+        return float(self.model(sizes.reshape(1, -1))[0]), float(
+            count(config, self.space.shape).trainable
+        )
 
     def _counts_of(self, place: int) -> Array:
         """Elements of every value of one decision; they add up over decisions."""

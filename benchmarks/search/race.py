@@ -15,6 +15,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from autopeft.core.config import PeftConfig
+from autopeft.space.bound import Drawn
 from autopeft.space.dimension import Dimension
 from benchmarks.search.problem import Problem
 
@@ -60,14 +61,12 @@ class Axes:
             return self.problem.space.distributions()
         return {name: _axis(d) for name, d in self.problem.space.dimensions.items()}
 
-    def params(self, config: PeftConfig) -> dict[str, Any]:
+    def params(self, drawn: Drawn) -> dict[str, Any]:
         """The point of a configuration."""
-        point = self.problem.space.assign(config)
-        assert point is not None
         if self.plain:
-            return point
+            return dict(drawn.point)
         dimensions = self.problem.space.dimensions
-        return {name: _place(dimensions[name], value) for name, value in point.items()}
+        return {name: _place(dimensions[name], value) for name, value in drawn.point.items()}
 
     def config(self, params: Mapping[str, Any]) -> PeftConfig:
         """The configuration of a point."""
@@ -92,16 +91,16 @@ def _value(dimension: Dimension, place: Any) -> Any:
     return dimension.from_unit(place) if dimension.values is None else dimension.values[place]
 
 
-def starts(problem: Problem, rng: np.random.Generator) -> list[PeftConfig]:
+def starts(problem: Problem, rng: np.random.Generator) -> list[Drawn]:
     """The starting points of a seed."""
-    space, found = problem.space, {}
+    space, drawn = problem.space, dict[str, Drawn]()
     if problem.first is not None:
-        first = space.resolve(dict(zip(space.dimensions, problem.first, strict=True)))
-        found[first.key] = first
-    while len(found) < N_START:
-        config = space.sample(rng)
-        found[config.key] = config
-    return list(found.values())
+        first = space.at(dict(zip(space.dimensions, problem.first, strict=True)))
+        drawn[first.config.key] = first
+    while len(drawn) < N_START:
+        more = space.draw(rng)
+        drawn[more.config.key] = more
+    return list(drawn.values())
 
 
 class Race:
@@ -118,8 +117,8 @@ class Race:
         directions = [o.goal for o in problem.objectives]
         self._study = optuna.create_study(sampler=make(problem, seed), directions=directions)
         self._values: dict[str, tuple[float, ...]] = {}
-        for config in starts(problem, self._rng):
-            self._add(config)
+        for start in starts(problem, self._rng):
+            self._add(start)
 
     def run(self, n_trials: int) -> Course:
         """Runs until there are so many different trials, the starting points included."""
@@ -147,22 +146,22 @@ class Race:
         per_batch = [mean(seconds[start : start + self._batch]) for start in starts]
         return round(median(per_batch[-len(per_batch) // 4 :]), 4) if per_batch else None
 
-    def _fresh(self) -> PeftConfig:
+    def _fresh(self) -> Drawn:
         while True:
-            config = self._problem.space.sample(self._rng)
-            if config.key not in self._values:
-                return config
+            drawn = self._problem.space.draw(self._rng)
+            if drawn.config.key not in self._values:
+                return drawn
 
     def _record(self, config: PeftConfig) -> tuple[float, ...]:
         if config.key not in self._values:
             self._values[config.key] = self._problem.values(config)
         return self._values[config.key]
 
-    def _add(self, config: PeftConfig) -> None:
+    def _add(self, drawn: Drawn) -> None:
         trial = optuna.create_trial(
-            params=self._axes.params(config),
+            params=self._axes.params(drawn),
             distributions=self._axes.distributions(),
-            values=self._record(config),
+            values=self._record(drawn.config),
             state=TrialState.COMPLETE,
         )
         self._study.add_trial(trial)

@@ -80,8 +80,9 @@ def _trials(space: BoundSpace, known: Mapping[str, Known], count: int) -> Iterat
     """Trials as a study records them."""
     rng = np.random.default_rng(0)
     drawn = [space.draw(rng) for _ in range(count)]
-    memories = _memories([config for config, _ in drawn], known["peak_memory"], space.n_layers)
-    for (config, point), memory in zip(drawn, memories, strict=True):
+    memories = _memories([each.config for each in drawn], known["peak_memory"], space.n_layers)
+    for each, memory in zip(drawn, memories, strict=True):
+        config, point = each.config, each.point
         levels = [np.log2(1 + size_of(p)) * sum(p.layers) for p in config.placements]
         last = float(0.85 - 0.2 * np.exp(-sum(levels) / 100) + rng.normal(0, 0.01))
         costs = {

@@ -94,7 +94,7 @@ class _Run:
             directions=[objective.goal for objective in objectives],
         )
         for start in starts(self.problem, np.random.default_rng(order.seed)):
-            self._record.enqueue_trial(dict(self.problem.space.assign(start) or {}))
+            self._record.enqueue_trial(dict(start.point))
         self.running: dict[int, tuple[optuna.Trial, PeftConfig]] = {}
         self.curves: dict[int, Curve] = {}
         self.complete: list[Sequence[float]] = []

@@ -5,6 +5,7 @@ from transformers import AutoModelForSequenceClassification
 
 import autopeft
 from autopeft import Adapter, BitFit, Layers, Lora, SearchSpace, choice, real, subset
+from autopeft.search.candidates import everything
 from tests import tiny
 
 
@@ -27,7 +28,7 @@ def outcome(tmp_path_factory):
             "space": space.to_dict(),
             "objectives": "accuracy-params",
             "search": {"sampler": "bayes", "n_trials": 4, "baselines": ["head-only", "lora"]},
-            "fidelity": {"epochs": [0.5, 1.0]},
+            "fidelity": {"epochs": [0.5, 1.0], "signal": "train_loss"},
         }
     )
 
@@ -73,8 +74,8 @@ def test_a_limit_below_the_memory_of_training_is_refused_and_one_above_is_not(tm
         return {**tiny.study(tmp_path), "name": "limited", "space": {**space, **limits}}
 
     prepared = prepare(study("1GB"))
-    configs = [prepared.space.decode([u]) for u in (0.0, 0.99)]
+    configs = [drawn.config for drawn in everything(prepared.space)]
     least = min(prepared.known["peak_memory"].value(config) for config in configs)
     assert prepare(study(least)).limits == {"peak_memory": least}
-    with pytest.raises(autopeft.AutoPeftError, match="no configuration meets"):
+    with pytest.raises(autopeft.AutoPeftError, match="no configuration was found that meets"):
         prepare(study("10MB"))

@@ -132,7 +132,8 @@ def test_plan_of_a_space(autopeft):
     command = ["plan", "layer-mix", "--model", tiny.MODEL]
     plan = json.loads(autopeft(*command, "--json").out)
     assert plan["kind"] == "space"
-    assert plan["configurations"] <= plan["assignments"]
+    assert plan["assignments"] > 10**9
+    assert plan["samples"] > 0
     low, high = plan["ranges"]["peak_memory"]
     assert 1e8 < low < high < 1e9
     assert " MB to " in autopeft(*command).out

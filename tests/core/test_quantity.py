@@ -12,7 +12,24 @@ def test_amounts(value, number):
     assert parse_quantity(value, "limits.x", of=200) == number
 
 
-@pytest.mark.parametrize("value", ["lots", "-1", 0, True, None, "16XB", "1%%", [1]])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "lots",
+        "-1",
+        0,
+        True,
+        None,
+        "16XB",
+        "1%%",
+        [1],
+        float("inf"),
+        "1e400",
+        10**400,
+        "1e308KB",
+        "9" * 5000,
+    ],
+)
 def test_what_is_no_amount(value):
     with pytest.raises(AutoPeftError, match=r"^limits.x: expected a positive amount such as"):
         parse_quantity(value, "limits.x", of=200)

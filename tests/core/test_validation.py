@@ -41,6 +41,8 @@ def test_a_right_document():
         ({"nam": 1}, "top.name: is missing"),
         ({"name": "a", "inne": 1}, "top: unknown key 'inne'; known: epochs, inner, name, place"),
         ({"name": "a", "inner": {"siz": 1}}, "top.inner: unknown key 'siz'; known: kind, size"),
+        ({"name": "a", 5: 1}, "top: unknown key '5'; known: epochs, inner, name, place"),
+        ({"name": "a", "inner": {5: 1}}, "top.inner: unknown key '5'; known: kind, size"),
         ({"name": "a", "inner": 3}, "top.inner: expected a mapping, got 3"),
         ({"name": "a", "inner": {"size": 0}}, "top.inner.size: should be greater than or equal to"),
         ({"name": "a", "inner": {"size": "x"}}, "top.inner.size: should be a valid integer, got"),

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 
 from autopeft.core.errors import StudyError
 from autopeft.engine.ray import RayEngine
@@ -21,14 +20,13 @@ from tests.contracts import engine as kit
 MEMORY = 80e9
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    cluster.gpus = [cluster.add_node(num_cpus=4, num_gpus=1) for _ in range(2)]
+@pytest.fixture(scope="module", autouse=True)
+def _machines(cluster):
+    nodes = [cluster.add_node(num_cpus=4, num_gpus=1) for _ in range(2)]
     cluster.wait_for_nodes()
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    yield
+    for node in nodes:
+        cluster.remove_node(node)
 
 
 def need(config):

@@ -11,14 +11,20 @@ from tests.contracts import engine as kit
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _one_cluster_for_all():
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+def _connected(cluster):
+    ray.init(address=cluster.address, log_to_driver=False)
     yield
     ray.shutdown()
 
 
-@pytest.mark.parametrize("name", kit.ENGINES)
-@pytest.mark.parametrize("check", kit.CHECKS, ids=lambda check: check.__name__)
+ORDERS = [
+    (name, check) for name in ("inline", "inline-packed", "ray-packed") for check in kit.CHECKS
+]
+ORDERS += [("ray", kit.check_failures_are_recorded), ("ray", kit.check_continues)]
+"""Packs of one and packs of several run through the same code of Ray."""
+
+
+@pytest.mark.parametrize(("name", "check"), ORDERS)
 def test_contract(name, check, tmp_path):
     check(kit.ENGINES[name](), tmp_path)
 
@@ -30,8 +36,7 @@ def test_trials_wait_for_those_of_another_worker(members, tmp_path):
     kit.check_trials_wait_for_their_group(engine, tmp_path)
 
 
-@pytest.mark.parametrize("pack", ["", "-packed"])
-@pytest.mark.parametrize("sampler", ["tpe", "bayes"])
+@pytest.mark.parametrize(("sampler", "pack"), [("tpe", "-packed"), ("bayes", "")])
 def test_one_worker_takes_the_same_decisions_everywhere(sampler, pack, tmp_path):
     outcomes = []
     for name in (f"inline{pack}", f"ray{pack}"):

@@ -6,7 +6,6 @@ from functools import partial
 
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 
 from autopeft.core.errors import StudyError
 from autopeft.engine.ray import RayEngine
@@ -31,27 +30,29 @@ def nowhere():
     raise FileNotFoundError("the backbone is not on this node")
 
 
-def test_two_nodes_and_a_worker_that_dies(tmp_path, capfd):
+@pytest.fixture
+def two_nodes(cluster):
+    node = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    yield cluster
+    ray.shutdown()
+    cluster.remove_node(node)
+
+
+def test_two_nodes_and_a_worker_that_dies(two_nodes, tmp_path, capfd):
     places = tmp_path / "nodes"
     places.mkdir()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    try:
-        cluster.add_node(num_cpus=1)
-        cluster.wait_for_nodes()
-        capfd.readouterr()
-        engine = RayEngine(address=cluster.address, folder=str(tmp_path))
-        with kit.make_study(tmp_path, n_trials=12) as study:
-            engine.run(study, partial(Mortal, places), kit.make_halving())
-            trials = study.trials()
-        assert not ray.is_initialized()
-        with (
-            kit.make_study(tmp_path, n_trials=20, name="other") as study,
-            pytest.raises(StudyError, match="failed alike: FileNotFoundError: the backbone"),
-        ):
-            engine.run(study, nowhere, kit.make_halving())
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+    capfd.readouterr()
+    engine = RayEngine(address=two_nodes.address, folder=str(tmp_path))
+    with kit.make_study(tmp_path, n_trials=12) as study:
+        engine.run(study, partial(Mortal, places), kit.make_halving())
+        trials = study.trials()
+    assert not ray.is_initialized()
+    with (
+        kit.make_study(tmp_path, n_trials=20, name="other") as study,
+        pytest.raises(StudyError, match="failed alike: FileNotFoundError: the backbone"),
+    ):
+        engine.run(study, nowhere, kit.make_halving())
     assert len(list(places.iterdir())) == 2
     assert [t.error for t in trials if t.state == "failed"] == ["the worker process died"]
     assert trials[3].state == "failed"
@@ -64,7 +65,7 @@ def test_two_nodes_and_a_worker_that_dies(tmp_path, capfd):
     assert sum(path.stat().st_size for path in files) < 5e6
 
 
-def test_what_the_cluster_has_not(tmp_path):
+def test_what_the_cluster_has_not(cluster, tmp_path):
     with kit.make_study(tmp_path) as study:
         engine = RayEngine(address="127.0.0.1:1", folder=str(tmp_path))
         with pytest.raises(StudyError, match="no Ray cluster answers"):
@@ -72,4 +73,4 @@ def test_what_the_cluster_has_not(tmp_path):
         with pytest.raises(StudyError, match="is an address for clients"):
             RayEngine(address="ray://127.0.0.1:1").run(study, kit.Curves, kit.make_halving())
         with pytest.raises(StudyError, match="no node has room"):
-            RayEngine(gpu=1000).run(study, kit.Curves, kit.make_halving())
+            RayEngine(gpu=1000, address=cluster.address).run(study, kit.Curves, kit.make_halving())

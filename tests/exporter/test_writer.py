@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,14 @@ def test_overwriting_replaces_the_folder_whole(trained: Trained, tmp_path: Path)
         "peft.safetensors",
     ]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_name_of_a_folder_is_no_code(trained: Trained, tmp_path: Path) -> None:
+    name = 'a"); import os; os.abort() #'
+    text = (native(trained, tmp_path / name) / "README.md").read_text(encoding="utf-8")
+    usage = text.split("```python\n")[1].split("```")[0]
+    constants = [n.value for n in ast.walk(ast.parse(usage)) if isinstance(n, ast.Constant)]
+    assert name in constants
 
 
 def test_empty_folder_and_missing_parents_will_do(trained: Trained, tmp_path: Path) -> None:

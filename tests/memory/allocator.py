@@ -19,12 +19,12 @@ from autopeft.model.backbone import Backbone
 from autopeft.model.depth import starting_depth
 from autopeft.model.shortcut import quicken
 from autopeft.task.batches import Encoded
-from autopeft.train.cohort import Cohort
 from autopeft.train.descent import Descent
 from autopeft.train.hidden import HiddenStates
+from autopeft.train.member_training import MemberTraining
+from autopeft.train.pack_training import PackTraining
 from autopeft.train.passes import Passes
 from autopeft.train.randomness import Randomness
-from autopeft.train.trainee import Trainee
 
 _EVENT = "[memory]"
 _STEPS = 3
@@ -57,25 +57,25 @@ def measure_memory(
         "train": _made_up(backbone, "train", _STEPS * rows, sequence_length, padded),
         "validation": _made_up(backbone, "validation", 1, 1, False),
     }
-    trainees = [_trainee(backbone, n, config, splits["train"]) for n, config in enumerate(sized)]
+    trainees = [_begun(backbone, n, config, splits["train"]) for n, config in enumerate(sized)]
     undo = ExitStack()
     quicken(backbone.model, "cpu", undo)
-    cohort = Cohort(Passes(backbone, depth, HiddenStates(0), form=None), splits)
+    pack = PackTraining(Passes(backbone, depth, HiddenStates(0), form=None), splits)
     try:
         for trainee in trainees:
             held += trainee.member.trainable().values()
-            cohort.join(trainee)
-        return measured_peak(cohort.advance, held)
+            pack.join(trainee)
+        return measured_peak(pack.advance, held)
     finally:
-        cohort.close()
+        pack.close()
         undo.close()
 
 
-def _trainee(backbone: Backbone, number: int, config: PeftConfig, train: Encoded) -> Trainee:
+def _begun(backbone: Backbone, number: int, config: PeftConfig, train: Encoded) -> MemberTraining:
     member = draw(backbone.model, config, modules_to_save=backbone.modules_to_save)
     weights, order = list(member.trainable().values()), Order(rungs=(1,))
     descent = Descent(weights, train.lengths, _settings(config), order)
-    return Trainee(number, member, descent, Randomness(order.seed), order)
+    return MemberTraining(number, member, descent, Randomness(order.seed), order)
 
 
 def _settings(config: PeftConfig) -> TrainSettings:

@@ -37,10 +37,21 @@ def test_mixes_are_nearly_exact(device: str) -> None:
     estimate = MemoryEstimate(exact, N_LAYERS)
     errors = []
     for _ in range(8):
-        config = space.sample(rng)
+        config = space.draw(rng).config
         errors.append(abs(estimate(config) / exact(config) - 1))
     assert np.mean(errors) < 0.01
     assert max(errors) < 0.03
+
+
+def test_an_estimate_does_not_depend_on_what_was_asked_before() -> None:
+    space, rng, exact = on_backbone("layer-mix", BACKBONE), np.random.default_rng(1), peaks("cpu")
+    configs = [space.draw(rng).config for _ in range(6)]
+    bitfit = PeftConfig.of(
+        [Placement.of("bitfit", range(N_LAYERS), {})], train=dict(configs[0].train)
+    )
+    there, back = MemoryEstimate(exact, N_LAYERS), MemoryEstimate(exact, N_LAYERS)
+    forth = [there(config) for config in (*configs, bitfit)]
+    assert [back(config) for config in (bitfit, *configs[::-1])][::-1] == forth
 
 
 def test_sizes_in_between_need_no_traces_of_their_own() -> None:

@@ -10,6 +10,7 @@ import transformers as tf
 
 from autopeft.api.plan import plan
 from autopeft.core.config import PeftConfig
+from autopeft.core.errors import StudyError
 from autopeft.core.settings import BackboneSettings
 from autopeft.memory.flops import count_flops
 from autopeft.memory.predict import predict_memory
@@ -61,3 +62,14 @@ def test_a_decoder_of_which_nothing_is_trained_takes_a_forward_pass(
     assert parts["peft"] == parts["optimizer"] == parts["gradients"] == 0 < parts["activations"]
     assert planned["flops"]["training_step"] == planned["flops"]["forward"] > 0
     assert planned["trainable_params"] == planned["head_params"] == 0
+
+
+def test_a_model_that_does_not_run_without_data_is_named(tmp_path: Path) -> None:
+    config = tf.XLNetConfig(vocab_size=99, d_model=32, n_layer=2, n_head=4, d_inner=48)
+    config.save_pretrained(tmp_path)
+    model = meta_backbone(str(tmp_path), BackboneSettings(), task_type="text-classification")
+    reason = r"^model: memory and operations of XLNetForSequenceClassification cannot be told"
+    with pytest.raises(StudyError, match=reason):
+        count_flops(model, NOTHING, 4, 16)
+    with pytest.raises(StudyError, match=reason):
+        predict_memory(model, NOTHING, batch_size=4, sequence_length=16)

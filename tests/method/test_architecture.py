@@ -13,6 +13,7 @@ from tests.contracts.method import (
     stir,
     trains_all_and_only_its_own,
 )
+from tests.method.test_contract import ARCHITECTURES as KIT
 
 WITHOUT_BIAS = ("llama", "t5", "phi3", "mistral")
 UNROUTED = ("deberta-v2", "mpnet", "falcon", "bloom")
@@ -38,7 +39,7 @@ def test_every_method_learns_at_every_site(method: str, architecture: str) -> No
     assert all(weight.grad.abs().max() > 0 for weight in on.trainable().values())
 
 
-@pytest.mark.parametrize(("method", "architecture"), PAIRS)
+@pytest.mark.parametrize(("method", "architecture"), [p for p in PAIRS if p[1] not in KIT])
 def test_detaching_restores_every_architecture(method: str, architecture: str) -> None:
     restores_the_backbone(method, architecture)
 

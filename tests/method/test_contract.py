@@ -25,10 +25,11 @@ from tests.contracts.method import (
 )
 
 Check = Callable[[str, str], None]
+ARCHITECTURES = ("bert", "gpt2", "gpt_neox", "bart")
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("architecture", ["bert", "gpt2", "gpt_neox", "bart"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_method_keeps_its_promises(method: str, architecture: str, check: Check) -> None:
     check(method, architecture)

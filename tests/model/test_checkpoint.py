@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from autopeft.core.errors import StudyError
 from autopeft.core.settings import BackboneSettings
 from autopeft.core.validation import validated
-from autopeft.model.backbone import _check_layers, load_backbone, load_tokenizer, meta_backbone
+from autopeft.model.backbone import load_backbone, load_tokenizer, meta_backbone
 from autopeft.model.checkpoint import check_weights
+from autopeft.model.loaded import check_layers
 from tests import backbones
 
 FLOAT32 = BackboneSettings(dtype="float32")
@@ -62,10 +63,10 @@ def test_a_fetched_snapshot_with_an_adapter_is_refused(
 
 def test_layers_that_differ_from_the_configuration_are_refused() -> None:
     plain, adapted = backbones.tiny("bert"), backbones.tiny("bert")
-    _check_layers("m", plain, backbones.tiny("bert"))
+    check_layers("m", plain, backbones.tiny("bert"))
     peft.inject_adapter_in_model(peft.LoraConfig(target_modules=["query"]), adapted)
     with pytest.raises(StudyError, match=r"^model: 'm' is not loaded as .*self\.query"):
-        _check_layers("m", adapted, plain)
+        check_layers("m", adapted, plain)
 
 
 def without_weights(folder: Path) -> Path:

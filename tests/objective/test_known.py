@@ -46,14 +46,30 @@ def test_limits_and_configurations_that_do_not_fit() -> None:
     limits = {"trainable_params": 99999.0, "peak_memory": 9999.0}
     losses = KnownLosses(load_objectives("accuracy-params"), known, limits)
     configs = [config(r) for r in (3, 4, 5, 6, 13)]
-    assert list(losses.within(configs, slow=False)) == configs[:3]
+    assert [c for c in configs if losses.allows(c, slow=False)] == configs[:3]
     assert memory.asked == 0
-    assert list(losses.within(configs, slow=True)) == configs[:2]
+    assert [c for c in configs if losses.allows(c, slow=True)] == configs[:2]
     assert memory.asked == 3
     assert math.isnan(losses.loss(1, config(13)))
     without = KnownLosses(load_objectives("accuracy-params"), known, {})
-    assert list(without.within(configs, slow=True)) == configs[:4]
+    assert [c for c in configs if without.allows(c, slow=True)] == configs[:4]
     assert memory.asked == 3
+
+
+def test_what_is_not_a_number_keeps_no_limit() -> None:
+    for limits in ({}, {"peak_memory": math.inf}, {"peak_memory": 1e9}):
+        known = {"peak_memory": Known(lambda config: math.nan, slow=True)}
+        losses = KnownLosses(load_objectives("accuracy-params-memory"), known, limits)
+        assert list(losses.within([config(2)], slow=True)) == []
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autopeft.objective.known.N_REMEMBERED", 3)
+    params = Counter()
+    known = KnownLosses(load_objectives("accuracy-params"), {"trainable_params": Known(params)}, {})
+    for r in (1, 2, 3, 4, 1):
+        assert known.loss(1, config(r)) == pytest.approx(r)
+    assert params.asked == 5
 
 
 def test_an_objective_that_cannot_be_computed_is_learned() -> None:

@@ -52,18 +52,24 @@ def test_a_name_a_path_a_mapping_and_a_list_mean_the_same() -> None:
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        ([], "at least one"),
-        ([3], r"objectives\[0\]: expected a mapping"),
-        ([{**ACCURACY, "goal": "maximise"}], r"objectives\[0\]: goal: .*did you mean 'maximize'"),
+        ([], "objectives: should have at least 1 item"),
+        ([3], r"objectives\[0\]: expected a mapping, got 3"),
+        ([{**ACCURACY, "goal": "maximise"}], r"objectives\[0\].goal: .*did you mean 'maximize'"),
         ([{**ACCURACY, "golas": 1}], r"objectives\[0\]: unknown key 'golas'.*did you mean 'goal'"),
-        ([{"name": "accuracy", "goal": "maximize"}], r"objectives\[0\]: reference: is missing"),
-        ([ACCURACY, ACCURACY], r"objectives\[1\]: name: 'accuracy' stands twice"),
-        ([{**ACCURACY, "known": True}], r"name: unknown known objective 'accuracy'"),
-        ([{**ACCURACY, "known": "yes"}], "known: must be true or false"),
+        ([{**ACCURACY, 5: 1}], r"objectives\[0\]: unknown key '5'; known: goal, known, name"),
+        ([{"name": "accuracy", "goal": "maximize"}], r"objectives\[0\].reference: is missing"),
+        ([ACCURACY, ACCURACY], r"objectives\[1\].name: 'accuracy' stands twice"),
+        ([{**ACCURACY, "known": True}], r"known: unknown known objective 'accuracy'"),
+        ([{**ACCURACY, "known": "yes"}], "known: should be a valid boolean, got 'yes'"),
         ([{**ACCURACY, "scale": "ln"}], "scale: unknown scale 'ln'"),
-        ([{**ACCURACY, "reference": "0"}], "reference: must be a finite number"),
-        ([{**ACCURACY, "reference": float("nan")}], "reference: must be a finite number"),
-        ([{**ACCURACY, "name": 3}], "name: must be text"),
+        ([{**ACCURACY, "reference": "0"}], "reference: should be a valid number, got '0'"),
+        ([{**ACCURACY, "reference": float("nan")}], "reference: should be a finite number"),
+        ([{**ACCURACY, "reference": 10**400}], r"reference: should be a (finite|valid) number"),
+        *(
+            ([{**PARAMS, "name": name}], "name: should be a valid string, got")
+            for name in (3, None, {"a": 1}, ["accuracy"])
+        ),
+        ([{**ACCURACY, "name": ""}], "name: .*at least 1 character"),
         ([{**PARAMS, "reference": -1}], "reference: must not be negative"),
     ],
 )
@@ -75,7 +81,7 @@ def test_bad_documents_are_named(items: list[dict[str, object]], message: str) -
 def test_errors_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("objectives: [{name: accuracy, goal: up, reference: 0}]")
-    with pytest.raises(StudyError, match=r"mine\.yaml: objectives\[0\]: goal: unknown goal 'up'"):
+    with pytest.raises(StudyError, match=r"mine\.yaml: objectives\[0\]\.goal: unknown goal 'up'"):
         load_objectives(path)
     with pytest.raises(StudyError, match="did you mean 'accuracy-params'"):
         load_objectives("acuracy-params")

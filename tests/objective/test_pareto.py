@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from autopeft.objective.pareto import crowding, front, hypervolume, knee, ranks
@@ -48,7 +48,6 @@ def test_ranks_by_definition(rows: Rows) -> None:
 
 
 @given(small_rows())
-@settings(max_examples=150)
 def test_hypervolume_by_definition(rows: Rows) -> None:
     width = len(rows[0])
     assert hypervolume(rows, [5] * width) == pytest.approx(cells_dominated(rows, 5))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from autopeft.core.config import PeftConfig, Placement
-from autopeft.report import hypervolumes, write_report
+from autopeft.report import Front, hypervolumes, write_report
 from tests.report.trials import ACCURACY, OBJECTIVES, PARAMS, STUDY, complete
 
 EVIL = "<img src=x onerror=alert(1)>&\"'"
@@ -108,3 +108,5 @@ def test_hypervolume_grows_with_complete_trials_only() -> None:
     first = 0.25 * (top - 2)
     both = first + 0.25 * (top - 3)
     assert volumes == pytest.approx([first, both, both, both])
+    assert Front.of(records, (ACCURACY, PARAMS)).hypervolume == pytest.approx(both)
+    assert Front.of([], (ACCURACY, PARAMS)).hypervolume == 0

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.config import PeftConfig
 from autopeft.search.candidates import (
-    Draws,
     candidates,
     everything,
+    least,
     spread,
     thrifty,
     unseen,
     van_der_corput,
 )
 from autopeft.search.features import features
+from autopeft.space.bound import Drawn
 from autopeft.space.space import SearchSpace
 from tests.contracts import sampler as kit
 
@@ -23,23 +27,22 @@ SPACE = kit.problem().space
 
 def test_candidates_are_new_distinct_and_inside() -> None:
     rng = np.random.default_rng(0)
-    elites = [SPACE.sample(rng) for _ in range(3)]
-    foreign = PeftConfig.of([Placement.of("prefix", [0], {"length": 3})])
-    seen = {config.key for config in elites}
-    found = candidates(Draws(SPACE, rng), [*elites, foreign], seen)
-    keys = [config.key for config in found]
+    elites = [SPACE.draw(rng) for _ in range(3)]
+    seen = {elite.config.key for elite in elites}
+    drawn = candidates(SPACE, rng, elites, seen)
+    keys = [each.config.key for each in drawn]
     assert len(keys) == len(set(keys)) > 100
     assert not seen & set(keys)
-    assert all(config in SPACE for config in found)
+    assert all(SPACE.at(each.point) == each for each in drawn)
 
 
 def test_neighbours_of_the_elites_are_among_them() -> None:
     """Nearer to the elite than random ones are."""
-    elite = SPACE.sample(np.random.default_rng(3))
+    elite = SPACE.draw(np.random.default_rng(3))
 
-    def nearest(elites: list[PeftConfig]) -> float:
-        found = candidates(Draws(SPACE, np.random.default_rng(0)), elites, {elite.key})
-        rows = features([elite, *found], SPACE.n_layers)
+    def nearest(elites: list[Drawn]) -> float:
+        drawn = candidates(SPACE, np.random.default_rng(0), elites, {elite.config.key})
+        rows = features([each.config for each in (elite, *drawn)], SPACE.n_layers)
         return float(np.sort(np.linalg.norm(rows[1:] - rows[0], axis=1))[:10].mean())
 
     assert nearest([elite]) < 0.8 * nearest([])
@@ -47,10 +50,29 @@ def test_neighbours_of_the_elites_are_among_them() -> None:
 
 def test_the_walk_reaches_the_cheap_end() -> None:
     rng = np.random.default_rng(0)
-    drawn = min(kit.cost(SPACE.sample(rng)) for _ in range(30))
-    found = thrifty(Draws(SPACE, np.random.default_rng(0)), kit.cost, set())
-    assert min(kit.cost(config) for config in found) < drawn
-    assert all(config in SPACE for config in found)
+    cheapest = min(kit.cost(SPACE.draw(rng).config) for _ in range(30))
+    drawn = thrifty(SPACE, np.random.default_rng(0), kit.cost, set())
+    assert min(kit.cost(each.config) for each in drawn) < cheapest
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_long_walk_finds_the_ends_of_a_cost(sign: int) -> None:
+    document = {
+        "layers": {"groups": 3, "pattern": {"choice": ["uniform", "increasing"]}},
+        "place": [
+            {"method": "lora", "r": {"choice": [0, 4, 8, 16]}},
+            {"method": "adapter", "size": {"choice": [0, 4, 16]}, "where": {"subset": "groups"}},
+        ],
+    }
+
+    def cost(config: PeftConfig) -> float:
+        return sign * kit.cost(config)
+
+    space = SearchSpace.load(document).on(6)
+    values = [d.values or () for d in space.dimensions.values()]
+    points = (dict(zip(space.dimensions, point, strict=True)) for point in product(*values))
+    costs = [cost(config) for config in map(space.resolve, points) if config.placements]
+    assert cost(least(space, np.random.default_rng(0), cost)) == min(costs)
 
 
 def test_a_small_space_is_taken_as_a_whole() -> None:
@@ -58,17 +80,16 @@ def test_a_small_space_is_taken_as_a_whole() -> None:
     document = {"layers": {"groups": 3}, "place": [lora]}
     found = everything(SearchSpace.load(document).on(6))
     assert found is not None
-    assert len({config.key for config in found}) == len(found) == 27
+    assert len({each.config.key for each in found}) == len(found) == 27
     assert everything(SearchSpace.load({**document, "layers": {"groups": 8}}).on(8)) is None
     rate = {"learning_rate": {"float": [1e-4, 1e-2]}}
     assert everything(SearchSpace.load({**document, "train": rate}).on(6)) is None
 
 
 def test_an_exhausted_space_has_no_candidates() -> None:
-    found = candidates(Draws(SPACE, np.random.default_rng(0)), [], set())
-    keys = {config.key for config in found}
-    assert unseen(found, keys) == []
-    assert unseen([*found, *found], set()) == found
+    drawn = candidates(SPACE, np.random.default_rng(0), [], set())
+    assert unseen(drawn, {each.config.key for each in drawn}) == []
+    assert unseen([*drawn, *drawn], set()) == drawn
 
 
 @given(st.integers(0, 5000))

@@ -47,7 +47,7 @@ def test_a_first_search_knows_it_and_can_do_without() -> None:
     def first(earlier: tuple[()] | None) -> list[str]:
         sampler = BayesSampler(space, OBJECTIVES, known, earlier=earlier)
         rng = np.random.default_rng(0)
-        return [sampler.choose(empty, rng, number).key for number in range(4)]
+        return [sampler.choose(empty, rng, number).config.key for number in range(4)]
 
     assert first(None) != first(())
 
@@ -62,5 +62,5 @@ def test_what_it_has_not_seen_is_unknown() -> None:
     encoder = Encoder([o.config for o in study], 6)
     assert all(encoder.knows(o.config) for o in study)
     rng = np.random.default_rng(0)
-    others = [kit.problem().space.sample(rng) for _ in range(50)]
+    others = [kit.problem().space.draw(rng).config for _ in range(50)]
     assert not all(encoder.knows(config) for config in others)

@@ -19,7 +19,7 @@ def config(*placements: Placement, **train: object) -> PeftConfig:
 
 def test_rows_are_within_the_unit_cube_and_do_not_depend_on_the_order() -> None:
     space, rng = kit.problem().space, np.random.default_rng(0)
-    configs = [PeftConfig(), *(space.sample(rng) for _ in range(40))]
+    configs = [PeftConfig(), *(space.draw(rng).config for _ in range(40))]
     rows = features(configs, space.n_layers)
     assert rows.min() >= 0
     assert rows.max() <= 1
@@ -29,7 +29,7 @@ def test_rows_are_within_the_unit_cube_and_do_not_depend_on_the_order() -> None:
 
 def test_different_configurations_of_a_space_have_different_rows() -> None:
     space, rng = kit.problem().space, np.random.default_rng(1)
-    configs = {c.key: c for c in (space.sample(rng) for _ in range(60))}
+    configs = {c.key: c for c in (space.draw(rng).config for _ in range(60))}
     rows = features(list(configs.values()), space.n_layers)
     assert len(np.unique(rows.round(9), axis=0)) == len(configs)
 

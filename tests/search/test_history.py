@@ -15,7 +15,7 @@ from tests.contracts import sampler as kit
 
 SPACE, OBJECTIVES = kit.problem().space, kit.problem().objectives
 CONFIGS = list(
-    {c.key: c for c in (SPACE.sample(np.random.default_rng(i)) for i in range(20))}.values()
+    {c.key: c for c in (SPACE.draw(np.random.default_rng(i)).config for i in range(20))}.values()
 )
 
 
@@ -54,12 +54,13 @@ def test_states() -> None:
 
 
 def test_parameters_serve_where_no_configuration_is_recorded() -> None:
-    config = SPACE.sample(np.random.default_rng(0))
-    params = SPACE.assign(config)
-    assert params is not None
-    distributions = {name: SPACE.distributions()[name] for name in params}
-    made = optuna.create_trial(values=[0.8, 9.0], params=params, distributions=distributions)
-    assert read_history([made], SPACE, OBJECTIVES).observed[0].config == config
+    drawn = SPACE.draw(np.random.default_rng(0))
+    distributions = {name: SPACE.distributions()[name] for name in drawn.point}
+    made = optuna.create_trial(
+        values=[0.8, 9.0], params=dict(drawn.point), distributions=distributions
+    )
+    observed = read_history([made], SPACE, OBJECTIVES).observed[0]
+    assert (observed.config, observed.point) == (drawn.config, drawn.point)
     incomplete = optuna.create_trial(
         values=[0.8, 9.0],
         params={"train.learning_rate": 1e-3},

@@ -17,7 +17,7 @@ SPACE, OBJECTIVES = kit.problem().space, load_objectives("accuracy-params")
 def observed(n: int, seed: int = 0, flip: bool = False) -> list[Observation]:
     """Random configurations with the values of the contract's problem, or the opposite of them."""
     rng = np.random.default_rng(seed)
-    configs = [SPACE.sample(rng) for _ in range(n)]
+    configs = [SPACE.draw(rng).config for _ in range(n)]
     sign = -1.0 if flip else 1.0
     return [
         Observation(c, (-sign * kit.accuracy(c), OBJECTIVES[1].loss(kit.cost(c)))) for c in configs
@@ -87,7 +87,7 @@ def test_first_proposals_are_what_promises_most() -> None:
         chosen: list[PeftConfig] = []
         for number in range(4):
             past = History((), (), frozenset(c.key for c in chosen))
-            chosen.append(sampler.choose(past, np.random.default_rng(number), number))
+            chosen.append(sampler.choose(past, np.random.default_rng(number), number).config)
         return float(np.mean([kit.accuracy(c) for c in chosen]))
 
     assert first([observed(60)]) > first([])

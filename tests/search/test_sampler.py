@@ -25,13 +25,17 @@ def test_contract(name: str, check: Callable[[kit.Make], None]) -> None:
     check(SAMPLERS[name])
 
 
+MODELS = ("bayes", "gp", "nsga2", "tpe")
+"""One of each family; what is random in the others is drawn by the same generators."""
+
+
 @pytest.fixture(scope="module")
 def elsewhere() -> dict[str, Any]:
-    """The points of all samplers in another process with another hash seed."""
+    """The points of samplers in another process with another hash seed."""
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": str(root)}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.contracts.sampler", *SAMPLERS],
+        [sys.executable, "-W", "ignore", "-m", "tests.contracts.sampler", *MODELS],
         env=environment,
         cwd=root,
         capture_output=True,
@@ -42,9 +46,9 @@ def elsewhere() -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", MODELS)
 def test_another_process_asks_for_the_same_points(name: str, elsewhere: dict[str, Any]) -> None:
-    assert elsewhere[name] == kit.points(SAMPLERS[name], n=kit.N_FEW)
+    assert elsewhere[name] == kit.points(SAMPLERS[name])[: kit.N_FEW]
 
 
 class Restarting(RandomSampler):

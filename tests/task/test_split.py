@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 from datasets import Dataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from autopeft.core.errors import StudyError
@@ -56,7 +56,6 @@ def test_the_cut_is_this_one_in_every_process() -> None:
     ]
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 12), st.integers(0, 2)), min_size=30, max_size=80),
     st.floats(0.05, 0.3),

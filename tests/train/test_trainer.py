@@ -226,14 +226,31 @@ def test_a_score_of_numbers_that_are_not_finite_is_refused(
 def test_tensors_that_are_not_finite_are_not_kept(trainer: Trainer, tmp_path: Path) -> None:
     trainer.join(0, lora(), Order((0.2, 1.0), folder=str(tmp_path)))
     trainer.advance()
-    assert trainer._cohort is not None
-    (trainee,) = trainer._cohort._active
-    unread = trainee.member.trainable()["layers.2.lora.self.q.A"]
+    assert trainer._pack is not None
+    (member,) = trainer._pack._active
+    unread = member.tensors.trainable()["layers.2.lora.self.q.A"]
     with torch.no_grad():
         unread[0, 0] = math.inf
     with pytest.raises(RuntimeError, match=r"1 of \d+ tensors, first layers\.2\.lora\.self\.q\.A"):
-        trainee.keep()
+        member.keep()
     trainer.leave(0)
+
+
+def test_what_goes_wrong_in_a_pass_is_the_failure_of_everyone_in_it(trainer: Trainer) -> None:
+    def stumble(*_: object) -> None:
+        raise LookupError("no pass")
+
+    list(trainer([lora()], Order((0.2,))))
+    for number, config in enumerate([lora(), lora(learning_rate=1e-4), lora(dtype="bfloat16")]):
+        trainer.join(number, config, Order((0.2,)))
+    stumbles = [b.model.register_forward_pre_hook(stumble) for b in trainer._backbones.values()]
+    failures = trainer.advance()
+    assert [failure.member for failure in failures] == [0, 1]
+    assert failures[1] == Failure(1, "LookupError: no pass (beside 0)")
+    for each in stumbles:
+        each.remove()
+    assert [event.member for event in trainer.advance()] == [2]
+    assert trainer.advance() == []
 
 
 def test_a_member_joins_one_that_trains_and_another_leaves(trainer: Trainer) -> None:
@@ -400,9 +417,10 @@ def test_a_state_that_is_missing_or_broken_fails_its_member(
         refused = trainer.advance()
         assert [event.member for event in refused] == [0]
         assert isinstance(refused[0], Failure)
-        expected = r"StudyError: .*checkpoint\.pt: no state to go on from"
+        expected = r"OSError: .*checkpoint\.pt: no state to go on from"
         assert re.match(expected, refused[0].error)
         assert reason in refused[0].error
+        assert refused[0].environment
         (report,) = trainer.advance()
         assert report.member == 1
 
@@ -414,6 +432,7 @@ def test_a_folder_that_cannot_be_written_fails_its_member(trainer: Trainer, tmp_
     failure, report = sorted(trainer.advance(), key=lambda event: event.member)
     assert isinstance(failure, Failure)
     assert failure.error.startswith("FileExistsError: ")
+    assert failure.environment
     assert isinstance(report, Report)
     assert trainer.advance() == []
 

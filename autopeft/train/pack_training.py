@@ -6,23 +6,22 @@ import time
 from collections.abc import Mapping, Sequence
 
 import torch
-from safetensors import SafetensorError
 
-from autopeft.core.report import Failure, Report
+from autopeft.core.report import Failure, Report, described
 from autopeft.method.member import Member
 from autopeft.task.batches import Encoded
 from autopeft.train.evaluation import evaluate
+from autopeft.train.member_training import MemberTraining
 from autopeft.train.passes import Passes
-from autopeft.train.trainee import Trainee
 
 EARLY = 256
 """Validation examples before the last rung, whose decisions need no more."""
 
 
-class Cohort:
-    """Trainees whose micro-batches share every forward and backward pass.
+class PackTraining:
+    """Members in training, whose micro-batches share every forward and backward pass.
 
-    Gradients, steps and failures of a trainee are those of training alone; dropout is other
+    Gradients, steps and failures of a member are those of training alone; dropout is other
     random numbers. Where the device has no memory for all, half of them rest until the others
     have ended.
 
@@ -33,8 +32,8 @@ class Cohort:
 
     def __init__(self, passes: Passes, splits: Mapping[str, Encoded]) -> None:
         self._passes, self._splits = passes, splits
-        self._active: list[Trainee] = []
-        self._resting: list[Trainee] = []
+        self._active: list[MemberTraining] = []
+        self._resting: list[MemberTraining] = []
         self._most: float = float("inf")
         self._began = 0.0
 
@@ -46,21 +45,21 @@ class Cohort:
         """Whether one more can be on the backbone; some architectures take a single one."""
         return not self._active or self._passes.pack.takes_several
 
-    def join(self, trainee: Trainee) -> None:
-        """Takes in a trainee, at once or as soon as there is memory."""
+    def join(self, member: MemberTraining) -> None:
+        """Takes in a member, at once or as soon as there is memory."""
         if len(self._active) < self._most:
-            self._passes.pack.join(trainee.member)
-            self._active.append(trainee)
+            self._passes.pack.join(member.tensors)
+            self._active.append(member)
         else:
-            self._resting.append(trainee)
+            self._resting.append(member)
 
     def leave(self, number: int) -> None:
-        """Ends a trainee; one that is unknown or has ended is none."""
-        self._resting = [trainee for trainee in self._resting if trainee.number != number]
-        for trainee in self._active:
-            if trainee.number == number:
-                self._passes.pack.leave(trainee.member)
-        self._active = [trainee for trainee in self._active if trainee.number != number]
+        """Ends a member; one that is unknown or has ended is none."""
+        self._resting = [member for member in self._resting if member.number != number]
+        for member in self._active:
+            if member.number == number:
+                self._passes.pack.leave(member.tensors)
+        self._active = [member for member in self._active if member.number != number]
 
     def close(self) -> None:
         """Takes everyone off the backbone."""
@@ -69,18 +68,29 @@ class Cohort:
         self._active, self._resting = [], []
 
     def advance(self) -> list[Report | Failure]:
-        """Trains until some trainee reports or fails; those that end leave."""
+        """Trains until some member reports or fails; those that end leave.
+
+        What goes wrong with all of them is the failure of each.
+        """
+        try:
+            failures = self._train()
+        except Exception as error:
+            failures = Failure.of_all((m.number for m in self._active), described(error))
+            for failure in failures:
+                self.leave(failure.member)
+        return [*failures, *map(self._report, [m for m in self._active if m.descent.is_at_rung])]
+
+    def _train(self) -> list[Failure]:
+        """Steps until some member is at a rung, or cannot go on."""
         while self._resting and len(self._active) < self._most:
             self.join(self._resting.pop(0))
-        events: list[Report | Failure] = []
+        failures: list[Failure] = []
         self._passes.backbone.model.train()
         self._began = time.perf_counter()
         with self._active[0].randomness.own():
-            while not events and not any(t.descent.is_at_rung for t in self._active):
-                events += self._try_step()
-        for trainee in [t for t in self._active if t.descent.is_at_rung]:
-            events.append(self._report(trainee))
-        return events
+            while not failures and not any(m.descent.is_at_rung for m in self._active):
+                failures = self._try_step()
+        return failures
 
     def _try_step(self) -> list[Failure]:
         try:
@@ -92,61 +102,58 @@ class Cohort:
         return []
 
     def _step(self) -> list[Failure]:
-        """One micro-batch of every active trainee; those that cannot go on."""
-        rows = [trainee.descent.rows for trainee in self._active]
-        sizes = [len(own) for own in rows]
+        """One micro-batch of every active member; those that cannot go on."""
+        rows = [member.descent.rows for member in self._active]
+        sizes = [len(each) for each in rows]
         logits, labels = self._passes.logits(self._splits["train"], torch.cat(rows), sizes)
         shares = zip(self._active, logits.split(sizes), labels.split(sizes), strict=True)
-        losses = [trainee.descent.loss(own, wanted) for trainee, own, wanted in shares]
+        losses = [member.descent.loss(outputs, targets) for member, outputs, targets in shares]
         torch.stack(losses).sum().backward()
         seconds = self._lap() / sum(sizes)
         failures = []
-        for trainee, loss, size in zip(list(self._active), losses, sizes, strict=True):
+        for member, loss, size in zip(list(self._active), losses, sizes, strict=True):
             try:
-                trainee.descent.learn(loss, seconds * size)
+                member.descent.learn(loss, seconds * size)
             except RuntimeError as error:
-                failures.append(self._failed(trainee, error))
+                failures.append(self._failed(member, error))
         return failures
 
-    def _failed(self, trainee: Trainee, error: Exception) -> Failure:
-        self.leave(trainee.number)
-        return Failure(trainee.number, f"{type(error).__name__}: {error}")
+    def _failed(self, member: MemberTraining, error: Exception) -> Failure:
+        self.leave(member.number)
+        return Failure.of(member.number, error)
 
     def _lap(self) -> float:
         """Seconds since the last lap, in which optimizers of the step before took theirs too."""
         before, self._began = self._began, time.perf_counter()
         return self._began - before
 
-    def _rest(self, trainees: Sequence[Trainee]) -> None:
+    def _rest(self, members: Sequence[MemberTraining]) -> None:
         """Lets some wait; the others begin their batch anew."""
-        for trainee in trainees:
-            self.leave(trainee.number)
-        for trainee in (*self._active, *trainees):
-            trainee.descent.forget()
-        self._resting = [*trainees, *self._resting]
+        for member in members:
+            self.leave(member.number)
+        for member in (*self._active, *members):
+            member.descent.forget()
+        self._resting = [*members, *self._resting]
         self._most = len(self._active)
 
-    def _report(self, trainee: Trainee) -> Report | Failure:
-        descent = trainee.descent
+    def _report(self, member: MemberTraining) -> Report | Failure:
+        descent = member.descent
         rung, last = descent.rung, descent.is_at_last_rung
-        metrics = descent.report()
         try:
-            metrics |= self._validate(trainee.member, last)
-            trainee.keep()
-        except torch.OutOfMemoryError:
-            raise
-        except (OSError, RuntimeError, SafetensorError) as error:
-            return self._failed(trainee, error)
+            metrics = {**descent.report(), **self._validate(member.tensors, last)}
+            member.keep()
+        except Exception as error:
+            return self._failed(member, error)
         if last:
-            self.leave(trainee.number)
-        return Report(descent.step, rung, metrics, trainee.number)
+            self.leave(member.number)
+        return Report(descent.step, rung, metrics, member.number)
 
-    def _validate(self, member: Member, last: bool) -> dict[str, float]:
+    def _validate(self, tensors: Member, last: bool) -> dict[str, float]:
         """The metrics on all validation examples, or on some that are the same for everyone."""
         start, split = time.perf_counter(), self._splits["validation"]
         n_examples = len(split) if last else min(EARLY, len(split))
         rows = torch.linspace(0, len(split) - 1, n_examples).round().long()
-        measured = evaluate(self._passes, member, split, rows)
+        measured = evaluate(self._passes, tensors, split, rows)
         measured["validation_loss"] = measured.pop("loss")
         measured["n_validation"] = measured.pop("n_examples")
         return {**measured, "eval_seconds": time.perf_counter() - start}

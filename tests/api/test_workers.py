@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from autopeft.api.placement import engine_of
 from autopeft.api.run import prepare
+from autopeft.api.workers import engine_of
 from autopeft.core.errors import StudyError
 from autopeft.engine.inline import Inline
 from autopeft.engine.ray import RayEngine

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from autopeft.core.errors import StudyError
 from autopeft.core.order import Order, checkpoint, unfinished
 from autopeft.method.member import Member
 from autopeft.train.descent import Descent
@@ -24,19 +24,19 @@ STAMP = "trial"
 
 
 @dataclass(frozen=True, eq=False)
-class Trainee:
+class MemberTraining:
     """One configuration in training.
 
     Attributes:
         number: its name to whoever ordered the training.
-        member: its tensors.
+        tensors: what is trained.
         descent: their optimisation.
-        randomness: its dropout, as long as it is the first of its cohort.
+        randomness: its dropout, as long as it is the first of its pack.
         order: the order.
     """
 
     number: int
-    member: Member
+    tensors: Member
     descent: Descent
     randomness: Randomness
     order: Order
@@ -45,9 +45,10 @@ class Trainee:
         """Writes what the order asks for at a rung: the tensors at the last, else the state.
 
         Raises:
+            OSError: it cannot be written.
             RuntimeError: a tensor is not finite.
         """
-        tensors = self.member.state_dict()
+        tensors = self.tensors.state_dict()
         broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
         if broken:
             some = f"{len(broken)} of {len(tensors)} tensors, first {broken[0]}"
@@ -72,15 +73,15 @@ class Trainee:
         """Puts back the state that was kept at the rung from which the order goes on.
 
         Raises:
-            StudyError: it is not there, or cannot be read.
+            OSError: it is not there, or cannot be read.
         """
         path = checkpoint(str(self.order.folder))
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             reason = f"no state to go on from, in a folder that all workers share: {error!r}"
-            raise StudyError(reason, str(path)) from error
-        self.member.load_state_dict(state["tensors"])
+            raise OSError(f"{path}: {reason}") from error
+        self.tensors.load_state_dict(state["tensors"])
         self.descent.load_state_dict(state["descent"])
         self.randomness.state = state["randomness"]
 
@@ -93,5 +94,7 @@ def _whole(path: Path) -> Iterator[Path]:
     try:
         yield part
         part.replace(path)
+    except (RuntimeError, SafetensorError) as error:  # also where the disk is full
+        raise OSError(f"{path}: {error}") from error
     finally:
         part.unlink(missing_ok=True)

@@ -5,11 +5,9 @@ import pytest
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError
 from autopeft.core.report import Failure, Report
-from autopeft.engine.backlog import Backlog
-from autopeft.engine.crew import Crew
+from autopeft.engine.dispatcher import Dispatcher
 from autopeft.engine.inline import Inline
 from autopeft.engine.room import CONTEXT, MARGIN, MIXED, Need, Room
-from autopeft.engine.roster import Roster
 from tests.contracts import engine as kit
 
 BACKBONE = 1000
@@ -37,7 +35,7 @@ class Bounded(kit.Curves):
         used = [need(config).own for config, _ in self.members.values()]
         self.sizes.append(len(used))
         if len(used) > 1 and sum(used) > self.limit:
-            raise MemoryError(f"{sum(used)} of {self.limit}")
+            return Failure.of_all(self.members, f"MemoryError: {sum(used)} of {self.limit}")
         return super().advance()
 
 
@@ -47,8 +45,8 @@ def study(tmp_path):
         yield study
 
 
-def roster_of(study, room):
-    return Roster(Backlog(study, kit.make_halving(), lambda _: None), room)
+def dispatcher_of(study, room, n_workers=1):
+    return Dispatcher(study, kit.make_halving(), room, lambda _: None, n_workers)
 
 
 @pytest.mark.parametrize("own", [1, 50, 150, 300])
@@ -67,54 +65,45 @@ def test_the_kit_notices_members_without_room(study):
 
 
 def test_one_that_does_not_fit_waits_and_is_next(study):
-    roster = roster_of(study, room(own=2, members=3))
-    first = roster.refill()
-    waiting = roster.backlog.next()
-    assert [t.number for t in first] == [0]
-    assert waiting.number > 0
-    assert roster.refill() == []
-    assert roster.record([Failure(0, "gone")]) == [0]
-    assert roster.refill()[0] is waiting
+    dispatcher = dispatcher_of(study, room(own=2, members=3))
+    assert [t.number for t in dispatcher.refill("a")] == [0]
+    (waiting,) = (t.number for t in study.trials() if t.state == "running" and t.number > 0)
+    assert dispatcher.refill("a") == []
+    assert dispatcher.record("a", [Failure(0, "gone")]) == [0]
+    assert [t.number for t in dispatcher.refill("a")] == [waiting]
 
 
 def test_no_more_members_than_allowed(study):
-    roster = roster_of(study, Room(members=3))
-    assert len(roster.refill()) == 3
-    assert roster.refill() == []
-    first, *_ = roster.members
-    roster.record([Failure(first, "gone")])
-    assert len(roster.refill()) == 1
+    dispatcher = dispatcher_of(study, Room(members=3))
+    assert len(dispatcher.refill("a")) == 3
+    assert dispatcher.refill("a") == []
+    first, *_ = dispatcher.pack("a")
+    dispatcher.record("a", [Failure(first, "gone")])
+    assert len(dispatcher.refill("a")) == 1
+
+
+def test_workers_divide_the_trials_that_are_left(study):
+    dispatcher = dispatcher_of(study, Room(members=16), n_workers=3)
+    assert [len(dispatcher.refill(worker)) for worker in "abcd"] == [4, 4, 4, 0]
+    dispatcher.lost("a")
+    assert len(dispatcher.refill("a")) == 0
+    assert not dispatcher.is_over
 
 
 def test_each_member_is_judged_by_itself(study):
-    roster = roster_of(study, Room(members=4))
-    trials = roster.refill()
+    dispatcher = dispatcher_of(study, Room(members=4))
+    trials = dispatcher.refill("a")
     metrics = {"accuracy": 0.5, "validation_loss": 0.5}
     rungs = [Report(10, 1.0, metrics, t.number) for t in trials[:3]]
     last = Report(30, 3.0, metrics, trials[0].number)
     unknown = Report(30, 3.0, metrics, 999)
-    assert trials[0].number in roster.record([*rungs, unknown, last, last])
+    assert trials[0].number in dispatcher.record("a", [*rungs, unknown, last, last])
     states = {t.number: t.state for t in study.trials()}
     assert states[trials[0].number] == "complete"
     assert states[trials[3].number] == "running"
-    roster.fail("the worker process died")
-    assert not roster.members
+    dispatcher.lost("a")
+    assert not dispatcher.pack("a")
     assert not any(t.state == "running" for t in study.trials())
-
-
-def test_a_member_that_is_refused_fails_alone(study):
-    class Choosy(kit.Curves):
-        def join(self, member, config, budget):
-            if member == 1:
-                raise ValueError("not this one")
-            super().join(member, config, budget)
-
-    roster, crew = roster_of(study, Room(members=3)), Crew(Choosy, " (on node a)")
-    for trial in roster.refill():
-        crew.join(trial)
-    assert crew.advance() == [Failure(1, "ValueError: not this one", " (on node a)")]
-    crew.leave(1)
-    assert {report.member for report in crew.advance()} == set(roster.members) - {1}
 
 
 def test_an_evaluator_that_reports_nothing_does_not_hang_a_run(study):
