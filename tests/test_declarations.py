@@ -41,7 +41,7 @@ KEYS = {
 
 @pytest.mark.parametrize(("name", "key"), KEYS.items())
 def test_keys_in_records_stay(name: str, key: str) -> None:
-    assert SearchSpace.load(name).on(6).build(lambda dimension: None).key == key
+    assert SearchSpace.load(name).on(6).resolve({}).key == key
 
 
 def test_keys_of_options_beside_the_defaults_stay() -> None:
@@ -51,7 +51,7 @@ def test_keys_of_options_beside_the_defaults_stay() -> None:
         {"method": "adapter", "size": 6, "form": "parallel", "at": "both", "scale": 4},
         {"method": "adapter", "size": 6, "activation": "gelu", "bias": False, "where": 5},
     ]
-    config = SearchSpace(place=place).on(6).build(lambda dimension: None)
+    config = SearchSpace(place=place).on(6).resolve({})
     assert config.key == "5e3be8808037db28"
 
 
@@ -157,7 +157,8 @@ def test_a_new_method_takes_a_declaration_and_its_mathematics() -> None:
     for check in CHECKS:
         check("shift")
     space = SearchSpace(place=[{"method": "shift", "size": {"choice": [2, 4]}, "where": [1]}])
-    config = space.on(2).build(lambda dimension: 4)
+    bound = space.on(2)
+    config = bound.resolve(dict.fromkeys(bound.dimensions, 4))
     assert summary(config) == "shift 4 @1"
     assert attach(tiny("bert"), config).trainable()["layers.1.shift.self.rows"].shape == (4, 32)
     assert {"name": "shift", "description": "size, factor"} in entries("methods")

@@ -49,12 +49,15 @@ def test_every_planted_violation_is_found(tmp_path):
     for importer, imported in PLANTED:
         path = package / f"{importer.replace('.', '/')}.py"
         path.write_text(f"{path.read_text()}\nimport {imported}\n")
+    layers = package / "space" / "layers.py"
+    layers.write_text(f"{layers.read_text()}\n\ndef late():\n    import autopeft.space.space\n")
     (package / "attic").mkdir()
     (package / "attic" / "__init__.py").touch()
     result = lint(package.parent)
     assert result.returncode == 1
     assert "Contracts: 0 kept" in result.stdout
     assert "- autopeft.attic" in result.stdout
+    assert "No cycles are allowed in autopeft.space." in result.stdout
     for importer, imported in PLANTED:
         assert f"autopeft.{importer} -> {imported} " in result.stdout
 

@@ -125,6 +125,8 @@ class Prepared:
             rungs=self.rungs,
             folder=str(Path(self.spec.folder).resolve()),
             baselines=self.baselines,
+            n_finalists=self.spec.search.n_finalists,
+            n_seeds=self.spec.search.n_seeds,
         )
 
     def _data(self) -> Data:
@@ -173,11 +175,7 @@ class Prepared:
                 disk_cache=worker.disk_cache,
             )
             with self.open(data) as study:
-                told = watch or (lambda _: None)
-                engine.run(study, make, stopper, told)
-                search = self.spec.search
-                if study.queue_repeats(search.n_finalists, search.n_seeds):
-                    engine.run(study, make, stopper, told)
+                engine.run(study, make, stopper, watch or (lambda _: None))
                 return outcome_of(self.spec, study.record)
 
 

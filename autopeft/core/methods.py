@@ -48,7 +48,7 @@ class Declaration:
 
     @classmethod
     def completed(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        """All options, those filled in that follow from others."""
+        """All options of a configuration, those filled in that follow from others."""
         return options
 
     @classmethod
@@ -102,9 +102,8 @@ class Lora(Declaration):
 
     @classmethod
     def completed(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        if options["lora_alpha"] is not None or options["r"] == "fill":
-            return options
-        return {**options, "lora_alpha": 2.0 * options["r"]}
+        alpha = options["lora_alpha"]
+        return {**options, "lora_alpha": 2.0 * options["r"] if alpha is None else alpha}
 
     def words(self) -> str:
         alpha = "" if self.lora_alpha == 2 * self.r else f" α{self.lora_alpha:g}"

@@ -15,10 +15,14 @@ Model = TypeVar("Model")
 _UNKNOWN_KEY = {"extra_forbidden", "invalid_key", "unexpected_keyword_argument"}
 
 
-class Section(BaseModel):
-    """A mapping of known keys with finite numbers, none of which is converted."""
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+"""Known keys and finite numbers, none of which is converted."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+class Section(BaseModel):
+    """A mapping of a document, as strict as `STRICT`."""
+
+    model_config = ConfigDict(frozen=True, **STRICT)
 
 
 def validated(

@@ -22,7 +22,7 @@ class Dispatcher:
 
     A trial that does not fit waits, and no other is taken meanwhile; one alone always fits. Trials
     that pause leave their worker until they are decided about; those that then go on are trained
-    before new ones are asked for.
+    before new ones are asked for. Once all have ended, finalists are repeated.
 
     Args:
         study: entered by the caller.
@@ -112,6 +112,8 @@ class Dispatcher:
 
     def _ask(self) -> None:
         trial = self.study.ask()
+        if trial is None and self.is_over and self.study.queue_repeats():
+            trial = self.study.ask()
         self._closed = trial is None
         if trial is None:
             self._review()

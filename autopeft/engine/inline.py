@@ -34,7 +34,7 @@ class Inline(Engine):
             StudyError: see `Study.ask`; also what building the evaluator raises.
             KeyboardInterrupt: the first Ctrl-C or SIGTERM.
         """
-        if not study.n_left:
+        if not (study.n_left or study.queue_repeats()):
             return
         evaluator, dispatcher = make(), Dispatcher(study, stopper, self.room, watch)
         with interrupts(_stop):

@@ -74,7 +74,7 @@ class RayEngine(Engine):
             StudyError: no cluster answers, or none of its nodes has room; see also `Study.ask`.
             KeyboardInterrupt: the first Ctrl-C or SIGTERM, between two results.
         """
-        if not study.n_left:
+        if not (study.n_left or study.queue_repeats()):
             return
         with self._cluster():
             workers = self._workers()

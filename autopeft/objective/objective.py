@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from autopeft.core import catalog
 from autopeft.core.errors import AutoPeftError, StudyError, unknown
-from autopeft.core.validation import Section, validated
+from autopeft.core.validation import STRICT, Section, validated
 
 KNOWN: Mapping[str, str] = {
     "trainable_params": "parameters",
@@ -23,7 +23,7 @@ KNOWN: Mapping[str, str] = {
 """The objectives that are computed before training, with their units."""
 
 
-@dataclass(frozen=True, config=Section.model_config)
+@dataclass(frozen=True, config=STRICT)
 class Objective:
     """One quantity to minimise or maximise.
 

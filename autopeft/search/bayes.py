@@ -161,7 +161,7 @@ class BayesSampler(BaseSampler):
         taken = [o.config for o in (*history.observed, *history.pending)]
         rows = features([*taken, *configs], self.space.n_layers)
         costs = np.array([cost(config) for config in configs])
-        promise = self._prior.promise(configs) if len(self._prior) else None
+        promise = self._prior.promise(configs) if configs and len(self._prior) else None
         for _ in range(min(len(drawn), N_EXACT)):
             place = spread(index, costs, rows[len(taken) :], rows[: len(taken)], promise)
             if self._known.allows(drawn[place].config, slow=True):

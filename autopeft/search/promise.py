@@ -17,7 +17,7 @@ LOSSES = ("validation_loss", "train_loss")
 """Metrics that tell with little noise early what becomes of a trial."""
 
 N_ENOUGH = 5
-"""Complete trials from which it is learned which of them tells most."""
+"""Complete trials from which it is learned which of them tells most, and how final losses vary."""
 
 N_EXPECTED = 1
 """Complete trials that the expected variance about a line counts as much as."""
@@ -78,8 +78,8 @@ class Promises:
 
     A promise is a straight line from what the complete trials had reported at the same fidelity to
     their final losses: from the objective itself or, once there are enough, from whichever of the
-    two losses of training leaves least in doubt. The fewer complete trials there are, the more the
-    variance is that of the objective over all trials.
+    two losses of training strays least. The fewer complete trials there are, the more the variance
+    is that of the objective over all trials.
 
     Args:
         curves: of trials that have ended.
@@ -87,13 +87,7 @@ class Promises:
     """
 
     def __init__(self, curves: Sequence[Curve], finals: Sequence[float]) -> None:
-        latest = [
-            final if math.isfinite(final) else curve[max(curve)][0]
-            for curve, final in zip(curves, finals, strict=True)
-            if math.isfinite(final) or curve
-        ]
-        usable = np.array(latest)[np.isfinite(latest)]
-        self._expected = float(usable.var(ddof=1)) if len(usable) > 1 else 0.0
+        self._expected = _spread(curves, finals)
         self._pairs: defaultdict[float, list[tuple[float, ...]]] = defaultdict(list)
         for curve, final in zip(curves, finals, strict=True):
             for fidelity, early in curve.items() if math.isfinite(final) else ():
@@ -110,12 +104,15 @@ class Promises:
         fidelity, last = max(curve.items())
         if fidelity not in self._lines:
             self._lines[fidelity] = self._learned(fidelity)
-        promised = [
-            line(early)
+        told = [
+            (line.variance, line, early)
             for column, (line, early) in enumerate(zip(self._lines[fidelity], last, strict=True))
             if math.isfinite(early) and (column == 0 or line.n >= N_ENOUGH)
         ]
-        return min(promised, key=lambda told: told[1], default=(math.nan, 0.0))
+        if not told:
+            return math.nan, 0.0
+        _, line, early = min(told, key=lambda each: each[0])
+        return line(early)
 
     def _learned(self, fidelity: float) -> list[_Line]:
         """A line for each loss of the curves."""
@@ -127,6 +124,15 @@ class Promises:
             steepest = 1.0 if column == 0 else math.inf
             lines.append(_Line.through(early, final, steepest, self._expected))
         return lines
+
+
+def _spread(curves: Sequence[Curve], finals: Sequence[float]) -> float:
+    """The variance of final losses; while they are few, of all trials as far as they have come."""
+    losses = [final for final in finals if math.isfinite(final)]
+    if len(losses) < N_ENOUGH:
+        latest = [curve[max(curve)][0] for curve in curves if curve]
+        losses = [loss for loss in latest if math.isfinite(loss)]
+    return float(np.var(losses, ddof=1)) if len(losses) > 1 else 0.0
 
 
 def curve_of(reports: Sequence[Report], objective: Objective) -> Curve:

@@ -128,14 +128,14 @@ def _per(scope: Scope | None) -> dict[str, str]:
     return {} if scope is None else {"per": scope}
 
 
-def choice(*items: Any, per: Scope | None = None) -> dict[str, Any]:
+def choice(*items: Any, per: Scope | None = None) -> Any:
     """One of `items`, in Python."""
     return {"choice": [list(i) if isinstance(i, tuple) else i for i in items], **_per(per)}
 
 
 def integer(
     low: int, high: int, *, log: bool = False, step: int = 1, per: Scope | None = None
-) -> dict[str, Any]:
+) -> Any:
     """A whole number from `low` to `high`, both included, in Python."""
     return dict(_dump_range(Range(low, high, log, step, True, per)))
 
@@ -147,11 +147,11 @@ def real(
     log: bool = False,
     step: float | None = None,
     per: Scope | None = None,
-) -> dict[str, Any]:
+) -> Any:
     """A number from `low` to `high`, both included, in Python."""
     return dict(_dump_range(Range(low, high, log, step, False, per)))
 
 
-def subset(items: Any = "groups", *, per: Scope | None = None) -> dict[str, Any]:
+def subset(items: Any = "groups", *, per: Scope | None = None) -> Any:
     """Any subset of `items`, or of the groups of layers, in Python."""
     return {"subset": items if isinstance(items, str) else list(items), **_per(per)}

@@ -49,6 +49,7 @@ class Index:
         self._unread: set[int] = set()
         self._counted = bytearray()
         self._named: dict[Name, set[int]] = defaultdict(set)
+        self._keys: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._trials)
@@ -109,6 +110,14 @@ class Index:
         waiting = (t for t in self._trials if t.state == TrialState.WAITING)
         return sum(not BESIDE.isdisjoint(t.user_attrs) for t in waiting)
 
+    def is_waiting(self) -> bool:
+        """Whether any trial is queued."""
+        return any(trial.state == TrialState.WAITING for trial in self._trials)
+
+    def knows(self, key: str) -> bool:
+        """Whether a trial, be it a rejected one, has the configuration of a key."""
+        return key in self._keys
+
     def unread(self) -> list[TrialRecord]:
         """The trials that have changed since they were last asked for."""
         numbers, self._unread = sorted(self._unread), set()
@@ -126,6 +135,8 @@ class Index:
         self._counted[trial.number] = _counts(trial)
         for name in _names(trial):
             self._named[name].add(trial.number)
+        if "key" in trial.user_attrs:
+            self._keys.add(trial.user_attrs["key"])
 
 
 def _names(trial: FrozenTrial) -> list[Name]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -27,17 +28,17 @@ from autopeft.study.index import BESIDE, QUEUED, Index
 from autopeft.study.others import LOOK_AGAIN, Others
 from autopeft.study.record import lost, record_id, stamp_of
 from autopeft.study.repeats import repeats
+from autopeft.study.spare import Spare
 from autopeft.study.storage import flush, sign
 from autopeft.study.suggest import suggest
 from autopeft.study.terms import Terms
 from autopeft.study.trial import Trial, TrialRecord
 from autopeft.study.trouble import N_ATTEMPTS, Trouble
 
-N_DUPLICATES = 30
-"""Proposals in a row that were seen before, after which one is drawn from the space."""
+_log = logging.getLogger("autopeft")
 
-N_REJECTED = 300
-"""Proposals in a row that a limit rejects, after which the search gives up."""
+N_REFUSED = 30
+"""Proposals in a row that were seen before or exceed a limit, after which one is looked for."""
 
 
 class Study:
@@ -64,6 +65,7 @@ class Study:
         self._others = Others(record, self._heart, self._running.keys())
         self._index = Index(self.names)
         self._curves: dict[int, Curve] = {}
+        self._spare, self._has_told = Spare(space, terms), False
         self._trouble = Trouble()
 
     def __enter__(self) -> Study:
@@ -102,20 +104,16 @@ class Study:
         index = self._seen()
         return max(0, self.terms.n_trials - index.n_counted()) + index.n_waiting_beside()
 
-    def queue_repeats(self, n_finalists: int, n_seeds: int) -> int:
+    def queue_repeats(self) -> int:
         """Queues trials of the front once more for every further seed, see `repeats`.
 
         Those that have been queued before are not queued again.
 
-        Args:
-            n_finalists: trials at most.
-            n_seeds: trainings of each in all.
-
         Returns:
             How many were queued.
         """
-        seeds = range(self.terms.seed + 1, self.terms.seed + n_seeds)
-        found = repeats(self.trials(), self.objectives, n_finalists, seeds)
+        seeds = range(self.terms.seed + 1, self.terms.seed + self.terms.n_seeds)
+        found = repeats(self.trials(), self.objectives, self.terms.n_finalists, seeds)
         index = self._seen()
         new = [(trial, told) for trial, told in found if not index.has_repeat(told["repeat"])]
         for trial, told in new:
@@ -130,27 +128,22 @@ class Study:
             StudyError: the limits reject whatever is proposed, all trials fail alike, or the
                 machine breaks off all of them.
         """
-        duplicates = rejected = 0
-        while self._wants_more():
-            self._trouble.check(min(self._running, default=math.inf))
-            if duplicates >= N_DUPLICATES and not self._queue_unseen():
-                return None
+        self._check_trouble()
+        n_refused, reason = 0, None
+        while self._wants_more() and not self._is_over(n_refused, reason):
             trial = self._take()
             if trial is None:
                 return None
             config = self._draw(trial)
-            if self._is_twin(trial):
-                duplicates += 1
-            elif self._has_known(trial, config):
-                reason = self.terms.excess(trial.user_attrs["known"])
-                if not reason:
-                    return self._handed_out(trial, config)
-                self._reject(trial, reason)
-                rejected += 1
-                if rejected >= N_REJECTED:
-                    told = "configurations in a row were rejected, the last because"
-                    raise StudyError(f"{rejected} {told} {reason}", "limits")
-        self._trouble.check(min(self._running, default=math.inf))
+            reason = self._twin(trial)
+            if reason is None and not self._has_known(trial, config):
+                self._check_trouble()
+                continue
+            reason = reason or self.terms.excess(trial.user_attrs["known"])
+            if reason is None:
+                return self._handed_out(trial, config)
+            self._reject(trial, reason)
+            n_refused += 1
         return None
 
     def report(self, trial: Trial, report: Report) -> Curve:
@@ -274,12 +267,13 @@ class Study:
         flush(self.record)
         return config
 
-    def _is_twin(self, trial: optuna.Trial) -> bool:
-        """Rejects a trial that stands for the same thing as another; whether it does."""
+    def _twin(self, trial: optuna.Trial) -> str | None:
+        """Which other trial stands for the same thing, as a sentence."""
         twin = self._seen().twin(trial.number, trial.user_attrs)
-        if twin is not None:
-            self._reject(trial, f"the same configuration is trial {twin}")
-        return twin is not None
+        return None if twin is None else f"the same configuration is trial {twin}"
+
+    def _check_trouble(self) -> None:
+        self._trouble.check(min(self._running, default=math.inf))
 
     def _has_known(self, trial: optuna.Trial, config: PeftConfig) -> bool:
         """Records what is known of a trial before training; one of which it is not fails."""
@@ -307,6 +301,8 @@ class Study:
         return str(Path(self.terms.folder) / "trials" / self._id[:8] / str(number))
 
     def _reject(self, trial: optuna.Trial, reason: str) -> None:
+        if "baseline" in trial.user_attrs and "known" in trial.user_attrs:
+            _log.warning("%s is not trained: %s", trial.user_attrs["baseline"], reason)
         trial.set_user_attr("rejected", reason)
         self._tell(trial.number, TrialState.PRUNED)
 
@@ -362,17 +358,33 @@ class Study:
                 again = {"again": True} if index.has_failed_baseline(name) else {}
                 self._queue({}, attrs | again)
 
-    def _queue_unseen(self) -> bool:
-        """Queues a configuration that no trial has; False where none was found."""
+    def _is_over(self, n_refused: int, reason: str | None) -> bool:
+        """Whether nothing is left to propose, which a line tells; queues what is found instead.
+
+        Args:
+            n_refused: proposals in a row.
+            reason: of the last refusal.
+
+        Raises:
+            StudyError: there never was anything to train.
+        """
         index = self._seen()
-        rng = np.random.default_rng((self.terms.seed, len(index)))
-        for _ in range(N_REJECTED):
-            drawn = self.space.draw(rng)
-            if index.twin(-1, {"key": drawn.config.key}) is None:
-                idle = {d.name: d.from_unit(0.0) for d in self.space.dimensions.values()}
-                self._queue({**idle, **drawn.point}, {})
-                return True
-        return False
+        is_exhausted = not index.is_waiting() and self._spare.is_exhausted(index.knows)
+        if n_refused < N_REFUSED and not is_exhausted:
+            return False
+        drawn = self._spare.find(np.random.default_rng((self.terms.seed, len(index))), index.knows)
+        if drawn is not None:
+            idle = {d.name: d.from_unit(0.0) for d in self.space.dimensions.values()}
+            self._queue({**idle, **drawn.point}, {})
+            return False
+        told = "every configuration has been tried" if is_exhausted else "no untried one is left"
+        told = told if reason is None else f"{told}; the last was refused because {reason}"
+        if not index.n_counted():
+            raise StudyError(f"no configuration can be trained: {told}", "limits")
+        if not self._has_told:
+            _log.warning("the search ends after %d trials: %s", index.n_counted(), told)
+        self._has_told = True
+        return True
 
     def _seen(self) -> Index:
         """All trials as they are now."""

@@ -21,6 +21,8 @@ class Terms:
         rungs: epochs after which a trial reports.
         folder: for trained tensors.
         baselines: configurations that are trained first, by name.
+        n_finalists: trials of the front that are trained again at the end, at most.
+        n_seeds: trainings of each of those in all.
     """
 
     known: Mapping[str, Known]
@@ -30,10 +32,12 @@ class Terms:
     rungs: tuple[float, ...]
     folder: str
     baselines: Mapping[str, PeftConfig] = field(default_factory=dict)
+    n_finalists: int = 0
+    n_seeds: int = 1
 
-    def excess(self, known: Mapping[str, float]) -> str:
-        """Which limit these quantities do not keep, as NaN keeps none; empty where all."""
+    def excess(self, known: Mapping[str, float]) -> str | None:
+        """Which limit these quantities do not keep, as NaN keeps none; None where they keep all."""
         for name, limit in self.limits.items():
             if not known[name] <= limit:
                 return f"{name} is {known[name]:,.0f}, the limit is {limit:,.0f}"
-        return ""
+        return None

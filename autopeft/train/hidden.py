@@ -16,7 +16,7 @@ Compute = Callable[[Tensor], Tensor]
 
 
 @dataclass
-class _Kept:
+class _Shelf:
     """What is known of the examples of one key.
 
     Attributes:
@@ -65,17 +65,17 @@ class HiddenStates:
     def __init__(self, memory: int, disk: int = 0, folder: Path | None = None) -> None:
         self.hits = self.misses = 0
         self._memory, self._disk, self._folder = memory, disk, folder
-        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
+        self._shelves: OrderedDict[Hashable, _Shelf] = OrderedDict()
 
     @property
     def memory_bytes(self) -> int:
         """Bytes held in memory."""
-        return sum(kept.memory_bytes for kept in self._kept.values())
+        return sum(shelf.memory_bytes for shelf in self._shelves.values())
 
     @property
     def disk_bytes(self) -> int:
         """Bytes held on disk."""
-        return sum(kept.disk_bytes for kept in self._kept.values())
+        return sum(shelf.disk_bytes for shelf in self._shelves.values())
 
     @property
     def n_bytes(self) -> int:
@@ -107,44 +107,44 @@ class HiddenStates:
             n_tokens: to pad to; None is the longest of the rows.
         """
         with torch.inference_mode(False), torch.no_grad():
-            wanted = indices.tolist()
-            missing = sorted({i for i in wanted if not self._holds(key, i)})
+            rows = indices.tolist()
+            missing = sorted({i for i in rows if not self._holds(key, i)})
             computed: dict[int, Tensor] = {}
             if missing:
                 computed = _examples(compute(torch.tensor(missing)), lengths[missing], missing)
-            kept = self._kept.setdefault(key, _Kept())
-            self._kept.move_to_end(key)
+            shelf = self._shelves.setdefault(key, _Shelf())
+            self._shelves.move_to_end(key)
             self.misses += len(missing)
-            self.hits += len(wanted) - sum(i in computed for i in wanted)
+            self.hits += len(rows) - sum(i in computed for i in rows)
             sizes = lengths[indices].tolist()
-            tokens = max(sizes) if n_tokens is None else n_tokens
-            found = {
-                i: computed[i] if i in computed else _read(kept, i, size)
-                for i, size in zip(wanted, sizes, strict=True)
+            examples = {
+                i: computed[i] if i in computed else _read(shelf, i, size)
+                for i, size in zip(rows, sizes, strict=True)
             }
-            self._keep(kept, computed)
-            return _padded([found[i] for i in wanted], tokens, device)
+            self._keep(shelf, computed)
+            tokens = max(sizes) if n_tokens is None else n_tokens
+            return _padded([examples[i] for i in rows], tokens, device)
 
     def clear(self) -> None:
         """Lets go of everything; the counts stay."""
-        while self._kept:
+        while self._shelves:
             self._drop_oldest()
 
     def _holds(self, key: Hashable, index: int) -> bool:
-        return key in self._kept and index in self._kept[key]
+        return key in self._shelves and index in self._shelves[key]
 
-    def _keep(self, kept: _Kept, examples: dict[int, Tensor]) -> None:
+    def _keep(self, shelf: _Shelf, examples: dict[int, Tensor]) -> None:
         """Puts examples where room is, or makes room for them; the rest is not kept."""
         if not examples:
             return
         n_bytes = sum(example.nbytes for example in examples.values())
-        while not (self._has_memory(n_bytes) or self._has_disk(n_bytes)) and len(self._kept) > 1:
+        while not (self._has_memory(n_bytes) or self._has_disk(n_bytes)) and len(self._shelves) > 1:
             self._drop_oldest()
         if self._has_memory(n_bytes):
-            kept.memory |= examples
-            kept.memory_bytes += n_bytes
+            shelf.memory |= examples
+            shelf.memory_bytes += n_bytes
         elif self._has_disk(n_bytes):
-            self._write(kept, examples)
+            self._write(shelf, examples)
 
     def _has_memory(self, n_bytes: int) -> bool:
         return self.memory_bytes + n_bytes <= self._memory
@@ -152,24 +152,24 @@ class HiddenStates:
     def _has_disk(self, n_bytes: int) -> bool:
         return self.disk_bytes + n_bytes <= self._disk
 
-    def _write(self, kept: _Kept, examples: dict[int, Tensor]) -> None:
+    def _write(self, shelf: _Shelf, examples: dict[int, Tensor]) -> None:
         """Appends to the file of a key; a disk that is full gets no more."""
         first = next(iter(examples.values()))
-        kept.dtype, kept.width = first.dtype, first.shape[1]
+        shelf.dtype, shelf.width = first.dtype, first.shape[1]
         try:
-            if kept.file is None:
-                kept.file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
-            start = kept.disk_bytes
+            if shelf.file is None:
+                shelf.file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+            start = shelf.disk_bytes
             for index, example in examples.items():
-                _write_all(kept.file, example, start)
-                kept.disk[index], start = start, start + example.nbytes
-                kept.disk_bytes = start
+                _write_all(shelf.file, example, start)
+                shelf.disk[index], start = start, start + example.nbytes
+                shelf.disk_bytes = start
         except OSError:
             self._disk = self.disk_bytes
 
     def _drop_oldest(self) -> None:
-        _, kept = self._kept.popitem(last=False)
-        kept.close()
+        _, shelf = self._shelves.popitem(last=False)
+        shelf.close()
 
 
 def _examples(hidden: Tensor, lengths: Tensor, indices: list[int]) -> dict[int, Tensor]:
@@ -189,14 +189,14 @@ def _padded(examples: list[Tensor], tokens: int, device: torch.device) -> Tensor
     return rows.to(device, non_blocking=pinned)
 
 
-def _read(kept: _Kept, index: int, n_tokens: int) -> Tensor:
+def _read(shelf: _Shelf, index: int, n_tokens: int) -> Tensor:
     """One example, (tokens, width)."""
-    if index in kept.memory:
-        return kept.memory[index]
-    assert kept.file is not None
-    kept.file.seek(kept.disk[index])
-    content = bytearray(kept.file.read(n_tokens * kept.width * kept.dtype.itemsize))
-    return torch.frombuffer(content, dtype=kept.dtype).view(n_tokens, kept.width)
+    if index in shelf.memory:
+        return shelf.memory[index]
+    assert shelf.file is not None
+    shelf.file.seek(shelf.disk[index])
+    content = bytearray(shelf.file.read(n_tokens * shelf.width * shelf.dtype.itemsize))
+    return torch.frombuffer(content, dtype=shelf.dtype).view(n_tokens, shelf.width)
 
 
 def _write_all(file: BinaryIO, example: Tensor, start: int) -> None:

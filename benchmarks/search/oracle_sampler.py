@@ -30,9 +30,11 @@ class OracleSampler(WholePointSampler):
     @cached_property
     def _all(self) -> tuple[list[dict[str, Any]], Array]:
         """Points of all configurations, and their losses."""
-        configs = everything(self._problem.space) or []
-        points = [dict(self._problem.space.assign(config) or {}) for config in configs]
-        return points, np.array([self._problem.losses(self._problem.values(c)) for c in configs])
+        drawn = everything(self._problem.space) or []
+        values = [self._problem.values(each.config) for each in drawn]
+        return [dict(each.point) for each in drawn], np.array(
+            list(map(self._problem.losses, values))
+        )
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]

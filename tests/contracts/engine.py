@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 
 from autopeft.core.errors import StudyError
+from autopeft.core.methods import size_of
 from autopeft.core.order import checkpoint
 from autopeft.core.report import Failure, Report
 from autopeft.engine.inline import Inline
 from autopeft.engine.ray import RayEngine
 from autopeft.engine.room import Room
+from autopeft.method.count import size_of as size_on
 from autopeft.objective.known import Known
 from autopeft.objective.objective import Objective
 from autopeft.search.halving import AsynchronousHalving, SynchronousHalving
@@ -28,6 +30,7 @@ from autopeft.space import SearchSpace
 from autopeft.study.record import open_record
 from autopeft.study.study import Study
 from autopeft.study.terms import Terms
+from tests.shapes import encoder
 
 PACK = 4
 ENGINES = {
@@ -52,11 +55,11 @@ SPACE = SearchSpace(
     train={"learning_rate": {"float": [1e-4, 1e-2], "log": True}},
 )
 RUNGS = (1.0, 3.0)
+FOUR_LAYERS = encoder(4, 384, 20_000_000)
 
 
 def params(config):
-    sizes = {"lora": "r", "adapter": "size"}
-    return 10 * sum(len(p.layers) * p[sizes[p.method]] for p in config.placements)
+    return 10 * sum(len(p.layers) * size_of(p) for p in config.placements)
 
 
 class Curves:
@@ -96,13 +99,13 @@ class Curves:
             kept = checkpoint(self.orders[member].folder)
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(str(rung))
-        rate = dict(config.train)["learning_rate"]
+        rate = dict(config.train).get("learning_rate", 1e-3)
         accuracy = 1 - math.exp(-rung) / (1 + params(config)) - (math.log10(rate) + 3) ** 2
         metrics = {"accuracy": accuracy, "validation_loss": 1 - accuracy}
         return Report(int(10 * rung), rung, metrics, member)
 
 
-def make_study(
+def make_study(  # noqa: PLR0913
     folder: Path,
     n_trials=10,
     sampler="tpe",
@@ -110,8 +113,9 @@ def make_study(
     name="toy",
     url=None,
     rungs=RUNGS,
+    space=SPACE,
 ):
-    space = SPACE.on(4)
+    space = space.on(FOUR_LAYERS, size_on)
     known = {"trainable_params": Known(params)}
     made = make_sampler(sampler, Problem(space, OBJECTIVES, known, limits or {}))
     url = url or f"sqlite:///{folder}/study.db"

@@ -119,7 +119,7 @@ def check_tolerant(make: Make) -> None:
     setting = problem()
     space = setting.space
     study = new_study(make(setting))
-    for state in [TrialState.COMPLETE] * 10 + [TrialState.FAIL, TrialState.PRUNED] * 3:
+    for state in [TrialState.COMPLETE] * 10 + [TrialState.FAIL, TrialState.PRUNED]:
         trial, config = ask(study, space)
         if state == TrialState.PRUNED:
             metrics = {"accuracy": accuracy(config), "validation_loss": 1.0}

@@ -1,7 +1,7 @@
 from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from autopeft.core.errors import SpaceError
 from autopeft.core.validation import Section, validated
@@ -67,6 +67,15 @@ class Numbers(Section):
 def test_a_section_has_finite_numbers(value):
     with pytest.raises(SpaceError, match=r"^here\.size: should be .*a finite number"):
         validated(Numbers, {"size": value}, "here", SpaceError)
+
+
+def test_a_section_is_frozen_and_strict():
+    with pytest.raises(ValidationError):
+        Numbers().size = 2.0
+    with pytest.raises(SpaceError, match="unknown key 'sizes'"):
+        validated(Numbers, {"sizes": 1.0}, error=SpaceError)
+    with pytest.raises(SpaceError, match="should be a valid number"):
+        validated(Numbers, {"size": "1"}, error=SpaceError)
 
 
 @pytest.mark.parametrize("document", [{"size": "x" * 10**6}, {"x" * 10**6: 1}, "x" * 10**6])

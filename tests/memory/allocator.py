@@ -57,14 +57,14 @@ def measure_memory(
         "train": _made_up(backbone, "train", _STEPS * rows, sequence_length, padded),
         "validation": _made_up(backbone, "validation", 1, 1, False),
     }
-    trainees = [_begun(backbone, n, config, splits["train"]) for n, config in enumerate(sized)]
+    members = [_begun(backbone, n, config, splits["train"]) for n, config in enumerate(sized)]
     undo = ExitStack()
     quicken(backbone.model, "cpu", undo)
     pack = PackTraining(Passes(backbone, depth, HiddenStates(0), form=None), splits)
     try:
-        for trainee in trainees:
-            held += trainee.member.trainable().values()
-            pack.join(trainee)
+        for member in members:
+            held += member.tensors.trainable().values()
+            pack.join(member)
         return measured_peak(pack.advance, held)
     finally:
         pack.close()

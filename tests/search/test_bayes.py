@@ -118,6 +118,7 @@ def test_the_first_trials_cover_the_costs() -> None:
     assert np.ptp(costs) > np.ptp(drawn)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_an_exhausted_space_falls_back_and_says_so() -> None:
     tiny = SearchSpace.load({"place": [{"method": "lora", "r": {"choice": [0, 4]}}]}).on(2)
     study = kit.new_study(BayesSampler(tiny, kit.problem().objectives, kit.problem().known))

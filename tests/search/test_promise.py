@@ -48,9 +48,9 @@ def test_few_pairs_mean_much_doubt() -> None:
     for n in (0, 1, 2, 3, 5, 10, 40):
         early = [0.3 + 0.2 * (i % 3) for i in range(n)]
         known = [(loss, loss - 0.1) for loss in early]
-        curves = [*(curve(*pair) for pair in known), curve(0.4), curve(0.8)]
+        curves = [*(curve(*pair) for pair in known), curve(0.5), curve(0.1)]
         finals = [*(final for _, final in known), NAN, NAN]
-        latest = [*(final for _, final in known), 0.4, 0.8]
+        latest = [*(final for _, final in known), 0.5, 0.1]
         _, doubt = Promises(curves, finals)(curves[-2])
         doubts.append(doubt / np.var(latest, ddof=1))
     assert min(doubts[:2]) > 1
@@ -109,3 +109,10 @@ def test_curves_hold_losses() -> None:
     reports = [Report(5, 1.0, {"accuracy": 0.8, "train_loss": 0.3}), Report(9, 3.0, {})]
     found = curve_of(reports, Objective("accuracy", "maximize"))
     assert str(found) == str({1.0: (-0.8, NAN, 0.3), 3.0: (NAN, NAN, NAN)})
+
+
+def test_where_trials_begin_far_from_their_ends_that_alone_leaves_no_doubt() -> None:
+    """Once there are enough ends, it is they whose spread counts, not that of early losses."""
+    pairs = [(0.8 + 0.01 * i, 0.2 + 0.01 * i) for i in range(N_ENOUGH)]
+    assert promised(pairs, 0.82)[1] < 2 * np.var([final for _, final in pairs])
+    assert promised(pairs[:-1], 0.82)[1] > 20 * np.var([final for _, final in pairs])

@@ -11,25 +11,16 @@ from autopeft.core.catalog import names
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import SpaceError
 from autopeft.core.methods import Adapter, BitFit, Lora, Prefix
-from autopeft.core.shape import LayerShape, Linear, Norm, Shape
+from autopeft.core.shape import LayerShape, Linear, Shape
 from autopeft.method.count import size_of
 from autopeft.search.candidates import everything
 from autopeft.space import Layers, SearchSpace, choice, real, subset
+from tests.shapes import MINILM
 
 SPACES = names("search_spaces")
 FIXED = ["lora", "houlsby", "pfeiffer", "parallel", "mam", "bitfit", "prefix", "s4-model"]
 
 
-def encoder(n_layers, width, parameters):
-    """A BERT as numbers."""
-    roles = {f"self.{role}": (width, width) for role in "qkvo"}
-    roles |= {"up": (width, 4 * width), "down": (4 * width, width)}
-    linears = tuple(Linear(role, *sizes, bias=True) for role, sizes in roles.items())
-    norms = tuple(Norm(f"norm{i}", width, bias=True) for i in range(2))
-    return Shape(tuple(LayerShape("", width, linears, norms) for _ in range(n_layers)), parameters)
-
-
-MINILM = encoder(6, 384, 22_713_216)
 SIZES = st.lists(st.sampled_from([0, 2, 4, 8]), min_size=1, max_size=3, unique=True)
 SCOPES = st.sampled_from([None, "space", "group", "layer"])
 
@@ -113,7 +104,7 @@ def check_points(bound, seed):
     return drawn.config
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(spaces(), st.integers(0, 2**32 - 1))
 def test_points_travel_with_their_configurations(space, seed):
     bound = space.on(4)
@@ -155,7 +146,7 @@ LINEARS = tuple(Linear(f"self.{role}", 8, 8, False) for role in "qkvo")
 BARE = Shape(tuple(LayerShape("", 8, LINEARS, ()) for _ in range(4)), 10_000)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(st.one_of(spaces(), budgeted()), st.integers(0, 2**32 - 1))
 def test_points_travel_on_a_backbone_without_biases(space, seed):
     config = check_points(space.on(BARE, size_of), seed)
@@ -170,7 +161,7 @@ def test_a_point_that_lacks_a_decision_is_refused():
         bound.at(point)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(spaces())
 def test_load_dump_load_is_the_identity(space):
     assert SearchSpace.load(space.to_dict()) == space

@@ -3,15 +3,17 @@
 import math
 from collections import Counter
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
-from autopeft.core.errors import StudyError
+from autopeft.core.errors import AutoPeftWarning, StudyError
 from autopeft.core.report import Failure, Report
 from autopeft.objective.known import Known
 from autopeft.report.front import Front
+from autopeft.space import SearchSpace
 from autopeft.study.record import agree, find_record, read_trials
 from tests.contracts import engine as kit
 
@@ -89,26 +91,59 @@ def test_limits_reject_before_training(tmp_path):
     assert all(not t.reports for t in rejected)
 
 
-def test_a_limit_that_rejects_everything_ends_the_search(tmp_path, monkeypatch):
-    monkeypatch.setattr("autopeft.study.study.N_REJECTED", 20)
+def test_a_limit_that_rejects_everything_ends_the_search(tmp_path):
     with (
         kit.make_study(tmp_path, sampler="random", limits={"trainable_params": -1}) as study,
-        pytest.raises(StudyError, match="were rejected"),
+        pytest.raises(StudyError, match=r"limits: no configuration can be trained: .* limit is -1"),
     ):
         kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
 
 
-def test_a_small_space_ends_when_it_is_exhausted(tmp_path):
-    space = kit.SPACE
-    with kit.make_study(tmp_path, n_trials=500, sampler="random") as study:
-        study.space = type(space)(
-            layers={"groups": 1},
-            place=[{"method": "lora", "r": {"choice": [0, 2, 4]}}],
-            train={"learning_rate": 1e-3},
-        ).on(4)
+def test_what_few_configurations_meet_is_found_and_a_dear_baseline_is_named(tmp_path, caplog):
+    """Of 144 pairs of sizes in two groups one meets the limit, beside the head alone."""
+    with kit.make_study(tmp_path, 3, sampler="random", limits={"trainable_params": 40}) as study:
+        dear = SearchSpace(place=[{"method": "lora", "r": 8}]).on(4).resolve({})
+        study.terms = replace(study.terms, baselines={**study.terms.baselines, "dear": dear})
+        study._queue_baselines()
+        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+        trials = study.trials()
+    trained = [t for t in trials if t.state in {"complete", "stopped"}]
+    assert len(trained) == 3
+    assert all(kit.params(t.config) <= 40 for t in trained)
+    assert caplog.messages == ["dear is not trained: trainable_params is 320, the limit is 40"]
+
+
+@pytest.mark.parametrize("sampler", ["random", "bayes"])
+def test_a_small_space_ends_with_a_line_when_it_is_exhausted(tmp_path, caplog, recwarn, sampler):
+    place = [{"method": "lora", "r": {"choice": [0, 2, 4]}}]
+    space = SearchSpace(layers={"groups": 1}, place=place, train={"learning_rate": 1e-3})
+    with kit.make_study(tmp_path, n_trials=500, sampler=sampler, space=space) as study:
         kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
         trained = [t for t in study.trials() if t.state in {"complete", "stopped"}]
     assert len({t.config.key for t in trained}) == len(trained) == 3
+    assert caplog.messages == ["the search ends after 3 trials: every configuration has been tried"]
+    assert not [w for w in recwarn if issubclass(w.category, AutoPeftWarning)]
+
+
+def test_a_study_of_a_space_with_a_budget_ends(tmp_path):
+    with kit.make_study(tmp_path, 7, "bayes", space=SearchSpace.load("s4")) as study:
+        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+        trials = study.trials()
+    assert [t.state in {"complete", "stopped"} for t in trials] == [True] * 7
+
+
+def test_points_of_trials_are_kept_when_they_are_queued_again(tmp_path):
+    """Those of the search; the baseline has none, though the space contains it."""
+    with kit.make_study(tmp_path, n_trials=4, sampler="random") as study:
+        study.ask()
+        ticket = study.ask()
+        asked = study.trials()[ticket.number]
+    with kit.make_study(tmp_path, n_trials=4, sampler="random") as study:
+        again = [study.ask() for _ in range(2)]
+        trials = study.trials()
+    assert asked.point
+    assert [trials[t.number].point for t in again] == [{}, asked.point]
+    assert [t.config for t in again][1] == asked.config == study.space.resolve(asked.point)
 
 
 def test_a_value_that_is_not_finite_is_a_failure(tmp_path):
@@ -184,20 +219,26 @@ class Seeded(kit.Curves):
         return Report(report.step, report.fidelity, metrics, member)
 
 
+def repeating(study, n_finalists, n_seeds):
+    study.terms = replace(study.terms, n_finalists=n_finalists, n_seeds=n_seeds)
+    return study
+
+
 def test_the_front_is_trained_again_with_other_seeds(tmp_path):
     """A run that is continued queues only what has not been queued."""
     engine = kit.ENGINES["inline"]()
     with kit.make_study(tmp_path) as study:
         engine.run(study, Seeded, kit.make_halving())
         before = study.trials()
-        assert study.queue_repeats(2, 3) == 4
+    with repeating(kit.make_study(tmp_path), 2, 3) as study:
+        assert study.queue_repeats() == 4
         assert study.n_left == 4
-    with kit.make_study(tmp_path) as study:
-        assert study.queue_repeats(2, 3) == 0
+    with repeating(kit.make_study(tmp_path), 2, 3) as study:
+        assert study.queue_repeats() == 0
         engine.run(study, Seeded, kit.make_halving())
         trials = study.trials()
         assert study.n_left == 0
-        assert study.queue_repeats(2, 3) == 0
+        assert study.queue_repeats() == 0
     repeats = trials[len(before) :]
     assert [t.state for t in repeats] == ["complete"] * 4
     assert trials[: len(before)] == before
@@ -213,16 +254,31 @@ def test_the_front_is_trained_again_with_other_seeds(tmp_path):
         assert all(t.config == first.config for t in own)
 
 
+def test_one_run_with_one_evaluator_searches_and_repeats(tmp_path):
+    evaluators = []
+
+    def make():
+        evaluators.append(kit.Curves())
+        return evaluators[-1]
+
+    with repeating(kit.make_study(tmp_path, n_trials=4), 1, 3) as study:
+        kit.ENGINES["inline"]().run(study, make, kit.make_halving())
+        repeats = [t for t in study.trials() if t.repeat_of is not None]
+    assert [t.state for t in repeats] == ["complete"] * 2
+    assert len(evaluators) == 1
+
+
 def test_an_interrupted_repeat_is_run_again(tmp_path):
     engine = kit.ENGINES["inline"]()
     with kit.make_study(tmp_path) as study:
         engine.run(study, kit.Curves, kit.make_halving())
-        study.queue_repeats(1, 2)
+    with repeating(kit.make_study(tmp_path), 1, 2) as study:
+        study.queue_repeats()
         trial = study.ask()
         assert trial.order.seed == 1
-    with kit.make_study(tmp_path) as study:
+    with repeating(kit.make_study(tmp_path), 1, 2) as study:
         assert study.n_left == 1
-        assert study.queue_repeats(1, 2) == 0
+        assert study.queue_repeats() == 0
         engine.run(study, kit.Curves, kit.make_halving())
         repeats = [t for t in study.trials() if t.repeat_of is not None]
     assert [t.state for t in repeats] == ["interrupted", "complete"]
@@ -276,7 +332,7 @@ def test_what_is_not_a_number_keeps_no_limit(tmp_path):
     with kit.make_study(tmp_path, limits={"trainable_params": 1e9}, sampler="random") as study:
         study.terms.known["trainable_params"] = Known(lambda config: math.nan)
         assert study.terms.excess({"trainable_params": math.nan}).startswith("trainable_params is")
-        with pytest.raises(StudyError, match="were rejected"):
+        with pytest.raises(StudyError, match="no configuration can be trained"):
             run(study)
 
 

@@ -358,10 +358,10 @@ def test_each_form_of_the_backbone_is_loaded_once(trainer: Trainer) -> None:
 
 
 def test_lora_learns_the_sentiment_of_movie_sentences() -> None:
-    task = movies(max_train_samples=512, max_eval_samples=200)
+    task = movies(max_train_samples=256, max_eval_samples=128)
     first, last = Trainer(MINILM, task, threads=1)([lora()], Order((1.0, 3.0)))
-    assert last.metrics["accuracy"] > 0.62
-    assert last.metrics["train_loss"] < 0.55 < first.metrics["train_loss"]
+    assert last.metrics["accuracy"] > max(0.55, first.metrics["accuracy"] + 0.05)
+    assert last.metrics["train_loss"] < 0.62 < first.metrics["train_loss"]
 
 
 def test_a_decoder_without_a_padding_token_learns(tiny_llama: Path) -> None:

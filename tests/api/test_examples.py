@@ -1,0 +1,37 @@
+"""What a study says of its examples before it trains."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from autopeft.api.run import prepare
+from autopeft.core.errors import StudyError
+from tests import tiny
+
+
+def study(folder: Path, model: Path, text: str = "a good film", max_length: int = 16) -> dict:
+    rows = [(f"{text} {i}", label) for i in range(15) for label in ("bad", "good")]
+    data = tiny.write_table(folder / "rows.csv", rows)
+    task = {"data": str(data), "max_length": max_length}
+    return {**tiny.study(folder), "name": "examples", "model": str(model), "task": task}
+
+
+def test_a_padding_token_without_an_embedding_is_refused(tiny_llama: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(tiny_llama)
+    with pytest.raises(StudyError, match=r"^examples: model: input_ids are padded with 7, .* at 6"):
+        prepare(study(tiny_llama, tiny_llama)).run()
+    assert not (tiny_llama / "study.db").exists()
+
+
+def test_texts_that_are_cut_are_told(tiny_llama: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "autopeft"):
+        prepare(study(tiny_llama, tiny_llama))._data()
+        assert caplog.messages == []
+        prepare(study(tiny_llama, tiny_llama, "a very good film", max_length=4))._data()
+    assert caplog.messages == ["22 of 22 training texts (100%) are cut after 4 tokens"]
