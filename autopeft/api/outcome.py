@@ -31,6 +31,7 @@ class Outcome:
         trials: every trial, in order of number.
         identity: what the study was begun with: model, task, data and their classes.
         record: its unique name.
+        ended: why the search has ended before its last trial, or None.
     """
 
     spec: StudySpec
@@ -38,6 +39,7 @@ class Outcome:
     trials: tuple[TrialRecord, ...]
     identity: Mapping[str, Any] = field(default_factory=dict)
     record: str = ""
+    ended: str | None = None
 
     @cached_property
     def front(self) -> Front:
@@ -128,8 +130,14 @@ def outcome_of(spec: StudySpec, record: optuna.Study) -> Outcome:
     spec = spec.as_recorded(attrs.get(SPEC, {}))
     with inside("objectives"):
         objectives = load_objectives(spec.objectives)
-    trials = read_trials(record, [o.name for o in objectives])
-    return Outcome(spec, objectives, trials, attrs.get("identity", {}), record_id(record))
+    return Outcome(
+        spec,
+        objectives,
+        trials=read_trials(record, [o.name for o in objectives]),
+        identity=attrs.get("identity", {}),
+        record=record_id(record),
+        ended=attrs.get("ended"),
+    )
 
 
 def pareto(study: Reference | StudySpec | Outcome) -> Front:

@@ -78,7 +78,10 @@ def status_of(outcome: Outcome) -> dict[str, Any]:
         "states": states_of(outcome.trials),
         "best": best,
         "hypervolume": outcome.hypervolume,
-        "seconds_left": seconds_left(outcome.trials, outcome.spec.search.n_trials),
+        "seconds_left": None
+        if outcome.ended
+        else seconds_left(outcome.trials, outcome.spec.search.n_trials),
+        "ended": outcome.ended,
     }
 
 
@@ -128,7 +131,9 @@ def show_status(outcome: Outcome) -> None:
             say(f"  best {title(objective)} {value}  trial {trial.number}  {summary(trial.config)}")
     say(f"  hypervolume {status['hypervolume']:.4f}")
     left = status["seconds_left"]
-    if done < status["n_trials"]:
+    if outcome.ended:
+        say(f"  ended early: {outcome.ended}")
+    elif done < status["n_trials"]:
         say(f"  time left {'unknown' if left is None else f'about {duration(left)}'}")
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections import defaultdict
+from functools import partial
 from typing import Any
 
-from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.config import PeftConfig
 from autopeft.core.errors import SpaceError
 from autopeft.core.methods import DECLARATIONS
 from autopeft.space.budget import Cost, check_budget, fill, is_fill
@@ -13,6 +14,7 @@ from autopeft.space.decisions import tuned_dimension
 from autopeft.space.domain import Subset, Tree, nodes
 from autopeft.space.form import Form
 from autopeft.space.ground import Ground, Here
+from autopeft.space.remembered import Remembered
 from autopeft.space.walk import Raw, Walk
 
 
@@ -32,7 +34,7 @@ class Composer:
     def __init__(self, form: Form, ground: Ground, cost: Cost | None) -> None:
         self._form, self._ground, self._cost = form, ground, cost
         self._heres = {pattern: ground.heres(pattern) for pattern in ground.groups}
-        self._costs: dict[Hashable, int] = {}
+        self._remembered: dict[tuple[Here, int], Remembered[list[Raw]]] = defaultdict(Remembered)
         self._has_fill = _mentions_fill(form.place)
         check_budget(self._has_fill, form.budget)
         if self._has_fill and cost is not None and not ground.shape.parameters:
@@ -46,7 +48,7 @@ class Composer:
         if self._has_fill:
             raws = self._filled(raws, tuned, walk)
         return PeftConfig.of(
-            (Placement.of(raw.method, [raw.layer], raw.complete) for raw in raws),
+            (raw.placement for raw in raws),
             walk.value(self._form.train, "train"),
             walk.value(self._form.backbone, "backbone"),
         )
@@ -64,7 +66,9 @@ class Composer:
         for here in self._heres[walk.value(self._form.layers.pattern, "layers.pattern")]:
             if self._is_tuned(walk, here.group):
                 tuned.append(here.layer)
-                raws += filter(self._trains, self._on_layer(walk, here))
+                for entry in range(len(self._form.place)):
+                    put = partial(self._on_layer, here, entry)
+                    raws += self._remembered[here, entry](walk, put)
         return raws, sorted(tuned)
 
     def _is_tuned(self, walk: Walk, group: str) -> bool:
@@ -73,26 +77,23 @@ class Composer:
             return bool(walk.pick(tuned_dimension(group)))
         return tuned == "all" or group in tuned
 
-    def _on_layer(self, walk: Walk, here: Here) -> Iterable[Raw]:
-        """What the entries of `place` put on one layer."""
-        for i, entry in enumerate(self._form.place):
-            yield from walk.placements(entry, str(i), here)
+    def _on_layer(self, here: Here, entry: int, walk: Walk) -> list[Raw]:
+        """What an entry of `place` trains on one layer."""
+        raws = walk.placements(self._form.place[entry], str(entry), here)
+        return [raw for raw in raws if self._trains(raw)]
 
     def _trains(self, raw: Raw) -> bool:
         """Whether a placement finds anything to train; BitFit without biases does not."""
         if self._cost is None or is_fill(raw):
             return True
-        key = (raw.layer, raw.method, tuple(raw.options.items()))
-        if key not in self._costs:
-            layer = self._ground.shape.layers[raw.layer]
-            self._costs[key] = self._cost(raw.method, raw.options, layer)
-        return self._costs[key] > 0
+        return self._cost(raw.method, raw.options, self._ground.shape.layers[raw.layer]) > 0
 
     def _check_idle(self) -> None:
         """Refuses a configuration all of whose placements find nothing to train."""
         walk = Walk(self._ground, lambda dimension: dimension.from_unit(0.0))
         (heres,) = self._heres.values()
-        raws = [raw for here in heres for raw in self._on_layer(walk, here)]
+        entries = enumerate(self._form.place)
+        raws = [r for i, e in entries for here in heres for r in walk.placements(e, str(i), here)]
         if raws and not any(map(self._trains, raws)):
             methods = dict.fromkeys(raw.method for raw in raws)
             raise SpaceError(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from autopeft.core.config import Placement
 from autopeft.core.methods import DECLARATIONS
 from autopeft.space.decisions import (
     choice_dimension,
@@ -28,10 +30,11 @@ class Raw:
     method: str
     options: Mapping[str, Any]
 
-    @property
-    def complete(self) -> Mapping[str, Any]:
-        """All options, those that follow from others included."""
-        return DECLARATIONS[self.method].completed(self.options)
+    @cached_property
+    def placement(self) -> Placement:
+        """As a configuration holds it, with the options that follow from others."""
+        options = DECLARATIONS[self.method].completed(self.options)
+        return Placement.of(self.method, [self.layer], options)
 
 
 @dataclass

@@ -58,8 +58,7 @@ class Study:
         self.record, self.space, self.terms = record, space, terms
         self.objectives = tuple(objectives)
         self.names = [objective.name for objective in objectives]
-        self._id = record_id(record)
-        self._heart = Heart(record)
+        self._id, self._heart = record_id(record), Heart(record)
         sign(record, {"owner": self._heart.owner})
         self._running: dict[int, tuple[optuna.Trial, Clock]] = {}
         self._others = Others(record, self._heart, self._running.keys())
@@ -383,6 +382,7 @@ class Study:
             raise StudyError(f"no configuration can be trained: {told}", "limits")
         if not self._has_told:
             _log.warning("the search ends after %d trials: %s", index.n_counted(), told)
+            self.record.set_user_attr("ended", told)
         self._has_told = True
         return True
 

@@ -24,13 +24,13 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("name", OPEN)
 def test_five_proposals(name: str, sampler: str, shape: Shape) -> None:
-    """After a baseline without a point; the model of `bayes` begins with the second proposal."""
+    """After a baseline without a point; the model of `bayes` makes the last one."""
     space = SearchSpace.load(name).on(shape, size_of)
     known = {"trainable_params": Known(lambda config: count(config, shape).trainable)}
     problem = Problem(space, kit.problem().objectives, known, {}, 0)
     made = SAMPLERS[sampler](problem)
     if isinstance(made, BayesSampler):
-        made.n_startup = 2
+        made.n_startup = 4
     study = kit.new_study(made)
     study.add_trial(kit.foreign())
     for _ in range(5):

@@ -122,6 +122,7 @@ def test_a_small_space_ends_with_a_line_when_it_is_exhausted(tmp_path, caplog, r
         trained = [t for t in study.trials() if t.state in {"complete", "stopped"}]
     assert len({t.config.key for t in trained}) == len(trained) == 3
     assert caplog.messages == ["the search ends after 3 trials: every configuration has been tried"]
+    assert study.record.user_attrs["ended"] == "every configuration has been tried"
     assert not [w for w in recwarn if issubclass(w.category, AutoPeftWarning)]
 
 
