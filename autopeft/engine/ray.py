@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -79,10 +79,11 @@ class RayEngine(Engine):
         with self._cluster():
             workers = self._workers()
             dispatcher = Dispatcher(study, stopper, self.room, watch, workers)
-            board = _board() if self.room.members > 1 else None
-            driver = _Driver(dispatcher, self._gpu_for, board)
-            with redirect_stdout(sys.stderr), interrupts(driver.stop):  # Ray writes of dead workers
-                self._tuner(driver, _worker(make, board), workers).fit()
+            with _board() if self.room.members > 1 else nullcontext() as board:
+                driver = _Driver(dispatcher, self._gpu_for, board)
+                tuner = self._tuner(driver, _worker(make, board), workers)
+                with redirect_stdout(sys.stderr), interrupts(driver.stop):  # Ray writes of deaths
+                    tuner.fit()
             if driver.error is not None:
                 raise driver.error
 
@@ -304,10 +305,15 @@ class _Board:
         return self._changes.pop(pack, [])
 
 
-def _board() -> Any:
-    """An actor on the driver's node, which lives as long as the driver."""
+@contextmanager
+def _board() -> Iterator[Any]:
+    """An actor on the driver's node, for as long as a run."""
     here = NodeAffinitySchedulingStrategy(_node(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
+    board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
+    try:
+        yield board
+    finally:
+        ray.kill(board)
 
 
 def _node() -> str:

@@ -12,9 +12,12 @@ from tests.contracts import engine as kit
 
 @pytest.fixture(autouse=True, scope="module")
 def _connected(cluster):
+    """Runs leave nothing behind in a cluster that their process stays connected to."""
     ray.init(address=cluster.address, log_to_driver=False)
     yield
+    actors = ray._private.state.actors().values()
     ray.shutdown()
+    assert {actor["State"] for actor in actors} == {"DEAD"}
 
 
 ORDERS = [
