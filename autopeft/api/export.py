@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from autopeft.api.identity import label_names, meaning, model_identity
 from autopeft.api.outcome import Outcome, open_study
 from autopeft.core.catalog import Reference
 from autopeft.core.errors import ExportError
@@ -15,9 +17,10 @@ from autopeft.exporter.card import CardFacts
 from autopeft.exporter.writer import export as write
 from autopeft.model.backbone import Backbone, load_backbone
 from autopeft.model.positions import positions
+from autopeft.study.record import check_same, stamp_of
 from autopeft.study.trial import TrialRecord
 from autopeft.task.task import Task
-from autopeft.train.member_training import STATE_FILE
+from autopeft.train.member_training import STAMP, STATE_FILE
 
 
 def export(
@@ -44,8 +47,8 @@ def export(
     """
     outcome = study if isinstance(study, Outcome) else open_study(study)
     chosen = outcome.trial(trial) if trial is not None else outcome.pick(pick, within)
+    state, backbone = _state(outcome, chosen), _backbone(outcome, chosen)
     task = Task.from_mapping(outcome.spec.task)
-    state, backbone = _state(chosen), _backbone(outcome, chosen)
     facts = CardFacts(
         base_model=outcome.spec.model,
         task=task.type,
@@ -61,20 +64,39 @@ def export(
     )
 
 
-def _state(trial: TrialRecord) -> dict[str, torch.Tensor]:
+def _state(outcome: Outcome, trial: TrialRecord) -> dict[str, torch.Tensor]:
+    """The tensors of a trial, if they are its own."""
     path = Path(trial.folder or "") / STATE_FILE
     if not path.is_file():
         raise ExportError(f"the tensors of trial {trial.number} are not at {path}", "trial")
-    return load_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            stamp = (file.metadata() or {}).get(STAMP, "")
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        reason = f"the tensors of trial {trial.number} at {path} cannot be read: {error}"
+        raise ExportError(reason, "trial") from error
+    if stamp and stamp != stamp_of(outcome.record, trial.config):
+        reason = f"the tensors at {path} are not those of trial {trial.number} of this study"
+        raise ExportError(reason, "trial")
+    return tensors
 
 
 def _backbone(outcome: Outcome, trial: TrialRecord) -> Backbone:
     """The backbone of a trial, in float32 unless its configuration says otherwise."""
-    task = Task.from_mapping(outcome.spec.task)
+    labels = label_names(outcome.identity)
+    if not labels:
+        reason = "the record tells no classes of the data; `autopeft run` adds them"
+        raise ExportError(reason, outcome.spec.name)
+    model = {"model": model_identity(outcome.spec.model)}
+    check_same(outcome.identity, model, meaning, outcome.spec.name)
     settings = BackboneSettings(**{"dtype": "float32", **dict(trial.config.backbone)})
-    labels = task.load().label_names
     backbone = load_backbone(
-        outcome.spec.model, task.type, settings, n_labels=len(labels), device="cpu"
+        outcome.spec.model,
+        outcome.identity["task"]["type"],
+        settings,
+        n_labels=len(labels),
+        device="cpu",
     )
     backbone.model.config.id2label = dict(enumerate(labels))
     backbone.model.config.label2id = {label: i for i, label in enumerate(labels)}

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import optuna
+
 from autopeft.core.catalog import Reference
-from autopeft.core.errors import ExportError, StudyError, inside
+from autopeft.core.errors import ExportError, StudyError, inside, redacted
 from autopeft.objective.objective import Objective, load_objectives
 from autopeft.report.front import Front, pick
 from autopeft.report.page import write_report
 from autopeft.report.plot import plot
-from autopeft.study.record import find_record, read_trials, without_password
-from autopeft.study.spec import StudySpec, load_spec
+from autopeft.study.record import find_record, reachable, read_trials, record_id
+from autopeft.study.spec import SPEC, StudySpec, load_spec
 from autopeft.study.trial import TrialRecord
 
 
@@ -24,15 +26,19 @@ class Outcome:
     """What the record of a study says.
 
     Attributes:
-        spec: the study file.
+        spec: the study file, as it was last run.
         objectives: in its order.
         trials: every trial, in order of number.
+        identity: what the study was begun with: model, task, data and their classes.
+        record: its unique name.
         ended: why the search has ended before its last trial, or None.
     """
 
     spec: StudySpec
     objectives: tuple[Objective, ...]
     trials: tuple[TrialRecord, ...]
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    record: str = ""
     ended: str | None = None
 
     @cached_property
@@ -68,7 +74,7 @@ class Outcome:
             "search space": spec.space if isinstance(spec.space, str) else "inline",
             "sampler": spec.search.proposer,
             "seed": spec.search.seed,
-            "storage": without_password(spec.storage_url),
+            "storage": redacted(spec.storage_url),
         }
         return write_report(spec.name, facts, self.trials, self.objectives, folder)
 
@@ -110,11 +116,28 @@ def open_study(
     """
     spec = study if isinstance(study, StudySpec) else load_spec(study, changes)
     with inside(spec.place):
-        with inside("objectives"):
-            objectives = load_objectives(spec.objectives)
-        record = find_record(spec.storage_url, spec.name)
-    trials = read_trials(record, [o.name for o in objectives])
-    return Outcome(spec, objectives, trials, record.user_attrs.get("ended"))
+        return outcome_of(spec, find_record(spec.storage_url, spec.name))
+
+
+def outcome_of(spec: StudySpec, record: optuna.Study) -> Outcome:
+    """What a record says, whatever the study file has come to say.
+
+    Raises:
+        StudyError: the record cannot be read.
+    """
+    with reachable():
+        attrs = record.user_attrs
+    spec = spec.as_recorded(attrs.get(SPEC, {}))
+    with inside("objectives"):
+        objectives = load_objectives(spec.objectives)
+    return Outcome(
+        spec,
+        objectives,
+        trials=read_trials(record, [o.name for o in objectives]),
+        identity=attrs.get("identity", {}),
+        record=record_id(record),
+        ended=attrs.get("ended"),
+    )
 
 
 def pareto(study: Reference | StudySpec | Outcome) -> Front:

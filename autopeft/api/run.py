@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autopeft.api.earlier import observations
-from autopeft.api.outcome import Outcome
+from autopeft.api.identity import (
+    DATA,
+    data_identity,
+    meaning,
+    model_identity,
+    objectives_identity,
+    space_identity,
+    task_identity,
+)
+from autopeft.api.outcome import Outcome, outcome_of
 from autopeft.api.workers import device_of, engine_of
 from autopeft.core.catalog import Reference, place
 from autopeft.core.config import PeftConfig
@@ -33,8 +42,8 @@ from autopeft.search.stoppers import STOPPERS, Fidelity, make_stopper
 from autopeft.search.stopping import Stopper, rungs_between
 from autopeft.space.bound import BoundSpace
 from autopeft.space.space import SearchSpace
-from autopeft.study.record import open_record
-from autopeft.study.spec import StudySpec, load_spec
+from autopeft.study.record import agree, open_record
+from autopeft.study.spec import SPEC, StudySpec, load_spec
 from autopeft.study.study import Study
 from autopeft.study.terms import Terms
 from autopeft.task.batches import check_ids
@@ -68,16 +77,19 @@ class Prepared:
     rungs: tuple[float, ...]
     baselines: Mapping[str, PeftConfig]
 
-    def open(self) -> Study:
+    def open(self, data: Data) -> Study:
         """The study, made in its storage where there is none.
 
+        Args:
+            data: of the task.
+
         Raises:
-            StudyError: the storage belongs to another space, model, task or set of objectives.
+            StudyError: it was begun with another space, model, task, data or set of objectives.
         """
         spec = self.spec
-        record = open_record(
-            spec.storage_url, spec.name, self.objectives, self._identity(), self._sampler()
-        )
+        record = open_record(spec.storage_url, spec.name, self.objectives, self._sampler())
+        agree(record, self._identity(data), meaning)
+        record.set_user_attr(SPEC, spec.recorded())
         return Study(record, self.space, self.objectives, self._terms())
 
     def _sampler(self) -> BaseSampler:
@@ -92,14 +104,14 @@ class Prepared:
         )
         return make_sampler(search.proposer, problem)
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self, data: Data) -> dict[str, Any]:
         """What a continued study must agree with, as JSON keeps it."""
-        space = self.space.space.to_dict()
         return {
-            "space": {k: v for k, v in space.items() if k not in ("description", "reference")},
-            "model": self.spec.model,
-            "task": self.task.model_dump(),
-            "objectives": [f"{o.goal} {o.name}" for o in self.objectives],
+            "space": space_identity(self.space.space),
+            "model": model_identity(self.spec.model),
+            "task": task_identity(self.task),
+            DATA: data_identity(self.task.data, data),
+            "objectives": objectives_identity(self.objectives),
             "fidelity.epochs": list(self.rungs),
         }
 
@@ -150,7 +162,8 @@ class Prepared:
         with inside(self.spec.place):
             check_weights(self.spec.model)
             engine = engine_of(self.spec, self.setting)
-            stopper = self.stopper(len(self._data().validation))
+            data = self._data()
+            stopper = self.stopper(len(data.validation))
             worker = self.spec.engine
             make = partial(
                 Trainer,
@@ -161,10 +174,9 @@ class Prepared:
                 cache=worker.cache,
                 disk_cache=worker.disk_cache,
             )
-            with self.open() as study:
+            with self.open(data) as study:
                 engine.run(study, make, stopper, watch or (lambda _: None))
-                ended = study.record.user_attrs.get("ended")
-                return Outcome(self.spec, self.objectives, study.trials(), ended)
+                return outcome_of(self.spec, study.record)
 
 
 def prepare(study: Reference | StudySpec, changes: Mapping[str, Any] | None = None) -> Prepared:

@@ -13,7 +13,7 @@ import typer
 
 from autopeft.cli.encoding import write_anything
 from autopeft.core.catalog import parse
-from autopeft.core.errors import AutoPeftError, StudyError
+from autopeft.core.errors import AutoPeftError, StudyError, redacted
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -42,6 +42,12 @@ def _changes(given: list[str] | None, **options: Any) -> dict[str, Any]:
         changes[key] = parse(value, f"--set {key}")
     named = {"n_trials": "search.n_trials", "engine": "engine.type", "storage": "storage"}
     return changes | {named[k]: v for k, v in options.items() if v is not None}
+
+
+def _given(changes: list[str] | None, storage: str | None) -> list[str]:
+    """What other commands need to find the same study."""
+    options = [part for change in changes or () for part in ("--set", change)]
+    return options if storage is None else [*options, "--storage", storage]
 
 
 @app.callback(invoke_without_command=True)
@@ -80,7 +86,7 @@ def run(
         print_json({**status_of(outcome), **outcome.front.to_dict()})
     elif outcome.front.trials:
         show_front(outcome)
-        show_next(study, outcome, storage)
+        show_next([study, *_given(set_, storage)], outcome.spec.name)
     if not outcome.front.trials:
         failures = [t.error for t in outcome.trials if t.state == "failed"]
         why = failures[-1] if failures else "none was trained"
@@ -122,12 +128,14 @@ def plan(  # noqa: PLR0913
 
 
 @app.command()
-def status(study: StudyName, storage: Storage = None, json: Json = False) -> None:
+def status(
+    study: StudyName, storage: Storage = None, set_: Changes = None, json: Json = False
+) -> None:
     """Show trials by state, the best per objective, the hypervolume and the time left."""
     from autopeft.api.outcome import open_study
     from autopeft.cli.show import print_json, show_status, status_of
 
-    outcome = open_study(study, changes=_changes(None, storage=storage))
+    outcome = open_study(study, changes=_changes(set_, storage=storage))
     print_json(status_of(outcome)) if json else show_status(outcome)
 
 
@@ -136,13 +144,14 @@ def pareto(
     study: StudyName,
     plot: Annotated[Path | None, typer.Option(help="Draw it into a .png or .html file.")] = None,
     storage: Storage = None,
+    set_: Changes = None,
     json: Json = False,
 ) -> None:
     """Show the Pareto front."""
     from autopeft.api.outcome import open_study
     from autopeft.cli.show import print_json, say, show_front
 
-    outcome = open_study(study, changes=_changes(None, storage=storage))
+    outcome = open_study(study, changes=_changes(set_, storage=storage))
     path = outcome.plot(plot) if plot else None
     if json:
         print_json({**outcome.front.to_dict(), **({"plot": str(path)} if path else {})})
@@ -157,13 +166,14 @@ def report(
     study: StudyName,
     output: Annotated[Path, typer.Option(help="Folder for the page.")],
     storage: Storage = None,
+    set_: Changes = None,
     json: Json = False,
 ) -> None:
     """Write one self-contained HTML page about the study."""
     from autopeft.api.outcome import open_study
     from autopeft.cli.show import print_json, say
 
-    path = open_study(study, changes=_changes(None, storage=storage)).report(output)
+    path = open_study(study, changes=_changes(set_, storage=storage)).report(output)
     print_json({"report": str(path)}) if json else say(f"written to {path}")
 
 
@@ -178,6 +188,7 @@ def export(  # noqa: PLR0913
     within: Annotated[str | None, typer.Option(help="With cheapest: how far from best.")] = None,
     format: Annotated[str, typer.Option(help="native, peft or merged: for which tool.")] = "native",
     storage: Storage = None,
+    set_: Changes = None,
     json: Json = False,
 ) -> None:
     """Write a trial with its trained tensors and a model card."""
@@ -189,7 +200,7 @@ def export(  # noqa: PLR0913
     from autopeft.api.outcome import open_study
     from autopeft.cli.show import print_json, say
 
-    outcome = open_study(study, changes=_changes(None, storage=storage))
+    outcome = open_study(study, changes=_changes(set_, storage=storage))
     number = trial if trial is not None else outcome.pick(pick or "knee", within).number
     path = write(outcome, output, trial=number, format=format)
     if json:
@@ -226,7 +237,7 @@ def main() -> None:
     except OSError as error:
         _end(str(error), 1)
     except Exception as error:
-        traceback.print_exc()
+        print(redacted(traceback.format_exc()), file=sys.stderr)
         _end(f"{type(error).__name__}: {error}", 1)
     if code == _INTERRUPTED:
         _end("interrupted; `autopeft run` continues", code)
@@ -234,5 +245,5 @@ def main() -> None:
 
 
 def _end(reason: str, code: int) -> None:
-    print(f"autopeft: {' '.join(reason.split())}", file=sys.stderr)
+    print(f"autopeft: {' '.join(redacted(reason).split())}", file=sys.stderr)
     sys.exit(code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -14,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autopeft.api.outcome import Outcome
+from autopeft.core.errors import redacted
 from autopeft.objective.objective import Objective
 from autopeft.report.front import plain
 from autopeft.report.seeds import folded
@@ -45,8 +47,8 @@ def best_of(trials: Sequence[TrialRecord], objective: Objective) -> TrialRecord 
 
 
 def states_of(trials: Sequence[TrialRecord]) -> dict[str, int]:
-    """How many trials are in each state; interrupted ones are not counted."""
-    found = Counter(t.state for t in trials if t.error != "interrupted")
+    """How many trials are in each state."""
+    found = Counter(t.state for t in trials)
     return {state: found[state] for state in _STATES}
 
 
@@ -58,7 +60,7 @@ def ended(trials: Sequence[TrialRecord]) -> int:
 
 def wanted(trials: Sequence[TrialRecord], n_trials: int) -> int:
     """How many trials are to be run in all, those with other seeds included."""
-    repeats = sum(t.repeat_of is not None and t.error != "interrupted" for t in trials)
+    repeats = sum(t.repeat_of is not None and t.state != "interrupted" for t in trials)
     return max(ended(trials), n_trials + repeats)
 
 
@@ -88,7 +90,7 @@ def seconds_left(trials: Sequence[TrialRecord], n_trials: int) -> float | None:
 
     None before the first trial has ended.
     """
-    seconds = [t.seconds for t in trials if t.seconds is not None and t.error != "interrupted"]
+    seconds = [t.seconds for t in trials if t.seconds is not None and t.state != "interrupted"]
     if not seconds:
         return None
     left = wanted(trials, n_trials) - ended(trials)
@@ -135,14 +137,20 @@ def show_status(outcome: Outcome) -> None:
         say(f"  time left {'unknown' if left is None else f'about {duration(left)}'}")
 
 
-def show_next(study: str, outcome: Outcome, storage: str | None) -> None:
-    """Prints what to do with a finished study."""
-    name = outcome.spec.name
-    which = study if storage is None else f"{study} --storage {storage}"
+def show_next(study: Sequence[str], name: str) -> None:
+    """Prints what to do with a finished study.
+
+    Args:
+        study: the arguments that name it.
+        name: of the study, for files.
+    """
     say("Next:")
-    say(f"  autopeft pareto {which} --plot {name}.png")
-    say(f"  autopeft report {which} --output {name}-report")
-    say(f"  autopeft export {which} --pick best --format native --output {name}-best")
+    for command, *options in (
+        ("pareto", "--plot", f"{name}.png"),
+        ("report", "--output", f"{name}-report"),
+        ("export", "--pick", "best", "--format", "native", "--output", f"{name}-best"),
+    ):
+        say(f"  {redacted(shlex.join(['autopeft', command, *study, *options]))}")
 
 
 def show_plan(plan: Mapping[str, Any]) -> None:

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+_SECRET = re.compile(r"(?<=:)[^\s:@'\"]+(?=@)|(?<=password=)[^\s&;'\"]+", re.IGNORECASE)
+
+
+def redacted(text: str) -> str:
+    """A text in which the passwords of URLs are three stars."""
+    return _SECRET.sub("***", text)
 
 
 class AutoPeftError(Exception):
@@ -16,9 +24,8 @@ class AutoPeftError(Exception):
     """
 
     def __init__(self, reason: str, where: str = "") -> None:
-        super().__init__(f"{where}: {reason}" if where else reason)
-        self.reason = reason
-        self.where = where
+        self.reason, self.where = redacted(reason), redacted(where)
+        super().__init__(f"{self.where}: {self.reason}" if where else self.reason)
 
     def inside(self, outer: str) -> AutoPeftError:
         """The same error seen from an outer place, such as the file that holds the key."""

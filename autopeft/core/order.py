@@ -16,6 +16,7 @@ class Order:
             the length of the learning-rate schedule.
         seed: of initialisation, data order and dropout.
         folder: where the trained tensors are saved after the last rung, or None to drop them.
+        stamp: what the file of the tensors says of where they belong.
         pauses: whether training may pause at a rung, so that its state is saved there in `folder`.
         reached: the rung at which it has paused and from which it goes on; 0 where it begins.
 
@@ -26,6 +27,7 @@ class Order:
     rungs: tuple[float, ...]
     seed: int = 0
     folder: str | None = None
+    stamp: str = ""
     pauses: bool = False
     reached: float = 0.0
 

@@ -125,7 +125,7 @@ class Dispatcher:
     def _goes_on(self, trial: Trial, event: Report | Failure) -> bool:
         """Records an event; whether its trial is still trained."""
         if isinstance(event, Failure):
-            self.study.fail(trial, event.error, event.where)
+            self.study.fail(trial, event.error, event.where, environment=event.environment)
             return False
         try:
             curve = self.study.report(trial, event)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from autopeft.core.errors import StudyError
 from autopeft.model.hub import locate
 
-_CONFIG, _ADAPTER = "config.json", "adapter_config.json"
+CONFIG, _ADAPTER = "config.json", "adapter_config.json"
 _WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -42,10 +42,11 @@ def source_of(reference: str, *, needs_weights: bool) -> str:
         )
     if path is None:
         return reference
-    if not (path / _CONFIG).is_file():
-        raise StudyError(f"{str(path)!r} holds no {_CONFIG}, so it is no model", "model")
+    if not (path / CONFIG).is_file():
+        raise StudyError(f"{str(path)!r} holds no {CONFIG}, so it is no model", "model")
     if needs_weights:
-        _check_weights(path)
+        for file in weight_files(path):
+            _check_whole(file)
     return str(path)
 
 
@@ -61,19 +62,23 @@ def check_weights(reference: str) -> None:
 def fetched(reference: str) -> Path | None:
     """Where the files of an id of the hub lie on this machine; None before they are fetched."""
     try:
-        config = try_to_load_from_cache(reference, _CONFIG)
+        config = try_to_load_from_cache(reference, CONFIG)
     except ValueError:  # it is no id
         return None
     return Path(config).parent if isinstance(config, str) else None
 
 
-def _check_weights(folder: Path) -> None:
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights that transformers loads from a folder.
+
+    Raises:
+        StudyError: there are none, or some are missing.
+    """
     stored = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
     if stored is None:
         expected = " or ".join(_WEIGHTS[::2])
         raise StudyError(f"{str(folder)!r} holds no weights ({expected})", "model")
-    for file in [stored] if stored.suffix != ".json" else _shards(stored):
-        _check_whole(file)
+    return [stored] if stored.suffix != ".json" else _shards(stored)
 
 
 def _shards(index: Path) -> list[Path]:

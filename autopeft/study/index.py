@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress
 from operator import is_not
 from typing import Any
@@ -15,6 +15,22 @@ from autopeft.study.trial import TrialRecord
 
 REASONS = ("retry", "baseline", "repeat")
 """Attributes that say why a trial was queued."""
+
+BESIDE = {"repeat", "again"}
+"""Attributes of trials that do not count among `n_trials`: other seeds, baselines once more."""
+
+QUEUED = (
+    "config",
+    "key",
+    "baseline",
+    "again",
+    "retry",
+    "attempts",
+    "repeat",
+    "repeat_of",
+    "seed",
+)
+"""What a trial that waits tells."""
 
 Name = tuple[str, Any]
 
@@ -75,17 +91,24 @@ class Index:
         return point
 
     def has_baseline(self, name: str) -> bool:
-        """Whether a trial of a baseline was ever queued."""
-        return any(trial.user_attrs.get("baseline") == name for trial in self._trials)
+        """Whether a trial of a baseline was ever queued that has not failed."""
+        return any(trial.state != TrialState.FAIL for trial in self._of_baseline(name))
+
+    def has_failed_baseline(self, name: str) -> bool:
+        """Whether a trial of a baseline has failed, so that another stands beside `n_trials`."""
+        return any(trial.state == TrialState.FAIL for trial in self._of_baseline(name))
+
+    def _of_baseline(self, name: str) -> Iterator[FrozenTrial]:
+        return (trial for trial in self._trials if trial.user_attrs.get("baseline") == name)
 
     def has_repeat(self, name: str) -> bool:
         """Whether a trial with this `repeat` was ever queued and not lost."""
         return bool(self._named.get(("repeat", name)))
 
-    def n_repeats_waiting(self) -> int:
-        """How many repeats are queued."""
+    def n_waiting_beside(self) -> int:
+        """How many trials are queued that do not count among `n_trials`."""
         waiting = (t for t in self._trials if t.state == TrialState.WAITING)
-        return sum("repeat" in t.user_attrs for t in waiting)
+        return sum(not BESIDE.isdisjoint(t.user_attrs) for t in waiting)
 
     def is_waiting(self) -> bool:
         """Whether any trial is queued."""
@@ -117,18 +140,20 @@ class Index:
 
 
 def _names(trial: FrozenTrial) -> list[Name]:
-    """Under which names a trial is found; one that was rejected under none."""
+    """Under which names a trial is found: one that was rejected under none, failed ones by key."""
     attrs = trial.user_attrs
     if "rejected" in attrs:
         return []
     own = is_interrupted(trial) or "repeat" in attrs
-    kinds = REASONS if own else (*REASONS, "key")
+    kinds = {*REASONS} if own else {*REASONS, "key"}
+    if trial.state == TrialState.FAIL and not own:
+        kinds -= {"baseline"}
     return [(kind, attrs[kind]) for kind in kinds if kind in attrs]
 
 
 def _counts(trial: FrozenTrial) -> bool:
     """Whether a trial is one of `n_trials`: it is or was trained, and repeats no other."""
-    if "repeat" in trial.user_attrs:
+    if not BESIDE.isdisjoint(trial.user_attrs):
         return False
     if trial.state == TrialState.PRUNED:
         return "rejected" not in trial.user_attrs

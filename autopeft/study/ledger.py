@@ -91,6 +91,14 @@ class Ledger:
             rows = connection.execute(query.group_by(columns.trial_id))
             return {int(trial_id): int(n) for trial_id, n in rows}
 
+    def claim(self, trial_id: int) -> bool:
+        """Starts a waiting trial; whether no other process has been faster."""
+        columns = self._trials.c
+        waits = (columns.trial_id == trial_id) & (columns.state == TrialState.WAITING.name)
+        started = {"state": TrialState.RUNNING.name, "datetime_start": datetime.now()}
+        with self._engine.begin() as connection:
+            return connection.execute(sql.update(self._trials).where(waits), started).rowcount == 1
+
     def write(self, trial_id: int, entry: Entry, end: End | None = None) -> None:
         """Writes an entry, and the end of the trial where there is one, in one transaction.
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import time
+import uuid
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +21,22 @@ from sqlalchemy.engine import make_url
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.document import Document
-from autopeft.core.errors import StudyError, unknown
+from autopeft.core.errors import AutoPeftError, StudyError, unknown
 from autopeft.objective.objective import Objective
+from autopeft.study.heart import Heart
 from autopeft.study.storage import KeptStorage
 from autopeft.study.trial import State, TrialRecord
 
 _DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
+
+
+Meaning = Callable[[str, Any], Any]
+
+N_DIFFERENCES = 3
+"""Keys that a message names."""
+
+VERSION = 1
+"""Of what a record says; another version means something else by the same words."""
 
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
@@ -33,8 +47,9 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        if url.startswith("sqlite:///"):
-            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        file = sqlite_file(url)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
         return _made(url)
     except (
         sqlalchemy.exc.SQLAlchemyError,
@@ -44,15 +59,16 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
         ValueError,
     ) as error:
         reason = str(error).strip().splitlines()[0]
-        raise StudyError(f"cannot open {without_password(url)!r}: {reason}", "storage") from error
+        raise StudyError(f"cannot open {url!r}: {reason}", "storage") from error
 
 
-def without_password(url: str) -> str:
-    """The URL as it may be shown."""
+def sqlite_file(url: str) -> Path | None:
+    """The file of an SQLite storage; None where the URL names no such file."""
     try:
-        return make_url(url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
-        return url
+        parsed = make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return None
+    return Path(parsed.database) if parsed.drivername == "sqlite" and parsed.database else None
 
 
 def _made(url: str) -> optuna.storages.BaseStorage:
@@ -73,26 +89,26 @@ def find_record(url: str, name: str) -> optuna.Study:
     """The record of a study that has been run.
 
     Raises:
-        StudyError: there is none.
+        StudyError: there is none, or it cannot be read.
     """
-    path = Path(url.removeprefix("sqlite:///"))
-    if url.startswith("sqlite:///") and not path.is_file():
+    file = sqlite_file(url)
+    if file is not None and not file.is_file():
         raise StudyError(
             f"{name!r} has no record yet at {url}; `autopeft run` starts it", "storage"
         )
-    storage = open_storage(url)
-    names = optuna.get_all_study_names(storage)
-    if name not in names:
-        raise StudyError(f"{unknown('study', name, names)}; `autopeft run` starts it", "storage")
-    return optuna.load_study(study_name=name, storage=storage)
+    with reachable():
+        storage = open_storage(url)
+        names = optuna.get_all_study_names(storage)
+        if name not in names:
+            known = unknown("study", name, names)
+            raise StudyError(f"{known}; `autopeft run` starts it", "storage")
+        study = optuna.load_study(study_name=name, storage=storage)
+        _check_version(study)
+    return study
 
 
 def open_record(
-    url: str,
-    name: str,
-    objectives: Sequence[Objective],
-    identity: Mapping[str, Any],
-    sampler: optuna.samplers.BaseSampler,
+    url: str, name: str, objectives: Sequence[Objective], sampler: optuna.samplers.BaseSampler
 ) -> optuna.Study:
     """The record of a study, made where there is none.
 
@@ -100,33 +116,85 @@ def open_record(
         url: of the storage.
         name: of the study.
         objectives: their order is that of the recorded values.
-        identity: what a continued study must agree with, by key of the study file.
         sampler: proposes configurations.
 
     Raises:
-        StudyError: the storage holds a study of this name with another identity.
+        StudyError: it cannot be read or written, or another version of autopeft has made it.
     """
-    study = optuna.create_study(
-        study_name=name,
-        storage=open_storage(url),
-        directions=[_DIRECTIONS[o.goal] for o in objectives],
-        sampler=sampler,
-        load_if_exists=True,
-    )
-    known = study.user_attrs.get("identity")
-    if known is None:
-        study.set_user_attr("identity", dict(identity))
-        _name_values(study, objectives)
-    for key, value in identity.items():
-        if known is not None and known.get(key) != value:
-            there, here = _short(known.get(key)), _short(value)
-            what = f"{there} there, {here} here" if there != here else "they differ in content"
-            raise StudyError(
-                f"{without_password(url)} holds study {name!r} with another {key}: {what}; "
-                "choose another name or storage",
-                key,
+    directions = [_DIRECTIONS[o.goal] for o in objectives]
+    with reachable():
+        storage = open_storage(url)
+        try:
+            study = optuna.create_study(
+                study_name=name, storage=storage, directions=directions, sampler=sampler
             )
+            _name_values(study, objectives)
+            _name_record(study)
+        except optuna.exceptions.DuplicatedStudyError:
+            study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
+            _check_version(study)
+            if "record" not in study.user_attrs:
+                _name_record(study)
     return study
+
+
+def agree(study: optuna.Study, identity: Mapping[str, Any], meaning: Meaning) -> None:
+    """Checks that a study goes on as what it was begun as; what is new is recorded.
+
+    Args:
+        study: the record.
+        identity: what must not change, by key of the study file, as JSON keeps it.
+        meaning: of a recorded value, with what has got a default since then.
+
+    Raises:
+        StudyError: it has begun otherwise; the error names the difference.
+    """
+    recorded = study.user_attrs.get("identity", {})
+    check_same(recorded, identity, meaning, study.study_name)
+    if recorded.keys() != identity.keys():
+        study.set_user_attr("identity", {**identity, **recorded})
+
+
+def check_same(
+    recorded: Mapping[str, Any], identity: Mapping[str, Any], meaning: Meaning, name: str
+) -> None:
+    """Checks what a record tells against what is there now; see `agree`.
+
+    Raises:
+        StudyError: something differs.
+    """
+    for key, value in identity.items():
+        there = meaning(key, recorded[key]) if key in recorded else value
+        if not _is_same(there, value):
+            told = f"{name!r} was begun with another {key}: {difference(there, value)}"
+            raise StudyError(f"{told}; choose another name or storage", key)
+
+
+def _is_same(there: Any, here: Any) -> bool:
+    """Whether two values are the same; names tell only where nothing else does."""
+    if not (isinstance(there, Mapping) and isinstance(here, Mapping)):
+        return bool(there == here)
+    if {"name"} in (there.keys(), here.keys()):
+        return bool(there.get("name") == here.get("name"))
+    return {**there, "name": ""} == {**here, "name": ""}
+
+
+def _check_version(study: optuna.Study) -> None:
+    """Refuses what this autopeft does not read; another process may just be making the record.
+
+    The first records had no version and said the same.
+    """
+    for pause in (0.1, 0.3, 1.0, 3.0):
+        if {"record", "identity"}.isdisjoint(study.user_attrs):
+            time.sleep(pause)
+    version = study.user_attrs.get("record", {}).get("version", VERSION)
+    if version != VERSION:
+        reason = f"has version {version}, this autopeft reads version {VERSION}"
+        raise StudyError(f"the record of {study.study_name!r} {reason}", "storage")
+
+
+def _name_record(study: optuna.Study) -> None:
+    study.set_user_attr("record", {"version": VERSION, "id": uuid.uuid4().hex})
 
 
 def _name_values(study: optuna.Study, objectives: Sequence[Objective]) -> None:
@@ -136,9 +204,29 @@ def _name_values(study: optuna.Study, objectives: Sequence[Objective]) -> None:
         study.set_metric_names([o.name for o in objectives])
 
 
+def difference(there: Any, here: Any, key: str = "") -> str:
+    """Where two values differ: by key what stands there and here, of many keys the first."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        keys = [k for k in {**there, **here} if there.get(k) != here.get(k)]
+        told = (difference(there.get(k), here.get(k), f"{key}.{k}".lstrip(".")) for k in keys)
+        return ", ".join(islice(told, N_DIFFERENCES))
+    told_here = f"{_short(there)} there, {_short(here)} here"
+    return f"{key} is {told_here}" if key else told_here
+
+
 def _short(value: Any) -> str:
-    text = str(value.get("name", value)) if isinstance(value, Mapping) else str(value)
+    text = str(value)
     return repr(text if len(text) <= 80 else f"{text[:77]}…")
+
+
+def record_id(study: optuna.Study) -> str:
+    """What no other record is called."""
+    return str(study.user_attrs.get("record", {}).get("id", ""))
+
+
+def stamp_of(record: str, config: PeftConfig) -> str:
+    """What the tensors of a trial say of where they belong."""
+    return f"{record}:{config.key}"
 
 
 def read_trials(study: optuna.Study, names: Sequence[str]) -> tuple[TrialRecord, ...]:
@@ -148,7 +236,18 @@ def read_trials(study: optuna.Study, names: Sequence[str]) -> tuple[TrialRecord,
         study: the record.
         names: of the objectives, in the order of the recorded values.
     """
-    return tuple(read_trial(trial, names) for trial in study.get_trials(deepcopy=False))
+    heart = Heart(study)
+    with reachable():
+        trials = study.get_trials(deepcopy=False)
+        return tuple(_looked_at(read_trial(trial, names), trial, heart) for trial in trials)
+
+
+def _looked_at(record: TrialRecord, trial: FrozenTrial, heart: Heart) -> TrialRecord:
+    """The trial as whoever does not run it sees it: its process may have died."""
+    owner = trial.user_attrs.get("owner")
+    if trial.state != TrialState.RUNNING or owner is None or heart.is_alive(owner):
+        return record
+    return replace(record, state="interrupted")
 
 
 def read_trial(trial: FrozenTrial, names: Sequence[str]) -> TrialRecord:
@@ -163,7 +262,7 @@ def read_trial(trial: FrozenTrial, names: Sequence[str]) -> TrialRecord:
         known=document.known,
         reports=document.reports,
         baseline=document.baseline,
-        error="interrupted" if is_interrupted(trial) else attrs.get("error", attrs.get("rejected")),
+        error=attrs.get("error", attrs.get("rejected")),
         seconds=attrs.get("seconds"),
         folder=attrs.get("folder") if trial.state == TrialState.COMPLETE else None,
         point=trial.params,
@@ -187,7 +286,30 @@ def lost(error: BaseException | None) -> StudyError | None:
     return StudyError(f"the record of the study is out of reach: {reason}", "storage")
 
 
+@contextmanager
+def reachable() -> Iterator[None]:
+    """Failures of the storage inside, and contents that mean nothing, are one sentence.
+
+    Raises:
+        StudyError: the record cannot be read or written.
+    """
+    try:
+        yield
+    except AutoPeftError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise lost(error) or StudyError(f"the record is damaged: {reason}", "storage") from error
+    except Exception as error:
+        sentence = lost(error)
+        if sentence is None:
+            raise
+        raise sentence from error
+
+
 def _state(trial: FrozenTrial) -> State:
+    if is_interrupted(trial):
+        return "interrupted"
     if trial.state == TrialState.RUNNING and trial.user_attrs.get("paused"):
         return "paused"
     if trial.state == TrialState.PRUNED:

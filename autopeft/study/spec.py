@@ -6,14 +6,33 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator
+from sqlalchemy.engine import URL
 
 from autopeft.core.catalog import Reference, read
 from autopeft.core.errors import AutoPeftError, StudyError, inside
 from autopeft.core.quantity import parse_quantity
 from autopeft.core.validation import Section, validated
 
-MOST_CORES = 10_000
-"""Of a worker; more is a slip."""
+SPEC = "study"
+"""The attribute of a record that tells of the study file."""
+
+RECORDED: Any = {
+    "model": True,
+    "task": True,
+    "space": True,
+    "objectives": True,
+    "search": {"sampler", "strategy", "n_trials", "seed"},
+}
+"""What a record tells of the study file that it was last run with."""
+
+EPOCHS = 1e-4, 1e5
+"""Least and most."""
+
+MOST_WORKERS = 100_000
+"""Also cores, devices and trials side by side."""
+
+LONGEST = 200
+"""Bytes of a name, which is that of a folder too."""
 
 LEAST_MEMORY = 1000**3
 """Bytes; a device with less is a number without its unit."""
@@ -37,12 +56,12 @@ class Search(Section):
 
     sampler: str = "bayes"
     strategy: Literal["joint", "staged"] = "joint"
-    n_trials: int = Field(default=50, ge=1)
-    seed: int = Field(default=0, ge=0)
+    n_trials: int = Field(default=50, ge=1, le=1_000_000)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     baselines: list[Any] = Field(default_factory=list)
     warm_start: list[Any] | None = None
-    n_finalists: int = Field(default=0, ge=0)
-    n_seeds: int = Field(default=3, ge=2)
+    n_finalists: int = Field(default=0, ge=0, le=1_000)
+    n_seeds: int = Field(default=3, ge=2, le=1_000)
 
     @property
     def proposer(self) -> str:
@@ -63,17 +82,20 @@ class FidelitySection(Section):
     """
 
     epochs: float | list[float] = 3.0
-    reduction: float = Field(default=3.0, gt=1)
+    reduction: float = Field(default=3.0, ge=1.1, le=1_000)
     stopper: str = "halving"
     signal: str = "auto"
-    brackets: int = Field(default=1, ge=1)
+    brackets: int = Field(default=1, ge=1, le=100)
 
     @field_validator("epochs")
     @classmethod
     def _two(cls, epochs: float | list[float]) -> float | list[float]:
         values = epochs if isinstance(epochs, list) else [epochs]
-        if len(values) not in (1, 2) or min(values) <= 0 or values != sorted(values):
+        if len(values) not in (1, 2) or values != sorted(values):
             raise ValueError(f"expected a number or [first, last], got {epochs!r}")
+        least, most = EPOCHS
+        if not least <= values[0] <= values[-1] <= most:
+            raise ValueError(f"expected epochs from {least:g} to {most:g}, got {epochs!r}")
         return epochs
 
     @property
@@ -100,14 +122,16 @@ class Resources(Section):
     @field_validator("cpu")
     @classmethod
     def _cores(cls, cpu: float | str) -> float | str:
-        if not isinstance(cpu, str) and not 0 < cpu <= MOST_CORES:
+        if not isinstance(cpu, str) and not 0 < cpu <= MOST_WORKERS:
             raise ValueError(f"must be auto or a number of cores, got {cpu}")
         return cpu
 
     @field_validator("gpu")
     @classmethod
     def _divisible(cls, gpu: float | str) -> float | str:
-        if not isinstance(gpu, str) and (gpu < 0 or (gpu > 1 and gpu != int(gpu))):
+        if isinstance(gpu, str):
+            return gpu
+        if not 0 <= gpu <= MOST_WORKERS or (gpu > 1 and gpu != int(gpu)):
             raise ValueError(f"must be auto, a part of 1, or a whole number of devices, got {gpu}")
         return gpu
 
@@ -147,8 +171,9 @@ class EngineSection(Section):
     @field_validator("concurrency", "pack")
     @classmethod
     def _positive(cls, number: int | str) -> int | str:
-        if isinstance(number, int) and number < 1:
-            raise ValueError(f"must be auto or a positive number, got {number}")
+        if isinstance(number, int) and not 1 <= number <= MOST_WORKERS:
+            told = f"must be auto or a positive number up to {MOST_WORKERS:,}"
+            raise ValueError(f"{told}, got {number}")
         return number
 
     @field_validator("device_memory")
@@ -201,6 +226,22 @@ class StudySpec(Section):
     device: str = "auto"
     _place: str = PrivateAttr(default="")
 
+    @field_validator("name")
+    @classmethod
+    def _is_folder(cls, name: str) -> str:
+        if not name.isprintable() or len(name.encode()) > LONGEST:
+            raise ValueError(f"must be at most {LONGEST} bytes of printable text")
+        if {"/", "\\"} & {*name} or name.strip(" .") == "":
+            raise ValueError(f"must be a name without / and \\, not of dots only, got {name!r}")
+        return name
+
+    @field_validator("model", "storage", "output")
+    @classmethod
+    def _is_printable(cls, text: str) -> str:
+        if not text.isprintable():
+            raise ValueError(f"must be printable text, got {text[:LONGEST]!r}")
+        return text
+
     @property
     def place(self) -> str:
         """The file of the study, or its name, for errors."""
@@ -209,12 +250,22 @@ class StudySpec(Section):
     @property
     def storage_url(self) -> str:
         """Where the record is kept."""
-        return self.storage or f"sqlite:///{self.folder}/study.db"
+        file = URL.create("sqlite", database=f"{self.folder}/study.db")
+        return self.storage or file.render_as_string(hide_password=False)
 
     @property
     def folder(self) -> str:
         """Where trained tensors are kept."""
         return self.output or f"runs/{self.name}"
+
+    def recorded(self) -> dict[str, Any]:
+        """What the record is to tell of the study file, as JSON keeps it."""
+        return self.model_dump(mode="json", include=RECORDED)
+
+    def as_recorded(self, document: Mapping[str, Any]) -> StudySpec:
+        """The study file with what a record tells instead of what the file has come to say."""
+        search = self.search.model_copy(update=dict(document.get("search", {})))
+        return self.model_copy(update={**document, "search": search})
 
 
 def load_spec(reference: Reference, changes: Mapping[str, Any] | None = None) -> StudySpec:

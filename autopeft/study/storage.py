@@ -301,7 +301,10 @@ class KeptStorage(BaseStorage):
         """Changes the state of a trial that is not an own one; one that is started becomes one."""
         study_id = self._places[trial_id][0] if trial_id in self._places else None
         try:
-            done = self._backend.set_trial_state_values(trial_id, state, values)
+            if state == TrialState.RUNNING:
+                done = self._ledger.claim(trial_id)
+            else:
+                done = self._backend.set_trial_state_values(trial_id, state, values)
         finally:
             if study_id is not None:
                 trial = self._backend.get_trial(trial_id)

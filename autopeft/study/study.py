@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, unknown
@@ -22,26 +23,22 @@ from autopeft.objective.objective import Objective
 from autopeft.search.stopping import Curve
 from autopeft.space.bound import BoundSpace
 from autopeft.study.clock import Clock
-from autopeft.study.heart import Heart, is_alive
-from autopeft.study.index import Index
-from autopeft.study.record import lost
+from autopeft.study.heart import Heart
+from autopeft.study.index import BESIDE, QUEUED, Index
+from autopeft.study.others import LOOK_AGAIN, Others
+from autopeft.study.record import lost, record_id, stamp_of
 from autopeft.study.repeats import repeats
 from autopeft.study.spare import Spare
 from autopeft.study.storage import flush, sign
 from autopeft.study.suggest import suggest
 from autopeft.study.terms import Terms
 from autopeft.study.trial import Trial, TrialRecord
+from autopeft.study.trouble import N_ATTEMPTS, Trouble
 
 _log = logging.getLogger("autopeft")
 
 N_REFUSED = 30
 """Proposals in a row that were seen before or exceed a limit, after which one is looked for."""
-
-N_ALIKE = 5
-"""First trials of a run that all fail with one error, after which the run gives up."""
-
-_QUEUED = ("config", "key", "baseline", "retry", "repeat", "repeat_of", "seed")
-"""What a trial that waits tells."""
 
 
 class Study:
@@ -61,13 +58,14 @@ class Study:
         self.record, self.space, self.terms = record, space, terms
         self.objectives = tuple(objectives)
         self.names = [objective.name for objective in objectives]
-        self._heart = Heart(record)
+        self._id, self._heart = record_id(record), Heart(record)
         sign(record, {"owner": self._heart.owner})
         self._running: dict[int, tuple[optuna.Trial, Clock]] = {}
+        self._others = Others(record, self._heart, self._running.keys())
         self._index = Index(self.names)
         self._curves: dict[int, Curve] = {}
         self._spare, self._has_told = Spare(space, terms), False
-        self._failures: dict[int, tuple[str, str]] | None = {}
+        self._trouble = Trouble()
 
     def __enter__(self) -> Study:
         self._heart.start()
@@ -101,9 +99,9 @@ class Study:
 
     @property
     def n_left(self) -> int:
-        """Trials that are still to be started, repeats included."""
+        """Trials that are still to be started, those beside `n_trials` included."""
         index = self._seen()
-        return max(0, self.terms.n_trials - index.n_counted()) + index.n_repeats_waiting()
+        return max(0, self.terms.n_trials - index.n_counted()) + index.n_waiting_beside()
 
     def queue_repeats(self) -> int:
         """Queues trials of the front once more for every further seed, see `repeats`.
@@ -126,16 +124,21 @@ class Study:
         """The next trial; None where the study has as many as it may have.
 
         Raises:
-            StudyError: the limits reject whatever is proposed, or all trials fail alike.
+            StudyError: the limits reject whatever is proposed, all trials fail alike, or the
+                machine breaks off all of them.
         """
-        self._check_failures()
+        self._check_trouble()
         n_refused, reason = 0, None
         while self._wants_more() and not self._is_over(n_refused, reason):
             trial = self._take()
             if trial is None:
                 return None
             config = self._draw(trial)
-            reason = self._refusal(trial, config)
+            reason = self._twin(trial)
+            if reason is None and not self._has_known(trial, config):
+                self._check_trouble()
+                continue
+            reason = reason or self.terms.excess(trial.user_attrs["known"])
             if reason is None:
                 return self._handed_out(trial, config)
             self._reject(trial, reason)
@@ -146,7 +149,7 @@ class Study:
         """Records what a trial reports and gives its learning curve."""
         stored, _ = self._running[trial.number]
         attrs = stored.user_attrs
-        attrs["reports"] = [*attrs.get("reports", ()), _document(report)]
+        attrs["reports"] = [*attrs.get("reports", ()), asdict(report)]
         stored.set_user_attr("reports", attrs["reports"])
         flush(self.record)
         told = TrialRecord(
@@ -188,18 +191,32 @@ class Study:
         if not all(map(math.isfinite, values.values())):
             self.fail(trial, f"a value is not finite: {values}")
             return
-        self._failures = None
+        self._trouble.finished()
         self._end(trial, TrialState.COMPLETE, {"folder": trial.order.folder}, list(values.values()))
 
     def stop(self, trial: Trial, reason: str) -> None:
         """Records a trial that was stopped early."""
-        self._failures = None
+        self._trouble.stopped()
         self._end(trial, TrialState.PRUNED, {"stopped": reason})
 
-    def fail(self, trial: Trial, error: str, where: str = "") -> None:
-        """Records a trial that failed, with the text of its error and of where that was."""
-        if self._failures is not None:
-            self._failures[trial.number] = error, where
+    def fail(self, trial: Trial, error: str, where: str = "", *, environment: bool = False) -> None:
+        """Records a trial that failed, or queues it again where the machine did.
+
+        Args:
+            trial: that was in training.
+            error: kind and text.
+            where: the machine; no part of what tells errors apart.
+            environment: whether the machine is at fault, such as a full disk or a killed process.
+        """
+        stored, _ = self._running[trial.number]
+        attempts = stored.user_attrs.get("attempts", 0) + 1
+        if environment and self._trouble.lost(attempts, error + where):
+            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+                stored.set_user_attr("lost", error + where)
+            told = {**stored.user_attrs, "attempts": attempts}
+            self._interrupt(trial.number, stored.params, told)
+            return
+        self._trouble.failed(trial.number, error, where)
         self._end(trial, TrialState.FAIL, {"error": error + where})
 
     def _set_paused(self, trial: Trial, paused: bool) -> None:
@@ -215,7 +232,11 @@ class Study:
 
     def _wants_more(self) -> bool:
         """Whether a trial is to be started, now or for a process that has died."""
-        return self.n_left > 0 or (self._recover() > 0 and self.n_left > 0)
+        while self.n_left <= 0 and not self._recover():
+            if self._running or not self._others.are_in_doubt():
+                return False
+            time.sleep(LOOK_AGAIN)
+        return self.n_left > 0
 
     def _take(self) -> optuna.Trial | None:
         """A trial of this process's own; None where another process has taken the last one."""
@@ -224,8 +245,8 @@ class Study:
             trial.set_user_attr("owner", self._heart.owner)
             flush(self.record)
         self._running[trial.number] = trial, Clock()
-        is_repeat = "repeat" in trial.user_attrs
-        if is_repeat or self._seen().n_counted(trial.number) < self.terms.n_trials:
+        is_beside = not BESIDE.isdisjoint(trial.user_attrs)
+        if is_beside or self._seen().n_counted(trial.number) < self.terms.n_trials:
             return trial
         attrs = trial.user_attrs
         self._reject(trial, "the study has as many trials as it may have")
@@ -245,28 +266,38 @@ class Study:
         flush(self.record)
         return config
 
-    def _refusal(self, trial: optuna.Trial, config: PeftConfig) -> str | None:
-        """Why a trial is not to be trained; None where it is."""
+    def _twin(self, trial: optuna.Trial) -> str | None:
+        """Which other trial stands for the same thing, as a sentence."""
         twin = self._seen().twin(trial.number, trial.user_attrs)
-        if twin is not None:
-            return f"the same configuration is trial {twin}"
-        known = {name: known.value(config) for name, known in self.terms.known.items()}
+        return None if twin is None else f"the same configuration is trial {twin}"
+
+    def _check_trouble(self) -> None:
+        self._trouble.check(min(self._running, default=math.inf))
+
+    def _has_known(self, trial: optuna.Trial, config: PeftConfig) -> bool:
+        """Records what is known of a trial before training; one of which it is not fails."""
+        try:
+            known = {name: known.value(config) for name, known in self.terms.known.items()}
+        except Exception as error:  # whatever computes it, other trials go on
+            reason = f"{type(error).__name__}: {error}"
+            self._trouble.failed(trial.number, reason, "")
+            trial.set_user_attr("error", reason)
+            self._tell(trial.number, TrialState.FAIL)
+            return False
         trial.set_user_attr("known", known)
         flush(self.record)
-        for name, limit in self.terms.limits.items():
-            if known[name] > limit:
-                return f"{name} is {known[name]:,.0f}, the limit is {limit:,.0f}"
-        return None
+        return True
 
     def _handed_out(self, trial: optuna.Trial, config: PeftConfig) -> Trial:
         self._running[trial.number] = trial, Clock()  # proposing it is no training
         seed = trial.user_attrs.get("seed", self.terms.seed)
-        order = Order(self.terms.rungs, seed, self._folder(trial.number))
+        folder, stamp = self._folder(trial.number), stamp_of(self._id, config)
+        order = Order(self.terms.rungs, seed, folder, stamp)
         protected = not {"baseline", "repeat_of"}.isdisjoint(trial.user_attrs)
         return Trial(trial.number, config, order, protected)
 
     def _folder(self, number: int) -> str:
-        return str(Path(self.terms.folder) / "trials" / str(number))
+        return str(Path(self.terms.folder) / "trials" / self._id[:8] / str(number))
 
     def _reject(self, trial: optuna.Trial, reason: str) -> None:
         if "baseline" in trial.user_attrs and "known" in trial.user_attrs:
@@ -294,25 +325,19 @@ class Study:
         self._running.pop(number, None)
         discard(self._folder(number))
 
-    def _check_failures(self) -> None:
-        oldest = min(self._running, default=math.inf)
-        failures = [failure for n, failure in (self._failures or {}).items() if n < oldest]
-        if len(failures) >= N_ALIKE and len({error for error, _ in failures}) == 1:
-            told = "".join(failures[0])
-            raise StudyError(f"the first {len(failures)} trials failed alike: {told}", "run")
-
     def _recover(self) -> int:
         """Queues again what dead processes were running; how many trials that were."""
-        running = self.record.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        dead = [t for t in running if t.number not in self._running and not self._is_alive(t)]
+        dead = self._others.abandoned()
         for trial in dead:
-            self._interrupt(trial.number, trial.params, trial.user_attrs)
+            attempts = trial.user_attrs.get("attempts", 0) + 1
+            if attempts > N_ATTEMPTS:
+                reason = f"its process died {attempts} times"
+                self.record._storage.set_trial_user_attr(trial._trial_id, "error", reason)
+                self._tell(trial.number, TrialState.FAIL)
+            else:
+                told = {**trial.user_attrs, "attempts": attempts}
+                self._interrupt(trial.number, trial.params, told)
         return len(dead)
-
-    def _is_alive(self, trial: FrozenTrial) -> bool:
-        """Whether its process works on a trial; one without owner is just being taken."""
-        owner = trial.user_attrs.get("owner")
-        return not self._heart.is_alone() if owner is None else is_alive(self.record, owner)
 
     def _interrupt(self, number: int, params: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
         """Queues a trial again, then ends it; a failed trial without error was interrupted."""
@@ -321,7 +346,7 @@ class Study:
         self._tell(number, TrialState.FAIL)
 
     def _queue(self, point: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
-        told = {key: attrs[key] for key in _QUEUED if key in attrs}
+        told = {key: attrs[key] for key in QUEUED if key in attrs}
         self.record.enqueue_trial(dict(point), user_attrs=told)
 
     def _queue_baselines(self) -> None:
@@ -329,7 +354,8 @@ class Study:
         for name, config in self.terms.baselines.items():
             if not index.has_baseline(name):
                 attrs = {"config": config.to_dict(), "key": config.key, "baseline": name}
-                self._queue({}, attrs)
+                again = {"again": True} if index.has_failed_baseline(name) else {}
+                self._queue({}, attrs | again)
 
     def _is_over(self, n_refused: int, reason: str | None) -> bool:
         """Whether nothing is left to propose, which a line tells; queues what is found instead.
@@ -372,7 +398,3 @@ class Study:
                 self._curves.pop(trial.number, None)
             else:
                 self._curves[trial.number] = trial.curve(self.objectives)
-
-
-def _document(report: Report) -> dict[str, Any]:
-    return {**asdict(report), "metrics": dict(report.metrics)}

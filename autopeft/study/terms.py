@@ -34,3 +34,10 @@ class Terms:
     baselines: Mapping[str, PeftConfig] = field(default_factory=dict)
     n_finalists: int = 0
     n_seeds: int = 1
+
+    def excess(self, known: Mapping[str, float]) -> str | None:
+        """Which limit these quantities do not keep, as NaN keeps none; None where they keep all."""
+        for name, limit in self.limits.items():
+            if not known[name] <= limit:
+                return f"{name} is {known[name]:,.0f}, the limit is {limit:,.0f}"
+        return None

@@ -13,7 +13,9 @@ from autopeft.core.report import Report
 from autopeft.objective.objective import Objective
 from autopeft.search.stopping import Curve
 
-State = Literal["complete", "stopped", "rejected", "failed", "running", "paused", "waiting"]
+State = Literal[
+    "complete", "stopped", "rejected", "failed", "interrupted", "running", "paused", "waiting"
+]
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class TrialRecord:
     Attributes:
         number: of the trial within the study, from 0.
         state: `complete` (trained to the last rung), `stopped` (early), `rejected` (never
-            trained: a limit is exceeded), `failed`, `running`, `paused` (at a rung), `waiting`.
+            trained: a limit is exceeded), `failed`, `interrupted` (its process or machine gave up;
+            another trial trains the same anew), `running`, `paused` (at a rung), `waiting`.
         config: what was, is or will be trained.
         values: by objective, in the user's units; empty unless complete.
         known: the objectives that are computed before training, in the user's units.
@@ -77,6 +80,6 @@ class TrialRecord:
         """
         known = (o.loss(self.known.get(o.name, math.nan)) for o in objectives if o.known)
         protected = self.baseline is not None or self.repeat_of is not None
-        reports = () if self.error == "interrupted" else self.reports
+        reports = () if self.state == "interrupted" else self.reports
         ended = self.state not in ("running", "paused")
         return Curve(self.number, tuple(known), reports, protected, self.config, ended)

@@ -19,6 +19,9 @@ from autopeft.train.randomness import Randomness
 
 STATE_FILE = "peft.safetensors"
 
+STAMP = "trial"
+"""The key of the file's metadata that holds the stamp of the order."""
+
 
 @dataclass(frozen=True, eq=False)
 class MemberTraining:
@@ -55,7 +58,8 @@ class MemberTraining:
         folder = Path(self.order.folder)
         if not self.descent.rungs:
             with _whole(folder / STATE_FILE) as path:
-                save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, path)
+                content = {name: t.cpu().contiguous() for name, t in tensors.items()}
+                save_file(content, path, metadata={STAMP: self.order.stamp})
         elif self.order.pauses:
             state = {
                 "tensors": tensors,

@@ -47,7 +47,7 @@ from autopeft.space.bound import BoundSpace
 from autopeft.study.record import open_record
 from autopeft.study.study import Study
 from autopeft.study.terms import Terms
-from benchmarks.scale.record import CURVES, RUNGS, SPACE, bound_space
+from benchmarks.scale.record import CURVES, RUNGS, bound_space
 from benchmarks.scale.replay import Replay
 from benchmarks.scale.simulation import Simulation
 
@@ -127,7 +127,7 @@ def make_study(case: Case, url: str, space: BoundSpace, replay: Replay, seed: in
     }
     sampler = make_sampler(case.sampler, Problem(space, objectives, known, seed=seed))
     name = f"scale-{case.workers}-{case.trials}-{case.sampler}-{time.time_ns()}"
-    record = open_record(url, name, objectives, {"space": SPACE}, sampler)
+    record = open_record(url, name, objectives, sampler)
     terms = Terms(known, {}, case.trials, seed, RUNGS, "runs")
     return Study(record, space, objectives, terms)
 

@@ -191,7 +191,7 @@ def test_an_interrupt_is_no_failure(tmp_path):
     assert out == ""
     assert err == "autopeft: interrupted; `autopeft run` continues\n"
     study = {**tiny.study(tmp_path), "name": "tiny", "objectives": "accuracy-params"}
-    states = Counter(t.state for t in open_study(study).trials if t.error != "interrupted")
+    states = Counter(t.state for t in open_study(study).trials if t.state != "interrupted")
     assert (states["running"], states["failed"], states["waiting"]) == (0, 0, 1)
 
 

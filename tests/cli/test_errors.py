@@ -1,10 +1,16 @@
 """Bad input ends with code 2 and one line that names file, key, what came and what is known."""
 
 import json
+import shlex
+import shutil
+import sqlite3
 
 import pytest
 
 from autopeft.api.outcome import open_study
+from autopeft.cli.show import show_next
+from autopeft.study.record import open_storage
+from autopeft.study.spec import load_spec
 from tests import tiny
 
 LORA = "{method: lora}"
@@ -47,7 +53,7 @@ SETTINGS = [
     ("objectives=[{name: acc, goal: maximize, reference: 0}]", "unknown metric 'acc'", "accuracy"),
     ("engine.type=dask", "engine.type: unknown type 'dask'; known: inline, ray", ""),
     ("engine.concurrency=x", "engine.concurrency: should be a valid integer or 'auto'", "'x'"),
-    ("engine.pack=0", "engine.pack: must be auto or a positive number, got 0", ""),
+    ("engine.pack=0", "engine.pack: must be auto or a positive number up to", "got 0"),
     ("engine.pack=all", "engine.pack: should be a valid integer or 'auto', got 'all'", ""),
     ("engine.resources.cpu=0", "engine.resources.cpu: must be auto or a number of cores", "got 0"),
     ("engine.resources.cpu=.inf", "engine.resources.cpu: should be a finite number or", "got inf"),
@@ -67,6 +73,19 @@ SETTINGS = [
     ("task.data=missing.csv", "task.data: no such file or folder: 'missing.csv'", ""),
     ("storage=nonsense", "storage: cannot open 'nonsense'", ""),
     ("storage=sqlite:////dev/null/x.db", "storage: cannot open", ""),
+    ("name=../x", "name: must be a name without / and", "got '../x'"),
+    ("name=..", "name: must be a name without / and", "not of dots only"),
+    ("name=''", "name: must be a name", "got ''"),
+    ('name="a\\tb"', "name: must be at most 200 bytes of printable text", ""),
+    (f"name={300 * 'a'}", "name: must be at most 200 bytes of printable text", ""),
+    ("search.n_trials=99999999999", "search.n_trials: should be less than or equal", ""),
+    ("search.n_seeds=1000000000", "search.n_seeds: should be less than or equal to 1000", ""),
+    ("search.seed=-1", "search.seed: should be greater than or equal to 0", ""),
+    ("engine.resources.gpu=.inf", "engine.resources.gpu: should be a finite number", ""),
+    ("engine.pack=1000000000", "engine.pack: must be auto or a positive number up to", ""),
+    ("fidelity.epochs=1.0e+30", "fidelity.epochs: expected epochs from 0.0001 to 100000", ""),
+    ("fidelity.reduction=1.0000000001", "fidelity.reduction: should be greater than or equal", ""),
+    ("storage=[postgresql://u:geheim@h/db]", "storage: should be a valid string", "u:***@h"),
     ("name.x=3", "name.x: 'tiny' has no keys to set", ""),
     ("nonsense", "--set: expected key=value, got 'nonsense'", ""),
     ("search=[}", "--set search: line 1: expected the node content, but found '}'", ""),
@@ -191,7 +210,7 @@ def test_a_storage_of_another_space(ran, autopeft):
     said = autopeft("run", ran.path, "--set", "space=lora-ranks")
     refused(said, f"{ran.path}: space: ", "'ranks' there, 'lora-ranks' here")
     said = autopeft("run", ran.path, "--set", "space.place=[{method: bitfit}]")
-    refused(said, "another space: they differ in content")
+    refused(said, "another space: place is ", " there, ")
 
 
 def test_a_study_whose_trials_fail(fresh, autopeft, tmp_path):
@@ -211,3 +230,43 @@ def test_a_study_whose_trials_fail(fresh, autopeft, tmp_path):
         f"trial {failed} is failed",
     )
     refused(autopeft("export", path, "--output", tmp_path / "out"), "no trial is complete")
+
+
+def test_every_verb_finds_a_study_under_settings_of_its_run(ran, autopeft):
+    """As the commands say that a run prints at its end."""
+    path = ran.path.with_name("renamed.yaml")
+    document = ran.path.read_text(encoding="utf-8")
+    path.write_text(f"{document}\nname: 'a name'\n", encoding="utf-8")
+    refused(autopeft("status", path), "unknown study 'a name'")
+    assert autopeft("status", path, "--set", "name=tiny").code == 0
+
+
+def test_a_record_that_cannot_be_read_is_a_sentence(ran, autopeft, tmp_path):
+    database = tmp_path / "study.db"
+    storage = ["--storage", f"sqlite:///{database}"]
+    shutil.copy(ran.path.with_name("study.db"), database)
+    assert autopeft("status", ran.path, *storage).code == 0
+    with sqlite3.connect(database) as connection:
+        connection.execute("UPDATE trial_user_attributes SET value_json = '{' WHERE key = 'known'")
+    refused(autopeft("status", ran.path, *storage), "storage: the record is damaged: JSONDecode")
+    content = database.read_bytes()
+    database.write_bytes(content[:4096] + bytes(len(content) - 4096))
+    refused(autopeft("status", ran.path, *storage), "storage: ")
+
+
+def test_commands_to_try_next_are_quoted_and_show_no_password(capsys):
+    study = ["a b.yaml", "--set", "name=x y", "--storage", "postgresql://u:geheim@h/db"]
+    show_next(study, "x y")
+    said = capsys.readouterr().out
+    assert "geheim" not in said
+    plot = shlex.split(said.splitlines()[1])
+    assert plot[:5] == ["autopeft", "pareto", "a b.yaml", "--set", "name=x y"]
+    assert plot[-2:] == ["--plot", "x y.png"]
+
+
+def test_a_folder_may_be_called_like_a_piece_of_a_url(tmp_path):
+    folder = str(tmp_path / "a?b#c%20d")
+    document = {**tiny.study(tmp_path), "name": "a?b", "storage": "", "output": folder}
+    spec = load_spec(document)
+    open_storage(spec.storage_url)
+    assert (tmp_path / "a?b#c%20d" / "study.db").is_file()

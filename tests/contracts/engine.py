@@ -115,11 +115,11 @@ def make_study(  # noqa: PLR0913
     rungs=RUNGS,
     space=SPACE,
 ):
-    document, space = space.to_dict(), space.on(FOUR_LAYERS, size_on)
+    space = space.on(FOUR_LAYERS, size_on)
     known = {"trainable_params": Known(params)}
     made = make_sampler(sampler, Problem(space, OBJECTIVES, known, limits or {}))
     url = url or f"sqlite:///{folder}/study.db"
-    record = open_record(url, name, OBJECTIVES, {"space": document}, made)
+    record = open_record(url, name, OBJECTIVES, made)
     empty = SearchSpace(place=[], train={"learning_rate": 1e-3}).on(4).resolve({})
     terms = Terms(known, limits or {}, n_trials, 0, rungs, str(folder), {"head-only": empty})
     return Study(record, space, OBJECTIVES, terms)

@@ -1,6 +1,8 @@
 """What one process writes, others see; a trial has one writer; little is asked of the database."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Barrier
 
 import optuna
 import pytest
@@ -99,6 +101,27 @@ def test_a_waiting_trial_is_started_once(tmp_path):
     assert one.ask().number == 0
     assert not other._storage.set_trial_state_values(trial_id, TrialState.RUNNING)
     assert states(other) == ["RUNNING"]
+
+
+def test_of_several_that_see_a_trial_wait_one_starts_it(tmp_path):
+    studies = [opened(tmp_path) for _ in range(3)]
+    for _ in range(10):
+        studies[0].enqueue_trial({"r": 4})
+    trial_ids = [trial._trial_id for trial in studies[0].get_trials()]
+    for study in studies:
+        assert states(study) == ["WAITING"] * 10
+    at_once = Barrier(3)
+
+    def started(study):
+        claims = []
+        for trial_id in trial_ids:
+            at_once.wait()
+            claims.append(study._storage.set_trial_state_values(trial_id, TrialState.RUNNING))
+        return claims
+
+    with ThreadPoolExecutor(3) as pool:
+        claims = list(pool.map(started, studies))
+    assert [sum(of_trial) for of_trial in zip(*claims, strict=True)] == [1] * 10
 
 
 def test_a_trial_that_another_process_has_ended(tmp_path):

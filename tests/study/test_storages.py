@@ -107,7 +107,7 @@ def test_runs_at_once_share_postgresql(postgres, tmp_path):
 def test_a_server_that_starts_again_during_a_trial(postgres, tmp_path):
     class Restarting(kit.Curves):
         def join(self, member, config, order):
-            if order.folder.endswith("trials/1"):
+            if order.folder.endswith("/1"):
                 postgres.stop()
                 postgres.start()
             super().join(member, config, order)
@@ -120,7 +120,7 @@ def test_a_server_that_starts_again_during_a_trial(postgres, tmp_path):
 def test_a_storage_that_is_lost_during_a_trial(tmp_path):
     class Losing(kit.Curves):
         def join(self, member, config, order):
-            if order.folder.endswith("trials/1"):
+            if order.folder.endswith("/1"):
                 (tmp_path / "study.db").unlink()
             super().join(member, config, order)
 
@@ -134,7 +134,7 @@ def test_a_storage_that_is_lost_during_a_trial(tmp_path):
 def test_a_study_that_is_deleted_during_a_trial(tmp_path):
     class Deleting(kit.Curves):
         def join(self, member, config, order):
-            if order.folder.endswith("trials/1"):
+            if order.folder.endswith("/1"):
                 optuna.delete_study(study_name="toy", storage=f"sqlite:///{tmp_path}/study.db")
             super().join(member, config, order)
 

@@ -1,0 +1,44 @@
+"""What other processes that work on the same study are running."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from autopeft.study.heart import Heart
+
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at whether a process elsewhere lives."""
+
+
+class Others:
+    """The trials in training that this process does not train.
+
+    Args:
+        record: of the study.
+        heart: of this process.
+        own: the numbers of its trials, as they are at each question.
+    """
+
+    def __init__(self, record: optuna.Study, heart: Heart, own: Container[int]) -> None:
+        self._record, self._heart, self._own = record, heart, own
+
+    def abandoned(self) -> list[FrozenTrial]:
+        """Those whose processes have died."""
+        return [trial for trial in self._trials() if not self._is_alive(trial)]
+
+    def are_in_doubt(self) -> bool:
+        """Whether it is still to be seen if some process elsewhere lives."""
+        owners = (trial.user_attrs.get("owner") for trial in self._trials())
+        return any(owner is not None and self._heart.is_in_doubt(owner) for owner in owners)
+
+    def _trials(self) -> list[FrozenTrial]:
+        running = self._record.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial for trial in running if trial.number not in self._own]
+
+    def _is_alive(self, trial: FrozenTrial) -> bool:
+        """Whether its process works on a trial; one without owner is just being taken."""
+        owner = trial.user_attrs.get("owner")
+        return not self._heart.is_alone() if owner is None else self._heart.is_alive(owner)

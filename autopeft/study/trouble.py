@@ -1,0 +1,60 @@
+"""When the failures of a run mean that it is to end."""
+
+from __future__ import annotations
+
+from autopeft.core.errors import StudyError
+
+N_ALIKE = 5
+"""First trials of a run that all fail with one error, after which the run gives up."""
+
+N_ATTEMPTS = 3
+"""Trainings in a row that the machine breaks off, after which a run or a trial is given up."""
+
+
+class Trouble:
+    """The failures of one run."""
+
+    def __init__(self) -> None:
+        self._first: dict[int, tuple[str, str]] | None = {}
+        self._n_lost = 0
+        self._broken = ""
+
+    def failed(self, number: int, error: str, where: str) -> None:
+        """A trial has failed; `where` is no part of what tells errors apart."""
+        if self._first is not None:
+            self._first[number] = error, where
+
+    def lost(self, attempts: int, error: str) -> bool:
+        """The machine has broken off so many trainings of a trial; whether it deserves another.
+
+        It does also where nothing else was finished meanwhile: then the run ends at `check`.
+        """
+        self._n_lost += 1
+        if attempts >= N_ATTEMPTS and self._n_lost >= N_ATTEMPTS:
+            self._broken = error
+        return attempts < N_ATTEMPTS or bool(self._broken)
+
+    def stopped(self) -> None:
+        """A trial was stopped early, so that not all fail."""
+        self._first = None
+
+    def finished(self) -> None:
+        """A trial was trained to the end and its tensors are saved."""
+        self._first, self._n_lost = None, 0
+
+    def check(self, oldest: float) -> None:
+        """Ends the run where nothing comes of it.
+
+        Args:
+            oldest: the least number of those in training; later failures do not count yet.
+
+        Raises:
+            StudyError: the first trials have failed alike, or the machine breaks off all of them.
+        """
+        first = [failure for number, failure in (self._first or {}).items() if number < oldest]
+        if len(first) >= N_ALIKE and len({error for error, _ in first}) == 1:
+            told = "".join(first[0])
+            raise StudyError(f"the first {len(first)} trials failed alike: {told}", "run")
+        if self._broken:
+            reason = f"the machine broke off the last {self._n_lost} trainings: {self._broken}"
+            raise StudyError(f"{reason}; they wait for the next run", "run")
