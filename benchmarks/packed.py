@@ -16,7 +16,7 @@ from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.order import Order
 from autopeft.core.settings import TrainSettings
 from autopeft.core.shape import Shape
-from autopeft.method.count import size_of
+from autopeft.method.count import trained_elements
 from autopeft.method.member import draw
 from autopeft.method.registry import lowest_layer
 from autopeft.model.backbone import Backbone
@@ -129,7 +129,7 @@ def configs_of(kind: str, shape: Shape, count: int, texts: Texts) -> list[PeftCo
     """
     rng = np.random.default_rng(0)
     found: list[PeftConfig] = []
-    space = SearchSpace.load("layer-mix").on(shape, size_of)
+    space = SearchSpace.load("layer-mix").on(shape, trained_elements)
     while len(found) < count:
         drawn = space.draw(rng).config
         placements = drawn.placements if kind == "mix" else [_everywhere(kind, shape)]

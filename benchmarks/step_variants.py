@@ -47,11 +47,11 @@ def mix_step(size: Size, seed: int) -> list[Row]:
     """Configurations of `layer-mix`, and the frozen model's forward and backward to its depth."""
     import numpy as np
 
-    from autopeft.method.count import size_of
+    from autopeft.method.count import trained_elements
     from autopeft.space import SearchSpace
 
     texts, ours, frozen = made_up(size, seed), backbone(), backbone()
-    space = SearchSpace.load("layer-mix").on(ours.shape, size_of)
+    space = SearchSpace.load("layer-mix").on(ours.shape, trained_elements)
     rng = np.random.default_rng(seed)
     rows: list[Row] = []
     while len(rows) < size.mixes:

@@ -13,7 +13,7 @@ import torch
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.settings import BackboneSettings
 from autopeft.memory.quantities import head_params
-from autopeft.method.count import count, size_of
+from autopeft.method.count import count, trained_elements
 from autopeft.model.backbone import meta_backbone
 from autopeft.model.hub import locate
 from autopeft.space import SearchSpace
@@ -160,7 +160,7 @@ def test_the_model_of_hf_trains_what_the_configuration_does(
 
 
 def test_every_sample_of_the_space_has_an_equivalent_of_like_size(meta) -> None:
-    space = SearchSpace.load("layer-mix").on(meta.shape, size_of)
+    space = SearchSpace.load("layer-mix").on(meta.shape, trained_elements)
     rng = np.random.default_rng(0)
     for config in (space.draw(rng).config for _ in range(20)):
         found = peft_equivalent(config, meta.model)

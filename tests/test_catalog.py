@@ -6,7 +6,7 @@ import pytest
 from autopeft.core.catalog import names
 from autopeft.core.errors import SpaceError
 from autopeft.method.attach import attach
-from autopeft.method.count import count, size_of
+from autopeft.method.count import count, trained_elements
 from autopeft.method.sites import shape_of
 from autopeft.objective.objective import load_objectives
 from autopeft.space import SearchSpace
@@ -27,9 +27,9 @@ def test_spaces_attach(name, architecture):
     space = SearchSpace.load(name)
     if (name, architecture) == ("bitfit", "llama"):
         with pytest.raises(SpaceError, match="bitfit finds nothing to train"):
-            space.on(shape, size_of)
+            space.on(shape, trained_elements)
         return
-    bound = space.on(shape, size_of)
+    bound = space.on(shape, trained_elements)
     rng = np.random.default_rng(0)
     for _ in range(1 if not bound.dimensions else 10):
         config = bound.draw(rng).config

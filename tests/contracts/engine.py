@@ -21,7 +21,7 @@ from autopeft.core.report import Failure, Report
 from autopeft.engine.inline import Inline
 from autopeft.engine.ray import RayEngine
 from autopeft.engine.room import Room
-from autopeft.method.count import size_of as size_on
+from autopeft.method.count import trained_elements
 from autopeft.objective.known import Known
 from autopeft.objective.objective import Objective
 from autopeft.search.halving import AsynchronousHalving, SynchronousHalving
@@ -115,7 +115,7 @@ def make_study(  # noqa: PLR0913
     rungs=RUNGS,
     space=SPACE,
 ):
-    space = space.on(FOUR_LAYERS, size_on)
+    space = space.on(FOUR_LAYERS, trained_elements)
     known = {"trainable_params": Known(params)}
     made = make_sampler(sampler, Problem(space, OBJECTIVES, known, limits or {}))
     url = url or f"sqlite:///{folder}/study.db"

@@ -103,7 +103,7 @@ def test_nothing_counts_nothing() -> None:
     assert (counts.trainable, counts.changed, counts.by_method) == (0, 0, {})
 
 
-def test_size_of_is_zero_where_a_layer_lacks_the_site() -> None:
+def test_no_element_is_trained_where_a_layer_lacks_the_site() -> None:
     shape = shape_of(meta("t5-base"))
     cross = {**QV, "targets": ("cross.q",)}
     assert trained_elements("lora", cross, shape.layers[0]) == 0

@@ -7,7 +7,7 @@ import pytest
 
 from autopeft.core.catalog import names
 from autopeft.core.shape import Shape
-from autopeft.method.count import count, size_of
+from autopeft.method.count import count, trained_elements
 from autopeft.objective.known import Known
 from autopeft.search.bayes import BayesSampler
 from autopeft.search.sampler import SAMPLERS, Problem
@@ -25,7 +25,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 @pytest.mark.parametrize("name", OPEN)
 def test_five_proposals(name: str, sampler: str, shape: Shape) -> None:
     """After a baseline without a point; the model of `bayes` makes the last one."""
-    space = SearchSpace.load(name).on(shape, size_of)
+    space = SearchSpace.load(name).on(shape, trained_elements)
     known = {"trainable_params": Known(lambda config: count(config, shape).trainable)}
     problem = Problem(space, kit.problem().objectives, known, {}, 0)
     made = SAMPLERS[sampler](problem)

@@ -12,7 +12,7 @@ from autopeft.core.config import PeftConfig
 from autopeft.core.errors import SpaceError
 from autopeft.core.methods import Adapter, BitFit, Lora, Prefix
 from autopeft.core.shape import LayerShape, Linear, Shape
-from autopeft.method.count import size_of
+from autopeft.method.count import trained_elements
 from autopeft.search.candidates import everything
 from autopeft.space import Layers, SearchSpace, choice, real, subset
 from tests.shapes import MINILM
@@ -149,7 +149,7 @@ BARE = Shape(tuple(LayerShape("", 8, LINEARS, ()) for _ in range(4)), 10_000)
 @settings(suppress_health_check=list(HealthCheck))
 @given(st.one_of(spaces(), budgeted()), st.integers(0, 2**32 - 1))
 def test_points_travel_on_a_backbone_without_biases(space, seed):
-    config = check_points(space.on(BARE, size_of), seed)
+    config = check_points(space.on(BARE, trained_elements), seed)
     assert not any(p.method == "bitfit" for p in config.placements)
 
 
@@ -173,11 +173,11 @@ def test_catalog_loads_and_dumps(name):
     space = SearchSpace.load(name)
     assert SearchSpace.load(space.to_dict()) == space
     assert space.is_configuration == (name in [*FIXED, "head-only"])
-    bound = space.on(MINILM, size_of)
+    bound = space.on(MINILM, trained_elements)
     for seed in range(5):
         config = check_points(bound, seed)
         assert PeftConfig.from_dict(config.to_dict()) == config
-        assert SearchSpace.load(config.to_dict()).on(MINILM, size_of).resolve({}) == config
+        assert SearchSpace.load(config.to_dict()).on(MINILM, trained_elements).resolve({}) == config
 
 
 def test_published_size_of_autopeft():
