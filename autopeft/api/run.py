@@ -49,7 +49,7 @@ from autopeft.study.terms import Terms
 from autopeft.task.batches import check_ids
 from autopeft.task.data import Data
 from autopeft.task.task import METRICS, Task
-from autopeft.task.tokens import encoded_splits
+from autopeft.task.tokens import Examples
 from autopeft.train.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -129,16 +129,15 @@ class Prepared:
             n_seeds=self.spec.search.n_seeds,
         )
 
-    def _data(self) -> Data:
+    def _examples(self, data: Data) -> Examples:
         """The examples, checked for the backbone; a line tells how many texts are cut."""
-        data, tokenizer = self.task.load(), load_tokenizer(self.spec.model)
-        splits = encoded_splits(data, tokenizer, self.task.max_length)
-        check_ids(splits.values(), self.setting.backbone.model)
-        train = splits["train"]
+        examples = Examples.of(data, load_tokenizer(self.spec.model), self.task.max_length)
+        check_ids(examples.splits.values(), self.setting.backbone.model)
+        train = examples.splits["train"]
         if train.n_cut:
             share = f"{train.n_cut} of {len(train)} training texts ({train.n_cut / len(train):.0%})"
             _log.warning("%s are cut after %d tokens", share, self.setting.sequence_length)
-        return data
+        return examples
 
     def stopper(self, n_validation: int) -> Stopper:
         """What decides which trials go on, where so many validation examples tell."""
@@ -162,7 +161,8 @@ class Prepared:
         with inside(self.spec.place):
             check_weights(self.spec.model)
             engine = engine_of(self.spec, self.setting)
-            data = self._data()
+            data = self.task.load()
+            examples = self._examples(data)
             stopper = self.stopper(len(data.validation))
             worker = self.spec.engine
             make = partial(
@@ -173,6 +173,7 @@ class Prepared:
                 threads=None if worker.cores is None else max(1, int(worker.cores)),
                 cache=worker.cache,
                 disk_cache=worker.disk_cache,
+                examples=examples if worker.type == "inline" else None,
             )
             with self.open(data) as study:
                 engine.run(study, make, stopper, watch or (lambda _: None))

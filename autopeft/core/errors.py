@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-_SECRET = re.compile(r"(?<=:)[^\s:@'\"]+(?=@)|(?<=password=)[^\s&;'\"]+", re.IGNORECASE)
+_SECRET = re.compile(r"(?<=:)(?!/)\S+(?=@)|(?<=password=)[^\s&;'\"]+", re.IGNORECASE)
 
 
 def redacted(text: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -39,22 +37,3 @@ class Order:
     def ahead(self) -> tuple[float, ...]:
         """The rungs that are still to be reached."""
         return tuple(rung for rung in self.rungs if rung > self.reached)
-
-
-def checkpoint(folder: str) -> Path:
-    """Where the state of a training that pauses lies in its folder."""
-    return Path(folder) / "checkpoint.pt"
-
-
-def unfinished(path: Path) -> Path:
-    """Where a file is written before it takes its place."""
-    return path.with_name(f".{path.name}")
-
-
-def discard(folder: str) -> None:
-    """Deletes the state of a training and what was not written to the end; an empty folder too."""
-    state = checkpoint(folder)
-    with contextlib.suppress(OSError):
-        for path in (state, unfinished(state)):
-            path.unlink(missing_ok=True)
-        state.parent.rmdir()

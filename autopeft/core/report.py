@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+Fault = Literal["configuration", "machine", "worker"]
+"""Why a training fails: the configuration; the machine, so that another go may succeed; or the
+worker, which can train nothing, as where it finds no data."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +36,22 @@ class Failure:
         member: as in `Report`.
         error: kind and text.
         where: the machine, to be added to the text; not part of what tells errors apart.
-        environment: whether the machine failed, not the configuration, which deserves another go.
+        fault: what is to blame; only a configuration that is has had its go.
     """
 
     member: int
     error: str
     where: str = ""
-    environment: bool = False
+    fault: Fault = "configuration"
 
     @classmethod
     def of(cls, member: int, error: Exception) -> Failure:
         """What an error is to one member; what the system refuses is the machine's failure."""
-        return cls(member, described(error), environment=isinstance(error, OSError))
+        return cls(member, described(error), fault=fault_of(error))
 
     @classmethod
     def of_all(
-        cls, members: Iterable[int], error: str, *, environment: bool = False
+        cls, members: Iterable[int], error: str, fault: Fault = "configuration"
     ) -> list[Failure]:
         """One error as the failure of all members; it tells each who else was there.
 
@@ -55,9 +60,14 @@ class Failure:
         numbers = sorted(members)
         others = {n: ", ".join(str(m) for m in numbers if m != n) for n in numbers}
         texts = {n: f"{error} (beside {others[n]})" if others[n] else error for n in numbers}
-        return [cls(n, texts[n], environment=environment) for n in numbers]
+        return [cls(n, texts[n], fault=fault) for n in numbers]
 
 
 def described(error: BaseException) -> str:
     """An error as the record keeps it: its kind and what it says."""
     return f"{type(error).__name__}: {error}"
+
+
+def fault_of(error: Exception) -> Fault:
+    """What is to blame for an error of a training."""
+    return "machine" if isinstance(error, OSError) else "configuration"

@@ -89,7 +89,7 @@ class Dispatcher:
         """Records that a worker is gone, with all that it trained."""
         pack = self.pack(worker)
         if pack:
-            self.record(worker, Failure.of_all(pack, "the worker process died", environment=True))
+            self.record(worker, Failure.of_all(pack, "the worker process died", "machine"))
 
     def _has_place(self, worker: str) -> bool:
         most = self.room.members
@@ -125,7 +125,7 @@ class Dispatcher:
     def _goes_on(self, trial: Trial, event: Report | Failure) -> bool:
         """Records an event; whether its trial is still trained."""
         if isinstance(event, Failure):
-            self.study.fail(trial, event.error, event.where, environment=event.environment)
+            self.study.fail(trial, event.error, event.where, event.fault)
             return False
         try:
             curve = self.study.report(trial, event)

@@ -355,7 +355,7 @@ class Worker(tune.Trainable):
             self.evaluator = self.evaluator or ray.cloudpickle.loads(self.packed)()
         except Exception as error:
             reason = described(error)
-            return [Failure(member, reason, environment=True) for member in self.members]
+            return [Failure(member, reason, fault="worker") for member in self.members]
         for change in changes:
             for member in change.leaving:
                 self.evaluator.leave(member)

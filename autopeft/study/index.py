@@ -19,19 +19,6 @@ REASONS = ("retry", "baseline", "repeat")
 BESIDE = {"repeat", "again"}
 """Attributes of trials that do not count among `n_trials`: other seeds, baselines once more."""
 
-QUEUED = (
-    "config",
-    "key",
-    "baseline",
-    "again",
-    "retry",
-    "attempts",
-    "repeat",
-    "repeat_of",
-    "seed",
-)
-"""What a trial that waits tells."""
-
 Name = tuple[str, Any]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -17,17 +18,17 @@ from optuna.trial import TrialState
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, unknown
-from autopeft.core.order import Order, discard
-from autopeft.core.report import Report
+from autopeft.core.order import Order
+from autopeft.core.report import Fault, Report
 from autopeft.objective.objective import Objective
 from autopeft.search.stopping import Curve
 from autopeft.space.bound import BoundSpace
 from autopeft.study.clock import Clock
 from autopeft.study.heart import Heart
-from autopeft.study.index import BESIDE, QUEUED, Index
+from autopeft.study.index import BESIDE, Index
 from autopeft.study.others import LOOK_AGAIN, Others
+from autopeft.study.queue import Queue
 from autopeft.study.record import lost, record_id, stamp_of
-from autopeft.study.repeats import repeats
 from autopeft.study.spare import Spare
 from autopeft.study.storage import flush, sign
 from autopeft.study.suggest import suggest
@@ -62,7 +63,7 @@ class Study:
         sign(record, {"owner": self._heart.owner})
         self._running: dict[int, tuple[optuna.Trial, Clock]] = {}
         self._others = Others(record, self._heart, self._running.keys())
-        self._index = Index(self.names)
+        self._queue, self._index = Queue(record), Index(self.names)
         self._curves: dict[int, Curve] = {}
         self._spare, self._has_told = Spare(space, terms), False
         self._trouble = Trouble()
@@ -70,7 +71,7 @@ class Study:
     def __enter__(self) -> Study:
         self._heart.start()
         self._recover()
-        self._queue_baselines()
+        self._queue.baselines(self.terms.baselines, self._seen())
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -111,14 +112,7 @@ class Study:
         Returns:
             How many were queued.
         """
-        seeds = range(self.terms.seed + 1, self.terms.seed + self.terms.n_seeds)
-        found = repeats(self.trials(), self.objectives, self.terms.n_finalists, seeds)
-        index = self._seen()
-        new = [(trial, told) for trial, told in found if not index.has_repeat(told["repeat"])]
-        for trial, told in new:
-            own = {"config": trial.config.to_dict(), "key": trial.config.key}
-            self._queue(trial.point, {**own, **told})
-        return len(new)
+        return self._queue.repeats(self.trials(), self.objectives, self.terms, self._seen())
 
     def ask(self) -> Trial | None:
         """The next trial; None where the study has as many as it may have.
@@ -199,18 +193,20 @@ class Study:
         self._trouble.stopped()
         self._end(trial, TrialState.PRUNED, {"stopped": reason})
 
-    def fail(self, trial: Trial, error: str, where: str = "", *, environment: bool = False) -> None:
-        """Records a trial that failed, or queues it again where the machine did.
+    def fail(
+        self, trial: Trial, error: str, where: str = "", fault: Fault = "configuration"
+    ) -> None:
+        """Records a trial that failed, or queues it again where that is not its own fault.
 
         Args:
             trial: that was in training.
             error: kind and text.
             where: the machine; no part of what tells errors apart.
-            environment: whether the machine is at fault, such as a full disk or a killed process.
+            fault: what is to blame, as `machine` for a full disk or a killed process.
         """
         stored, _ = self._running[trial.number]
-        attempts = stored.user_attrs.get("attempts", 0) + 1
-        if environment and self._trouble.lost(attempts, error + where):
+        attempts = stored.user_attrs.get("attempts", 0) + (fault == "machine")
+        if fault != "configuration" and self._trouble.lost(attempts, error + where, fault):
             with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
                 stored.set_user_attr("lost", error + where)
             told = {**stored.user_attrs, "attempts": attempts}
@@ -251,7 +247,7 @@ class Study:
         attrs = trial.user_attrs
         self._reject(trial, "the study has as many trials as it may have")
         if "config" in attrs:
-            self._queue(self._seen().queued_point(trial.number), attrs)
+            self._queue.put(self._seen().queued_point(trial.number), attrs)
         return None
 
     def _draw(self, trial: optuna.Trial) -> PeftConfig:
@@ -320,10 +316,14 @@ class Study:
         self._tell(trial.number, state, values)
 
     def _tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
-        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            self.record.tell(number, values, state, skip_if_finished=True)
+        """Ends a trial, unless it has ended; what is not complete keeps no files."""
+        try:
+            state = self.record.tell(number, values, state, skip_if_finished=True).state
+        except optuna.exceptions.UpdateFinishedTrialError:  # another took this process for dead
+            state = TrialState.FAIL
         self._running.pop(number, None)
-        discard(self._folder(number))
+        if state != TrialState.COMPLETE:
+            shutil.rmtree(self._folder(number), ignore_errors=True)
 
     def _recover(self) -> int:
         """Queues again what dead processes were running; how many trials that were."""
@@ -342,20 +342,8 @@ class Study:
     def _interrupt(self, number: int, params: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
         """Queues a trial again, then ends it; a failed trial without error was interrupted."""
         if "config" in attrs:
-            self._queue(params, {**attrs, "retry": number})
+            self._queue.put(params, {**attrs, "retry": number})
         self._tell(number, TrialState.FAIL)
-
-    def _queue(self, point: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
-        told = {key: attrs[key] for key in QUEUED if key in attrs}
-        self.record.enqueue_trial(dict(point), user_attrs=told)
-
-    def _queue_baselines(self) -> None:
-        index = self._seen()
-        for name, config in self.terms.baselines.items():
-            if not index.has_baseline(name):
-                attrs = {"config": config.to_dict(), "key": config.key, "baseline": name}
-                again = {"again": True} if index.has_failed_baseline(name) else {}
-                self._queue({}, attrs | again)
 
     def _is_over(self, n_refused: int, reason: str | None) -> bool:
         """Whether nothing is left to propose, which a line tells; queues what is found instead.
@@ -374,7 +362,7 @@ class Study:
         drawn = self._spare.find(np.random.default_rng((self.terms.seed, len(index))), index.knows)
         if drawn is not None:
             idle = {d.name: d.from_unit(0.0) for d in self.space.dimensions.values()}
-            self._queue({**idle, **drawn.point}, {})
+            self._queue.put({**idle, **drawn.point}, {})
             return False
         told = "every configuration has been tried" if is_exhausted else "no untried one is left"
         told = told if reason is None else f"{told}; the last was refused because {reason}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autopeft.core.errors import StudyError
+from autopeft.core.report import Fault
 
 N_ALIKE = 5
 """First trials of a run that all fail with one error, after which the run gives up."""
@@ -24,14 +25,17 @@ class Trouble:
         if self._first is not None:
             self._first[number] = error, where
 
-    def lost(self, attempts: int, error: str) -> bool:
+    def lost(self, attempts: int, error: str, fault: Fault) -> bool:
         """The machine has broken off so many trainings of a trial; whether it deserves another.
 
-        It does also where nothing else was finished meanwhile: then the run ends at `check`.
+        It does also where nothing else was finished meanwhile, or a worker can train none: then
+        the run ends at `check`.
         """
         self._n_lost += 1
-        if attempts >= N_ATTEMPTS and self._n_lost >= N_ATTEMPTS:
-            self._broken = error
+        if fault == "worker":
+            self._broken = f"a worker can train nothing: {error}"
+        elif attempts >= N_ATTEMPTS and self._n_lost >= N_ATTEMPTS:
+            self._broken = f"the machine broke off the last {self._n_lost} trainings: {error}"
         return attempts < N_ATTEMPTS or bool(self._broken)
 
     def stopped(self) -> None:
@@ -56,5 +60,4 @@ class Trouble:
             told = "".join(first[0])
             raise StudyError(f"the first {len(first)} trials failed alike: {told}", "run")
         if self._broken:
-            reason = f"the machine broke off the last {self._n_lost} trainings: {self._broken}"
-            raise StudyError(f"{reason}; they wait for the next run", "run")
+            raise StudyError(f"{self._broken}; what is left waits for the next run", "run")

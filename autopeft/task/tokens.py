@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,11 +24,23 @@ _FORMAT = 2
 """Of the file; a number that changes with what it holds."""
 
 
-def encoded_splits(
-    data: Data, tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> dict[str, Encoded]:
-    """The three splits as token ids, see `encoded`."""
-    return {split: encoded(split, getattr(data, split), tokenizer, max_length) for split in SPLITS}
+@dataclass(frozen=True)
+class Examples:
+    """Data as a model reads them.
+
+    Attributes:
+        label_names: of the classes.
+        splits: token ids by the name of the split.
+    """
+
+    label_names: tuple[str, ...]
+    splits: Mapping[str, Encoded]
+
+    @classmethod
+    def of(cls, data: Data, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
+        """The examples of some data, see `encoded`."""
+        splits = {s: encoded(s, getattr(data, s), tokenizer, max_length) for s in SPLITS}
+        return cls(data.label_names, splits)
 
 
 def encoded(

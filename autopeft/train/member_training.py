@@ -12,12 +12,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from autopeft.core.order import Order, checkpoint, unfinished
+from autopeft.core.order import Order
 from autopeft.method.member import Member
 from autopeft.train.descent import Descent
 from autopeft.train.randomness import Randomness
 
-STATE_FILE = "peft.safetensors"
+STATE_FILE, CHECKPOINT = "peft.safetensors", "checkpoint.pt"
+"""In the folder of an order: the trained tensors, and the state of a training that pauses."""
 
 STAMP = "trial"
 """The key of the file's metadata that holds the stamp of the order."""
@@ -60,13 +61,14 @@ class MemberTraining:
             with _whole(folder / STATE_FILE) as path:
                 content = {name: t.cpu().contiguous() for name, t in tensors.items()}
                 save_file(content, path, metadata={STAMP: self.order.stamp})
+            (folder / CHECKPOINT).unlink(missing_ok=True)
         elif self.order.pauses:
             state = {
                 "tensors": tensors,
                 "descent": self.descent.state_dict(),
                 "randomness": self.randomness.state,
             }
-            with _whole(checkpoint(self.order.folder)) as path:
+            with _whole(folder / CHECKPOINT) as path:
                 torch.save(state, path)
 
     def go_on(self) -> None:
@@ -75,7 +77,7 @@ class MemberTraining:
         Raises:
             OSError: it is not there, or cannot be read.
         """
-        path = checkpoint(str(self.order.folder))
+        path = Path(str(self.order.folder)) / CHECKPOINT
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
@@ -90,7 +92,7 @@ class MemberTraining:
 def _whole(path: Path) -> Iterator[Path]:
     """Where to write what is at `path` after the block, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = unfinished(path)
+    part = path.with_name(f".{path.name}")
     try:
         yield part
         part.replace(path)

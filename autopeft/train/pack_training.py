@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from autopeft.core.report import Failure, Report, described
+from autopeft.core.report import Failure, Report, described, fault_of
 from autopeft.method.member import Member
 from autopeft.task.batches import Encoded
 from autopeft.train.evaluation import evaluate
@@ -75,7 +75,8 @@ class PackTraining:
         try:
             failures = self._train()
         except Exception as error:
-            failures = Failure.of_all((m.number for m in self._active), described(error))
+            numbers = [member.number for member in self._active]
+            failures = Failure.of_all(numbers, described(error), fault_of(error))
             for failure in failures:
                 self.leave(failure.member)
         return [*failures, *map(self._report, [m for m in self._active if m.descent.is_at_rung])]

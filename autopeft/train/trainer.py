@@ -21,7 +21,7 @@ from autopeft.model.precision import target_device
 from autopeft.model.quicken import quicken
 from autopeft.task.batches import check_ids
 from autopeft.task.task import Task
-from autopeft.task.tokens import encoded_splits
+from autopeft.task.tokens import Examples
 from autopeft.train.descent import Descent
 from autopeft.train.evaluation import evaluate
 from autopeft.train.hidden import HiddenStates
@@ -70,6 +70,7 @@ class Trainer:
         threads: of torch in this process; None leaves them as they are.
         cache: bytes of hidden states to keep in memory.
         disk_cache: bytes of those to keep on disk besides.
+        examples: of the task for this backbone; None loads them.
 
     Raises:
         StudyError: the data or the backbone cannot be used.
@@ -84,16 +85,16 @@ class Trainer:
         threads: int | None = None,
         cache: int = CACHE,
         disk_cache: int = 0,
+        examples: Examples | None = None,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         self.reference = reference
         self.task = task
         self.device = target_device(device)
-        data = task.load()
-        tokenizer = load_tokenizer(reference)
-        self.label_names = data.label_names
-        self._splits = encoded_splits(data, tokenizer, task.max_length)
+        if examples is None:
+            examples = Examples.of(task.load(), load_tokenizer(reference), task.max_length)
+        self.label_names, self._splits = examples.label_names, examples.splits
         self._backbones: OrderedDict[BackboneSettings, Backbone] = OrderedDict()
         self._hidden = HiddenStates(cache, disk_cache)
         self._waiting: list[_Waiting] = []

@@ -16,7 +16,6 @@ import pytest
 
 from autopeft.core.errors import StudyError
 from autopeft.core.methods import size_of
-from autopeft.core.order import checkpoint
 from autopeft.core.report import Failure, Report
 from autopeft.engine.inline import Inline
 from autopeft.engine.ray import RayEngine
@@ -62,6 +61,14 @@ def params(config):
     return 10 * sum(len(p.layers) * size_of(p) for p in config.placements)
 
 
+PAUSED = "paused"
+
+
+def paused_at(order):
+    """Where a member that pauses leaves how far it is."""
+    return Path(order.folder) / PAUSED
+
+
 class Curves:
     """Trains whoever is furthest behind to the next rung; accuracy is a formula.
 
@@ -75,7 +82,7 @@ class Curves:
     def join(self, member, config, order):
         assert member not in self.members
         if order.reached:
-            assert float(checkpoint(order.folder).read_text()) == order.reached
+            assert float(paused_at(order).read_text()) == order.reached
         self.members[member] = config, [*order.ahead]
         self.orders[member] = order
 
@@ -95,8 +102,9 @@ class Curves:
         rungs.remove(rung)
         if not rungs:
             self.leave(member)
+            paused_at(self.orders[member]).unlink(missing_ok=True)
         elif self.orders[member].pauses:
-            kept = checkpoint(self.orders[member].folder)
+            kept = paused_at(self.orders[member])
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(str(rung))
         rate = dict(config.train).get("learning_rate", 1e-3)
@@ -146,7 +154,7 @@ def check_groups(trials, folder):
         assert trial.state in {"complete", "stopped", "rejected"}
         assert [r.fidelity for r in trial.reports] == [*THREE_RUNGS[: len(trial.reports)]]
         assert trial.state != "complete" or len(trial.reports) == len(THREE_RUNGS)
-    assert not list(folder.rglob("checkpoint.pt"))
+    assert not list(folder.rglob(PAUSED))
 
 
 def outcome(trials):

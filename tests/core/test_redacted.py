@@ -22,6 +22,11 @@ def test_passwords_are_stars(url):
     assert "geheim" not in str(error) + error.reason + error.where
 
 
+@pytest.mark.parametrize("mark", "@:'/?#&")
+def test_passwords_may_hold_anything(mark):
+    assert redacted(f"'postgresql://u:ge{mark}heim@h/db'") == "'postgresql://u:***@h/db'"
+
+
 @pytest.mark.parametrize(
     "text", ["sqlite:///a:b/c.db", "trial 3: 4 @ 5", "host:6379", "me@home.de"]
 )

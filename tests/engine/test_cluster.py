@@ -121,12 +121,12 @@ def test_what_a_node_lacks_is_told_with_its_name(cluster, tmp_path, monkeypatch)
     folder.mkdir()
     monkeypatch.chdir(folder)
     where = rf"\(on node {ray.util.get_node_ip_address()}, which lacks the folder {folder} that"
-    expected = rf"failed alike: FileNotFoundError: .*'data\.csv' {where}"
+    expected = rf"a worker can train nothing: FileNotFoundError: .*'data\.csv' {where}"
 
     def watch(study):
         """Takes the folder away while the workers start."""
         shutil.rmtree(folder, ignore_errors=True)
-        if any(t.state == "failed" for t in study.trials()):
+        if any(t.state == "interrupted" for t in study.trials()):
             folder.mkdir()
             os.chdir(folder)
 
@@ -170,8 +170,7 @@ def test_a_node_that_dies(members, cluster, tmp_path):
     make, room = partial(Patient, tmp_path, node.node_id), Room(members, 3 * MEMORY, need=need)
     trials = run(cluster, tmp_path, make, n_trials=14, gpu=1, room=room)
     killer.join()
-    failed = [t for t in trials if t.state == "failed"]
-    assert 1 <= len(failed) <= 4
-    assert all(t.error.startswith("the worker process died") for t in failed)
-    assert len(ended(trials)) + len(failed) == 14
-    assert not any(t.state in {"running", "waiting"} for t in trials)
+    lost = [t for t in trials if t.state == "interrupted"]
+    assert 1 <= len(lost) <= 4
+    assert len(ended(trials)) == 14
+    assert {t.state for t in trials} <= {"complete", "stopped", "rejected", "interrupted"}

@@ -104,7 +104,7 @@ def test_trials_that_pause_are_continued(tmp_path):
     assert len(interrupted) >= 3
     assert all(t.config.key in trained for t in interrupted)
     assert {t.state for t in after} <= {"complete", "stopped", "rejected", "interrupted"}
-    assert not list(tmp_path.rglob("*checkpoint.pt"))
+    assert not list(tmp_path.rglob(kit.PAUSED))
 
 
 def test_interrupted_trials_do_not_stand_in_the_way_of_those_that_repeat_them(tmp_path):

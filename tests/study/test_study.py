@@ -1,17 +1,12 @@
 """The record keeps everything; nothing is repeated and nothing is lost."""
 
-import math
-from collections import Counter
-from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
 from autopeft.core.errors import AutoPeftWarning, StudyError
-from autopeft.core.report import Failure, Report
-from autopeft.objective.known import Known
+from autopeft.core.report import Report
 from autopeft.report.front import Front
 from autopeft.space import SearchSpace
 from autopeft.study.record import agree, find_record, read_trials
@@ -104,7 +99,7 @@ def test_what_few_configurations_meet_is_found_and_a_dear_baseline_is_named(tmp_
     with kit.make_study(tmp_path, 3, sampler="random", limits={"trainable_params": 40}) as study:
         dear = SearchSpace(place=[{"method": "lora", "r": 8}]).on(4).resolve({})
         study.terms = replace(study.terms, baselines={**study.terms.baselines, "dear": dear})
-        study._queue_baselines()
+        study._queue.baselines(study.terms.baselines, study._seen())
         kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
         trials = study.trials()
     trained = [t for t in trials if t.state in {"complete", "stopped"}]
@@ -283,115 +278,3 @@ def test_an_interrupted_repeat_is_run_again(tmp_path):
         engine.run(study, kit.Curves, kit.make_halving())
         repeats = [t for t in study.trials() if t.repeat_of is not None]
     assert [t.state for t in repeats] == ["interrupted", "complete"]
-
-
-def curves_that(fail):
-    """An evaluator whose members fail as `fail(member)` says, where it says anything."""
-
-    class Failing(kit.Curves):
-        def advance(self):
-            events = []
-            for event in super().advance():
-                failure = fail(event.member)
-                if failure is not None:
-                    self.leave(event.member)
-                events.append(failure or event)
-            return events
-
-    return Failing
-
-
-def run(study, make=kit.Curves):
-    kit.ENGINES["inline"]().run(study, make, kit.make_halving())
-    return study.trials()
-
-
-def lost(member):
-    return Failure(member, "OSError: [Errno 28] No space left on device", environment=True)
-
-
-def test_a_known_quantity_that_raises_fails_its_trial_alone(tmp_path):
-    """Also in later runs, where it would be queued again."""
-
-    def raises_for_adapters(config):
-        if any(placement.method == "adapter" for placement in config.placements):
-            raise ZeroDivisionError("no adapters here")
-        return kit.params(config)
-
-    for n_trials in (6, 10):
-        with kit.make_study(tmp_path, n_trials, sampler="random") as study:
-            study.terms.known["trainable_params"] = Known(raises_for_adapters)
-            trials = run(study)
-        counted = [t for t in trials if t.state != "rejected"]
-        assert len(counted) == n_trials
-        assert {t.state for t in counted} >= {"complete", "failed"}
-        errors = {t.error for t in counted if t.state == "failed"}
-        assert errors == {"ZeroDivisionError: no adapters here"}
-
-
-def test_what_is_not_a_number_keeps_no_limit(tmp_path):
-    with kit.make_study(tmp_path, limits={"trainable_params": 1e9}, sampler="random") as study:
-        study.terms.known["trainable_params"] = Known(lambda config: math.nan)
-        assert study.terms.excess({"trainable_params": math.nan}).startswith("trainable_params is")
-        with pytest.raises(StudyError, match="no configuration can be trained"):
-            run(study)
-
-
-def test_a_trial_that_the_machine_breaks_off_is_trained_again(tmp_path):
-    broken_off = []
-
-    def once(member):
-        if len(broken_off) < 2 and member not in broken_off:
-            broken_off.append(member)
-            return lost(member)
-        return None
-
-    with kit.make_study(tmp_path) as study:
-        trials = run(study, curves_that(once))
-    states = Counter(t.state for t in trials)
-    assert states["interrupted"] == 2
-    assert states["failed"] == 0
-    assert states["complete"] + states["stopped"] == 10
-    assert [t.state for t in trials if t.baseline] == ["interrupted", "interrupted", "complete"]
-
-
-def test_a_machine_that_breaks_everything_off_ends_the_run_and_costs_no_trial(tmp_path):
-    with kit.make_study(tmp_path) as study:
-        run_it = curves_that(lambda member: lost(member) if member else None)
-        with pytest.raises(StudyError, match=r"run: the machine broke off the last 3 .*Errno 28"):
-            run(study, run_it)
-        assert not any(t.state == "failed" for t in study.trials())
-        assert study.n_left == 9
-    with kit.make_study(tmp_path) as study:
-        states = Counter(t.state for t in run(study))
-    assert states["complete"] + states["stopped"] == 10
-
-
-def test_a_trial_that_alone_breaks_the_machine_fails_in_the_next_run(tmp_path):
-    for ends in (pytest.raises(StudyError, match="broke off"), nullcontext()):
-        with kit.make_study(tmp_path, 6) as study, ends:
-            run(study, curves_that(partial(broken_off_if_second, study)))
-    trials = study.trials()
-    assert [t.error for t in trials if t.state == "failed"] == [lost(0).error]
-    assert sum(t.state == "interrupted" for t in trials) == 3
-    assert sum(t.state in {"complete", "stopped", "failed"} for t in trials) == 6
-
-
-def broken_off_if_second(study, number):
-    """What becomes of a trial: the second one is always broken off."""
-    attrs = study.record.get_trials(deepcopy=False)[number].user_attrs
-    return lost(number) if number == 1 or "retry" in attrs else None
-
-
-def test_a_baseline_that_has_failed_is_trained_by_the_next_run(tmp_path):
-    """Beside the trials that a study may have."""
-    broken = curves_that(lambda member: None if member else Failure(0, "ValueError: no"))
-    with kit.make_study(tmp_path) as study:
-        before = run(study, broken)
-    assert before[0].state == "failed"
-    with kit.make_study(tmp_path) as study:
-        after = run(study)
-    assert [t.state for t in after if t.baseline] == ["failed", "complete"]
-    assert len([t for t in after if t.state != "rejected"]) == 11
-    with kit.make_study(tmp_path) as study:
-        assert run(study) == after

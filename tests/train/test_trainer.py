@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
-from autopeft.core.order import Order, checkpoint
+from autopeft.core.order import Order
 from autopeft.core.report import Failure, Report
 from autopeft.task.task import METRICS, Task
+from autopeft.train.member_training import CHECKPOINT
 from autopeft.train.trainer import Trainer
 from tests.minilm import MINILM, exact, lora, movies
 
@@ -411,7 +412,7 @@ def test_a_state_that_is_missing_or_broken_fails_its_member(
     order = Order((0.2, 0.5), folder=str(tmp_path), reached=0.2)
     for content, reason in ((None, "FileNotFound"), (b"", "EOF"), (b"?", "Unpickling")):
         if content is not None:
-            checkpoint(str(tmp_path)).write_bytes(content)
+            (tmp_path / CHECKPOINT).write_bytes(content)
         trainer.join(0, lora(), order)
         trainer.join(1, lora(), Order((0.2,)))
         refused = trainer.advance()
@@ -420,7 +421,7 @@ def test_a_state_that_is_missing_or_broken_fails_its_member(
         expected = r"OSError: .*checkpoint\.pt: no state to go on from"
         assert re.match(expected, refused[0].error)
         assert reason in refused[0].error
-        assert refused[0].environment
+        assert refused[0].fault == "machine"
         (report,) = trainer.advance()
         assert report.member == 1
 
@@ -432,7 +433,7 @@ def test_a_folder_that_cannot_be_written_fails_its_member(trainer: Trainer, tmp_
     failure, report = sorted(trainer.advance(), key=lambda event: event.member)
     assert isinstance(failure, Failure)
     assert failure.error.startswith("FileExistsError: ")
-    assert failure.environment
+    assert failure.fault == "machine"
     assert isinstance(report, Report)
     assert trainer.advance() == []
 

@@ -1,0 +1,74 @@
+"""What waits in a record to be trained, besides what a sampler proposes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+
+from autopeft.core.config import PeftConfig
+from autopeft.objective.objective import Objective
+from autopeft.study.index import Index
+from autopeft.study.repeats import repeats
+from autopeft.study.terms import Terms
+from autopeft.study.trial import TrialRecord
+
+_TOLD = (
+    "config",
+    "key",
+    "baseline",
+    "again",
+    "retry",
+    "attempts",
+    "repeat",
+    "repeat_of",
+    "seed",
+)
+"""Attributes that a trial which waits has of those it is queued with."""
+
+
+class Queue:
+    """Puts trials into a record that wait there until some process takes them.
+
+    Args:
+        record: of the study.
+    """
+
+    def __init__(self, record: optuna.Study) -> None:
+        self._record = record
+
+    def put(self, point: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
+        """Queues a trial, by its decisions or with the attributes of its configuration."""
+        told = {key: attrs[key] for key in _TOLD if key in attrs}
+        self._record.enqueue_trial(dict(point), user_attrs=told)
+
+    def baselines(self, configs: Mapping[str, PeftConfig], index: Index) -> None:
+        """Queues those that have no trial, or whose trials have failed."""
+        for name, config in configs.items():
+            if not index.has_baseline(name):
+                again = {"again": True} if index.has_failed_baseline(name) else {}
+                self.put({}, {**_configured(config), "baseline": name, **again})
+
+    def repeats(
+        self,
+        trials: Sequence[TrialRecord],
+        objectives: Sequence[Objective],
+        terms: Terms,
+        index: Index,
+    ) -> int:
+        """Queues trials of the front once more for every further seed that has none, see `repeats`.
+
+        Returns:
+            How many were queued.
+        """
+        seeds = range(terms.seed + 1, terms.seed + terms.n_seeds)
+        planned = repeats(trials, objectives, terms.n_finalists, seeds)
+        new = [(trial, told) for trial, told in planned if not index.has_repeat(told["repeat"])]
+        for trial, told in new:
+            self.put(trial.point, {**_configured(trial.config), **told})
+        return len(new)
+
+
+def _configured(config: PeftConfig) -> dict[str, Any]:
+    return {"config": config.to_dict(), "key": config.key}
