@@ -172,8 +172,8 @@ class EngineSection(Section):
     @classmethod
     def _positive(cls, number: int | str) -> int | str:
         if isinstance(number, int) and not 1 <= number <= MOST_WORKERS:
-            told = f"must be auto or a positive number up to {MOST_WORKERS:,}"
-            raise ValueError(f"{told}, got {number}")
+            expected = f"must be auto or a positive number up to {MOST_WORKERS:,}"
+            raise ValueError(f"{expected}, got {number}")
         return number
 
     @field_validator("device_memory")

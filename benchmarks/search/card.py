@@ -106,8 +106,8 @@ def _of_every_layer(name: str, path: Path) -> str:
     error, spread, correlation = surrogate.error(trained)
     return (
         f"the surrogate that serves `{SPACE}.yaml`, of {math.prod(surrogate.sizes):.2g} points: "
-        f"mean absolute error {error:.4f} on {len(trained.rows)} trained ones, whose mean deviation is "
-        f"{spread:.4f}; rank correlation {correlation:.2f}"
+        f"mean absolute error {error:.4f} on {len(trained.rows)} trained ones, whose mean "
+        f"deviation is {spread:.4f}; rank correlation {correlation:.2f}"
     )
 
 
