@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr, field_validator
 from sqlalchemy.engine import URL
 
 from autopeft.core.catalog import Reference, read
-from autopeft.core.errors import AutoPeftError, StudyError, inside
+from autopeft.core.errors import AutoPeftError, StudyError, inside, raised_as
 from autopeft.core.quantity import parse_quantity
 from autopeft.core.validation import Section, validated
 
@@ -278,10 +278,8 @@ def load_spec(reference: Reference, changes: Mapping[str, Any] | None = None) ->
     Raises:
         StudyError: file, key, what was expected, what came, the nearest right name.
     """
-    try:
+    with raised_as(StudyError):
         document, place = read("studies", reference)
-    except AutoPeftError as error:
-        raise StudyError(error.reason, error.where) from None
     with inside(place):
         for key, value in (changes or {}).items():
             document = _changed(document, key.split("."), value, key)
