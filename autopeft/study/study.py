@@ -112,12 +112,12 @@ class Study:
             How many were queued.
         """
         seeds = range(self.terms.seed + 1, self.terms.seed + self.terms.n_seeds)
-        found = repeats(self.trials(), self.objectives, self.terms.n_finalists, seeds)
+        due = repeats(self.trials(), self.objectives, self.terms.n_finalists, seeds)
         index = self._seen()
-        new = [(trial, told) for trial, told in found if not index.has_repeat(told["repeat"])]
-        for trial, told in new:
-            own = {"config": trial.config.to_dict(), "key": trial.config.key}
-            self._queue(trial.point, {**own, **told})
+        new = [(trial, attrs) for trial, attrs in due if not index.has_repeat(attrs["repeat"])]
+        for trial, attrs in new:
+            of_config = {"config": trial.config.to_dict(), "key": trial.config.key}
+            self._queue(trial.point, {**of_config, **attrs})
         return len(new)
 
     def ask(self) -> Trial | None:
@@ -152,7 +152,7 @@ class Study:
         attrs["reports"] = [*attrs.get("reports", ()), asdict(report)]
         stored.set_user_attr("reports", attrs["reports"])
         flush(self.record)
-        told = TrialRecord(
+        record = TrialRecord(
             trial.number,
             "running",
             PeftConfig.from_dict(attrs["config"]),
@@ -161,7 +161,7 @@ class Study:
             baseline=attrs.get("baseline"),
             repeat_of=attrs.get("repeat_of"),
         )
-        return told.curve(self.objectives)
+        return record.curve(self.objectives)
 
     def pause(self, trial: Trial, reached: float) -> Trial:
         """Records that a trial waits at a rung; the trial with which it goes on."""
@@ -213,8 +213,8 @@ class Study:
         if environment and self._trouble.lost(attempts, error + where):
             with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
                 stored.set_user_attr("lost", error + where)
-            told = {**stored.user_attrs, "attempts": attempts}
-            self._interrupt(trial.number, stored.params, told)
+            attrs = {**stored.user_attrs, "attempts": attempts}
+            self._interrupt(trial.number, stored.params, attrs)
             return
         self._trouble.failed(trial.number, error, where)
         self._end(trial, TrialState.FAIL, {"error": error + where})
@@ -335,8 +335,8 @@ class Study:
                 self.record._storage.set_trial_user_attr(trial._trial_id, "error", reason)
                 self._tell(trial.number, TrialState.FAIL)
             else:
-                told = {**trial.user_attrs, "attempts": attempts}
-                self._interrupt(trial.number, trial.params, told)
+                attrs = {**trial.user_attrs, "attempts": attempts}
+                self._interrupt(trial.number, trial.params, attrs)
         return len(dead)
 
     def _interrupt(self, number: int, params: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
@@ -346,8 +346,8 @@ class Study:
         self._tell(number, TrialState.FAIL)
 
     def _queue(self, point: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
-        told = {key: attrs[key] for key in QUEUED if key in attrs}
-        self.record.enqueue_trial(dict(point), user_attrs=told)
+        queued = {key: attrs[key] for key in QUEUED if key in attrs}
+        self.record.enqueue_trial(dict(point), user_attrs=queued)
 
     def _queue_baselines(self) -> None:
         index = self._seen()
@@ -376,13 +376,13 @@ class Study:
             idle = {d.name: d.from_unit(0.0) for d in self.space.dimensions.values()}
             self._queue({**idle, **drawn.point}, {})
             return False
-        told = "every configuration has been tried" if is_exhausted else "no untried one is left"
-        told = told if reason is None else f"{told}; the last was refused because {reason}"
+        ending = "every configuration has been tried" if is_exhausted else "no untried one is left"
+        ending = ending if reason is None else f"{ending}; the last was refused because {reason}"
         if not index.n_counted():
-            raise StudyError(f"no configuration can be trained: {told}", "limits")
+            raise StudyError(f"no configuration can be trained: {ending}", "limits")
         if not self._has_told:
-            _log.warning("the search ends after %d trials: %s", index.n_counted(), told)
-            self.record.set_user_attr("ended", told)
+            _log.warning("the search ends after %d trials: %s", index.n_counted(), ending)
+            self.record.set_user_attr("ended", ending)
         self._has_told = True
         return True
 

@@ -53,8 +53,8 @@ class Trouble:
         """
         first = [failure for number, failure in (self._first or {}).items() if number < oldest]
         if len(first) >= N_ALIKE and len({error for error, _ in first}) == 1:
-            told = "".join(first[0])
-            raise StudyError(f"the first {len(first)} trials failed alike: {told}", "run")
+            shared = "".join(first[0])
+            raise StudyError(f"the first {len(first)} trials failed alike: {shared}", "run")
         if self._broken:
             reason = f"the machine broke off the last {self._n_lost} trainings: {self._broken}"
             raise StudyError(f"{reason}; they wait for the next run", "run")

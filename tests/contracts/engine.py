@@ -96,9 +96,9 @@ class Curves:
         if not rungs:
             self.leave(member)
         elif self.orders[member].pauses:
-            kept = checkpoint(self.orders[member].folder)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(str(rung))
+            state = checkpoint(self.orders[member].folder)
+            state.parent.mkdir(parents=True, exist_ok=True)
+            state.write_text(str(rung))
         rate = dict(config.train).get("learning_rate", 1e-3)
         accuracy = 1 - math.exp(-rung) / (1 + params(config)) - (math.log10(rate) + 3) ** 2
         metrics = {"accuracy": accuracy, "validation_loss": 1 - accuracy}
@@ -163,8 +163,8 @@ def check_runs_to_the_end(engine, folder):
     assert {"complete", "stopped"} <= {t.state for t in trials}
     assert trials[0].baseline == "head-only"
     assert trials[0].state == "complete"
-    kept = [t.config.key for t in trials if t.state != "rejected"]
-    assert len(kept) == len(set(kept))
+    keys = [t.config.key for t in trials if t.state != "rejected"]
+    assert len(keys) == len(set(keys))
     for trial in trials:
         if trial.state == "complete":
             assert trial.values["trainable_params"] == params(trial.config)
