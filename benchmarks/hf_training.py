@@ -100,6 +100,6 @@ def _trainer(
 
 def accuracy(predicted: Any) -> dict[str, float]:
     """Of logits (examples, labels), which HF's prefixes return in a tuple with their cache."""
-    found = predicted.predictions
-    logits = found[0] if isinstance(found, tuple) else found
+    outputs = predicted.predictions
+    logits = outputs[0] if isinstance(outputs, tuple) else outputs
     return {"accuracy": float((logits.argmax(-1) == predicted.label_ids).mean())}

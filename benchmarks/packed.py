@@ -77,11 +77,10 @@ class Training:
     def step(self) -> None:
         """One step of every member."""
         rows = [descent.rows for descent in self.descents]
-        sizes = [len(own) for own in rows]
+        sizes = [len(places) for places in rows]
         logits, labels = self.passes.logits(self.split, torch.cat(rows), sizes)
-        own = torch.split(logits, sizes), torch.split(labels, sizes)
-        parts = zip(self.descents, *own, strict=True)
-        losses = [descent.loss(given, wanted) for descent, given, wanted in parts]
+        parts = torch.split(logits, sizes), torch.split(labels, sizes)
+        losses = [d.loss(*part) for d, *part in zip(self.descents, *parts, strict=True)]
         torch.autograd.backward(torch.stack(losses).sum())
         for descent, loss in zip(self.descents, losses, strict=True):
             descent.learn(loss, 0.0)
@@ -113,7 +112,7 @@ def made_up(on: Backbone, texts: Texts) -> Encoded:
     lengths[::2] -= 1
     vocabulary = on.model.config.vocab_size
     ids = [torch.randint(2, vocabulary, (n,), generator=random) for n in lengths.tolist()]
-    columns = {"input_ids": ids, "attention_mask": [torch.ones_like(own) for own in ids]}
+    columns = {"input_ids": ids, "attention_mask": [torch.ones_like(row) for row in ids]}
     labels = torch.randint(0, 2, (len(ids),), generator=random)
     return Encoded("train", columns, dict.fromkeys(columns, 0), lengths, labels)
 
@@ -128,15 +127,15 @@ def configs_of(kind: str, shape: Shape, count: int, texts: Texts) -> list[PeftCo
         texts: of each.
     """
     rng = np.random.default_rng(0)
-    found: list[PeftConfig] = []
+    configs: list[PeftConfig] = []
     space = SearchSpace.load("layer-mix").on(shape, trained_elements)
-    while len(found) < count:
+    while len(configs) < count:
         drawn = space.draw(rng).config
         placements = drawn.placements if kind == "mix" else [_everywhere(kind, shape)]
         config = PeftConfig.of(placements, {**dict(drawn.train), "batch_size": texts.batch_size})
         if lowest_layer(config, shape) == 0:
-            found.append(config)
-    return found
+            configs.append(config)
+    return configs
 
 
 def _everywhere(method: str, shape: Shape) -> Placement:

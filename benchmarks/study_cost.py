@@ -109,11 +109,13 @@ def hf_side(plan: study_hf.Plan, folder: Path, environment: Mapping[str, str]) -
         sys.exit(
             f"{len(rows)} of {len(plan.trials)} trials have finished; run again for the others"
         )
-    told = [plan.trials[row["index"]].description for row in rows]
+    equivalents = [plan.trials[row["index"]].description for row in rows]
     return {
         "seconds": piece + sum(row["seconds"] for row in before) / plan.workers,
         "trials_of_earlier_pieces": len(before),
-        "trials": [{**row, "equivalent": text} for row, text in zip(rows, told, strict=True)],
+        "trials": [
+            {**row, "equivalent": text} for row, text in zip(rows, equivalents, strict=True)
+        ],
     }
 
 
@@ -140,7 +142,7 @@ def floor(configs: Iterable[PeftConfig], size: Size) -> dict[str, Any]:
 
 def outcome(done: Study) -> dict[str, Any]:
     """The figures of what has been run: ratios, accuracies, where the time went, the floor."""
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         name: done[theirs]["seconds"] / done[ours]["seconds"]
         for name, (theirs, ours) in RATIOS.items()
         if theirs in done and ours in done
@@ -151,14 +153,14 @@ def outcome(done: Study) -> dict[str, Any]:
         for name in (HF, TUNED)
         if name in done and OURS in done
     }
-    found |= {"study_sides": sides, "accuracy_differences": differences}
+    figures |= {"study_sides": sides, "accuracy_differences": differences}
     if OURS in done:
-        found["where_the_time_goes"] = done[OURS]["where_the_time_goes"]
+        figures["where_the_time_goes"] = done[OURS]["where_the_time_goes"]
     if FLOOR in done:
         spent = WORKERS * done[OURS]["seconds"]
         ratios = {name: spent / least for name, least in done[FLOOR]["seconds"].items()}
-        found |= {"floor_ratio": ratios["square"], "floor_ratio_of_model_shape": ratios["model"]}
-    return found
+        figures |= {"floor_ratio": ratios["square"], "floor_ratio_of_model_shape": ratios["model"]}
+    return figures
 
 
 def summary(side: Study) -> dict[str, Any]:
@@ -177,10 +179,10 @@ def difference(ours: Study, theirs: Study) -> dict[str, Any]:
     """Our final accuracy less theirs, by configuration: the mean and its standard error."""
     pairs = zip(_trained(ours), _trained(theirs), strict=True)
     both = [(_accuracy(a), _accuracy(b)) for a, b in pairs]
-    found = [a - b for a, b in both if a is not None and b is not None]
-    error = stdev(found) / sqrt(len(found)) if len(found) > 1 else None
-    mean = fmean(found) if found else None
-    return {"configurations": len(found), "mean": mean, "standard_error": error}
+    differences = [a - b for a, b in both if a is not None and b is not None]
+    error = stdev(differences) / sqrt(len(differences)) if len(differences) > 1 else None
+    mean = fmean(differences) if differences else None
+    return {"configurations": len(differences), "mean": mean, "standard_error": error}
 
 
 def configs_of(side: Study) -> list[PeftConfig]:
@@ -208,8 +210,8 @@ def lines(figures: Mapping[str, Any]) -> Iterator[str]:
             f"{name}: {side['seconds']:.1f} s, {side['trained_to_the_end']} of {side['trials']} "
             f"trials to the end, accuracy {best} at best, {middle} in the median"
         )
-    for name, found in figures["accuracy_differences"].items():
-        yield f"{OURS} less {name}: accuracy {found['mean']} ± {found['standard_error']}"
+    for name, accuracy in figures["accuracy_differences"].items():
+        yield f"{OURS} less {name}: accuracy {accuracy['mean']} ± {accuracy['standard_error']}"
     spent = figures.get("where_the_time_goes", {})
     total = sum(spent.values())
     for name, seconds in spent.items():

@@ -87,8 +87,8 @@ def rates(workers: int, seconds: float = WINDOW_SECONDS) -> dict[str, float]:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(workers)
     with context.Pool(workers, _share, (barrier,)) as pool:
-        found = pool.starmap(_rates, [(seconds,)] * workers, chunksize=1)
-    return {name: median(rate for each in found for rate in each[name]) for name in SHAPES}
+        of_workers = pool.starmap(_rates, [(seconds,)] * workers, chunksize=1)
+    return {name: median(rate for each in of_workers for rate in each[name]) for name in SHAPES}
 
 
 _barrier: Barrier
@@ -106,14 +106,14 @@ def _rates(seconds: float) -> Mapping[str, list[float]]:
 
     torch.set_num_threads(1)
     dtype = fast_dtype(torch.device("cpu"))
-    found: dict[str, list[float]] = {}
+    by_shape: dict[str, list[float]] = {}
     for name, (rows, inputs, outputs) in SHAPES.items():
         x, weight = torch.randn(rows, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
         _barrier.wait()
-        found[name] = [
+        by_shape[name] = [
             2 * rows * inputs * outputs / _seconds(x, weight, seconds) for _ in range(1 + WINDOWS)
         ][1:]
-    return found
+    return by_shape
 
 
 def _seconds(x: Any, weight: Any, seconds: float) -> float:

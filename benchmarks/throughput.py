@@ -93,9 +93,9 @@ def pack_rows(model: str, size: Size, source: str, device: str) -> Iterator[Row]
         alone = [seconds_per_step(on, [config], texts, size.steps) for config in distinct]
         alone += alone[:1] * (len(configs) - len(alone))
         for members in size.packs:
-            own = configs[:members]
+            packed = configs[:members]
             one = members == 1
-            together = alone[0] if one else seconds_per_step(on, own, texts, size.steps)
+            together = alone[0] if one else seconds_per_step(on, packed, texts, size.steps)
             samples = members * size.batch_size
             yield {
                 "model": model,
@@ -115,10 +115,10 @@ def memory_rows(model: str, size: Size, source: str, device: str) -> Iterator[Ro
         meta, on = both(source, settings, device)
         for method, members in product(METHODS, (1, min(MEMORY_PACK, max(size.packs)))):
             configs = configs_of(method, meta.shape, members, texts)
-            wanted = settings.model_dump(exclude_defaults=True)
+            changed = settings.model_dump(exclude_defaults=True)
             predicted = predict_pack(
                 meta,
-                [replace(config, backbone=freeze(wanted)) for config in configs],
+                [replace(config, backbone=freeze(changed)) for config in configs],
                 batch_sizes=[size.batch_size] * members,
                 sequence_length=size.tokens,
                 device=on.device.type,

@@ -112,17 +112,17 @@ def outcome(document: Mapping[str, Any]) -> dict[str, Any]:
     rows: list[Row] = document["rows"]
     medians: dict[str, dict[str, float]] = {}
     for variant in dict.fromkeys(row["variant"] for row in rows):
-        own = [row for row in rows if row["variant"] == variant]
-        names = [name for name in own[0] if name not in {"variant", "repeat"}]
-        medians[variant] = {name: median(row[name] for row in own) for name in names}
+        of_variant = [row for row in rows if row["variant"] == variant]
+        names = [name for name in of_variant[0] if name not in {"variant", "repeat"}]
+        medians[variant] = {name: median(row[name] for row in of_variant) for name in names}
     known = [(a, b) for a, b in RATIOS if a in medians and b in medians]
     ratios = {f"{a} / {b}": medians[a]["seconds"] / medians[b]["seconds"] for a, b in known}
     study = study_cost.outcome(document["study"])
-    found: dict[str, Any] = {"medians": medians, "ratios": ratios, **study}
+    figures: dict[str, Any] = {"medians": medians, "ratios": ratios, **study}
     if "lora step" in medians:
-        found["lora_step_ratio"] = medians["lora step"]["ours"] / medians["lora step"]["peft"]
+        figures["lora_step_ratio"] = medians["lora step"]["ours"] / medians["lora step"]["peft"]
     mixes = [row["ratio"] for row in rows if row["variant"] == "mix step"]
-    return {**found, "mix_step_ratio": max(mixes)} if mixes else found
+    return {**figures, "mix_step_ratio": max(mixes)} if mixes else figures
 
 
 def table(medians: Mapping[str, Mapping[str, float]]) -> Table:

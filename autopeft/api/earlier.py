@@ -24,17 +24,17 @@ def observations(
     """
     if studies is None:
         return None
-    found = []
+    by_study = []
     with inside("search.warm_start"):
         for study in studies:
             outcome = open_study(study)
             measured = [o.name for o in objectives if not o.known]
             theirs = [o.name for o in outcome.objectives]
             if not set(measured) & set(theirs):
-                told = f"{outcome.spec.name!r} measures {', '.join(theirs)}"
-                raise StudyError(f"{told}, not {' or '.join(measured)}")
+                measures = f"{outcome.spec.name!r} measures {', '.join(theirs)}"
+                raise StudyError(f"{measures}, not {' or '.join(measured)}")
             complete = [trial for trial in outcome.trials if trial.state == "complete"]
             rows = [[o.loss(t.values.get(o.name, math.nan)) for o in objectives] for t in complete]
             pairs = zip(complete, rows, strict=True)
-            found.append([Observation(trial.config, tuple(row)) for trial, row in pairs])
-    return found
+            by_study.append([Observation(trial.config, tuple(row)) for trial, row in pairs])
+    return by_study

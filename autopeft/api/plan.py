@@ -29,14 +29,17 @@ N_SAMPLES = 24
 
 
 @dataclass(frozen=True)
-class Batch:
+class StepSize:
     """What one training step sees: sequences (None as the configuration says), and their tokens."""
 
-    size: int | None
+    batch_size: int | None
     sequence_length: int
 
     def __post_init__(self) -> None:
-        for name, value in (("batch_size", self.size), ("sequence_length", self.sequence_length)):
+        for name, value in (
+            ("batch_size", self.batch_size),
+            ("sequence_length", self.sequence_length),
+        ):
             if value is not None and value < 1:
                 raise StudyError(f"must be a positive integer, got {value}", name)
 
@@ -69,7 +72,7 @@ def plan(
     Raises:
         AutoPeftError: bad input.
     """
-    batch = Batch(batch_size, sequence_length)
+    step = StepSize(batch_size, sequence_length)
     space = SearchSpace.load(file)
     backbone = meta_backbone(model, BackboneSettings(), task_type=task)
     if sequence_length > positions(backbone.model):
@@ -79,26 +82,26 @@ def plan(
     limit = None if fit is None else parse_quantity(fit, "fit")
     if space.is_configuration:
         config = configuration(file, backbone)
-        costs = _costs(config, backbone, batch, device)
-        fitted = {} if limit is None else {"fit": _fit(config, backbone, batch, device, limit)}
+        costs = _costs(config, backbone, step, device)
+        fitted = {} if limit is None else {"fit": _fit(config, backbone, step, device, limit)}
         return {"kind": "configuration", **about, **costs, **fitted}
     if limit is not None:
         raise StudyError("goes with a configuration; a space has `limits`", "fit")
     bound = on_backbone(file, backbone)
-    return {"kind": "space", **about, **_extent(bound, backbone, batch, device)}
+    return {"kind": "space", **about, **_extent(bound, backbone, step, device)}
 
 
-def _costs(config: PeftConfig, backbone: Backbone, batch: Batch, device: str) -> dict[str, Any]:
+def _costs(config: PeftConfig, backbone: Backbone, step: StepSize, device: str) -> dict[str, Any]:
     counts = count(config, backbone.shape)
-    batch_size = batch.size or TrainSettings(**dict(config.train)).batch_size
+    batch_size = step.batch_size or TrainSettings(**dict(config.train)).batch_size
     memory = predict_memory(
         backbone,
         config,
         batch_size=batch_size,
-        sequence_length=batch.sequence_length,
+        sequence_length=step.sequence_length,
         device=device,
     )
-    flops = count_flops(backbone, config, batch_size, batch.sequence_length)
+    flops = count_flops(backbone, config, batch_size, step.sequence_length)
     head = head_params(backbone)
     return {
         "trainable_params": counts.trainable,
@@ -108,7 +111,7 @@ def _costs(config: PeftConfig, backbone: Backbone, batch: Batch, device: str) ->
         "backbone_params": backbone.shape.parameters,
         "by_method": dict(counts.by_method),
         "batch_size": batch_size,
-        "sequence_length": batch.sequence_length,
+        "sequence_length": step.sequence_length,
         "dtype": _dtype(config, backbone),
         "peak_memory": memory.peak,
         "peak_memory_parts": dict(memory.parts),
@@ -118,13 +121,13 @@ def _costs(config: PeftConfig, backbone: Backbone, batch: Batch, device: str) ->
 
 
 def _fit(
-    config: PeftConfig, backbone: Backbone, batch: Batch, device: str, limit: float
+    config: PeftConfig, backbone: Backbone, step: StepSize, device: str, limit: float
 ) -> dict[str, Any]:
     """How the training of a configuration fits into `limit` bytes."""
-    size = {} if batch.size is None else {"batch_size": batch.size}
-    wanted = replace(config, train=freeze({**thaw(config.train), **size}))
-    found = fitted(backbone, wanted, limit, sequence_length=batch.sequence_length, device=device)
-    before, after = config.to_dict(), found.config.to_dict()
+    size = {} if step.batch_size is None else {"batch_size": step.batch_size}
+    sized = replace(config, train=freeze({**thaw(config.train), **size}))
+    fit = fitted(backbone, sized, limit, sequence_length=step.sequence_length, device=device)
+    before, after = config.to_dict(), fit.config.to_dict()
     sections = {name: after.get(name, {}) for name in ("train", "backbone")}
     changes = {
         f"{name}.{key}": value
@@ -134,25 +137,25 @@ def _fit(
     }
     return {
         "limit": int(limit),
-        "fits": found.fits,
-        "peak_memory": found.memory.peak,
+        "fits": fit.fits,
+        "peak_memory": fit.memory.peak,
         "changes": changes,
         **sections,
     }
 
 
 def _dtype(config: PeftConfig, backbone: Backbone) -> str:
-    wanted = BackboneSettings(**dict(config.backbone)).dtype
-    return str(backbone.dtype).removeprefix("torch.") if wanted == "auto" else wanted
+    dtype = BackboneSettings(**dict(config.backbone)).dtype
+    return str(backbone.dtype).removeprefix("torch.") if dtype == "auto" else dtype
 
 
-def _extent(space: BoundSpace, backbone: Backbone, batch: Batch, device: str) -> dict[str, Any]:
+def _extent(space: BoundSpace, backbone: Backbone, step: StepSize, device: str) -> dict[str, Any]:
     """Size of the space and the range of each known objective over non-empty configurations.
 
     The range is that of the cheapest and the dearest configuration, by trainable parameters, that
     walks find, and of `samples` random ones.
     """
-    known = known_quantities(Setting(backbone, batch.sequence_length, device, batch.size))
+    known = known_quantities(Setting(backbone, step.sequence_length, device, step.batch_size))
     params, rng = known["trainable_params"].value, np.random.default_rng(0)
     ends = [least(space, rng, params), least(space, rng, lambda config: -params(config))]
     samples = [space.draw(rng).config for _ in range(N_SAMPLES)]
@@ -167,5 +170,5 @@ def _extent(space: BoundSpace, backbone: Backbone, batch: Batch, device: str) ->
         "assignments": space.assignments,
         "ranges": ranges,
         "samples": N_SAMPLES,
-        "sequence_length": batch.sequence_length,
+        "sequence_length": step.sequence_length,
     }

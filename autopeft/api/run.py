@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from optuna.samplers import BaseSampler
 
 from autopeft.api.earlier import observations
 from autopeft.api.identity import (
@@ -27,6 +28,7 @@ from autopeft.core.catalog import Reference, place
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, inside, unknown
 from autopeft.core.settings import BackboneSettings
+from autopeft.engine.engine import Watch
 from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.method.attention import check_methods
 from autopeft.method.count import trained_elements
@@ -51,11 +53,6 @@ from autopeft.task.data import Data
 from autopeft.task.task import METRICS, Task
 from autopeft.task.tokens import Examples
 from autopeft.train.trainer import Trainer
-
-if TYPE_CHECKING:
-    from optuna.samplers import BaseSampler
-
-    from autopeft.engine.engine import Watch
 
 _log = logging.getLogger("autopeft")
 
@@ -286,15 +283,15 @@ def configuration(reference: Reference, backbone: Backbone) -> PeftConfig:
 
 def _baselines(references: Sequence[Reference], backbone: Backbone) -> dict[str, PeftConfig]:
     """The baselines of a study by name."""
-    found: dict[str, PeftConfig] = {}
+    by_name: dict[str, PeftConfig] = {}
     with inside("search.baselines"):
         for reference in references:
             config = configuration(reference, backbone)
             name = _name(reference)
-            if name in found:
+            if name in by_name:
                 raise StudyError(f"two are called {name!r}; names tell them apart")
-            found[name] = config
-    return found
+            by_name[name] = config
+    return by_name
 
 
 def _name(reference: Reference) -> str:

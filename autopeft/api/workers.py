@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError
+from autopeft.engine.engine import Engine
 from autopeft.engine.room import Need, Room
 from autopeft.memory.quantities import Setting
 from autopeft.model.precision import target_device
 from autopeft.study.spec import StudySpec
-
-if TYPE_CHECKING:
-    from autopeft.engine.engine import Engine
 
 MOST_MEMBERS = 16
 """Trials that `pack: auto` trains side by side on a GPU, at most."""

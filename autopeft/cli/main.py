@@ -36,8 +36,8 @@ def _changes(given: list[str] | None, **options: Any) -> dict[str, Any]:
     """`--set` and the shorthand options as one mapping of dotted keys."""
     changes = {}
     for text in given or []:
-        key, found, value = text.partition("=")
-        if not found or not key:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
             raise StudyError(f"expected key=value, got {text!r}", "--set")
         changes[key] = parse(value, f"--set {key}")
     named = {"n_trials": "search.n_trials", "engine": "engine.type", "storage": "storage"}
@@ -218,8 +218,8 @@ def list_(
     from autopeft.cli.catalog import entries
     from autopeft.cli.show import print_json, show_entries
 
-    found = entries(kind)
-    print_json(found) if json else show_entries(found)
+    listed = entries(kind)
+    print_json(listed) if json else show_entries(listed)
 
 
 def main() -> None:

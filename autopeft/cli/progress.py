@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autopeft.api.run import Prepared
-from autopeft.cli.show import best_of, duration, ended, seconds_left, states_of, wanted
+from autopeft.cli.show import best_of, duration, ended, planned, seconds_left, states_of
 from autopeft.report.summary import summary
 from autopeft.report.value import shown, title
 from autopeft.study.study import Study
@@ -65,10 +65,10 @@ class Progress:
         )
         left = seconds_left(trials, self._n_trials)
         what = f"{trial.baseline}: " if trial.baseline else ""
-        told = "  ".join(
+        line = "  ".join(
             part
             for part in (
-                f"[{done}/{wanted(trials, self._n_trials)}] trial {trial.number} {trial.state}",
+                f"[{done}/{planned(trials, self._n_trials)}] trial {trial.number} {trial.state}",
                 values,
                 trial.error,
                 what + summary(trial.config),
@@ -76,7 +76,7 @@ class Progress:
             )
             if part
         )
-        return Text(told)
+        return Text(line)
 
     def _table(self, trials: tuple[TrialRecord, ...]) -> Table:
         states = states_of(trials)
@@ -84,7 +84,7 @@ class Progress:
         counts = ", ".join(f"{n} {state}" for state, n in states.items() if n)
         table.add_row(
             f"[bold]{escape(self.prepared.spec.name)}[/]",
-            f"{ended(trials)}/{wanted(trials, self._n_trials)}",
+            f"{ended(trials)}/{planned(trials, self._n_trials)}",
             counts,
         )
         for objective in self.prepared.objectives:

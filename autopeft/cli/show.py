@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,8 @@ from rich.table import Table
 
 from autopeft.api.outcome import Outcome
 from autopeft.core.errors import redacted
+from autopeft.core.options import is_finite
+from autopeft.core.quantity import prefixed
 from autopeft.objective.objective import Objective
 from autopeft.report.front import plain
 from autopeft.report.seeds import folded
@@ -27,7 +28,6 @@ _console = Console(soft_wrap=False)
 _STATES = get_args(State)
 _UNITS = {"peak_memory": "B", "peak_memory_parts": "B", "flops": "FLOP", "training_flops": "FLOP"}
 """Units of what a plan tells, by key; all else is counted."""
-_PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
 def print_json(value: Any) -> None:
@@ -48,8 +48,8 @@ def best_of(trials: Sequence[TrialRecord], objective: Objective) -> TrialRecord 
 
 def states_of(trials: Sequence[TrialRecord]) -> dict[str, int]:
     """How many trials are in each state."""
-    found = Counter(t.state for t in trials)
-    return {state: found[state] for state in _STATES}
+    counts = Counter(t.state for t in trials)
+    return {state: counts[state] for state in _STATES}
 
 
 def ended(trials: Sequence[TrialRecord]) -> int:
@@ -58,7 +58,7 @@ def ended(trials: Sequence[TrialRecord]) -> int:
     return states["complete"] + states["stopped"] + states["failed"]
 
 
-def wanted(trials: Sequence[TrialRecord], n_trials: int) -> int:
+def planned(trials: Sequence[TrialRecord], n_trials: int) -> int:
     """How many trials are to be run in all, those with other seeds included."""
     repeats = sum(t.repeat_of is not None and t.state != "interrupted" for t in trials)
     return max(ended(trials), n_trials + repeats)
@@ -74,7 +74,7 @@ def status_of(outcome: Outcome) -> dict[str, Any]:
             best[objective.name] = {"trial": trial.number, "value": value}
     return {
         "study": outcome.spec.name,
-        "n_trials": wanted(outcome.trials, outcome.spec.search.n_trials),
+        "n_trials": planned(outcome.trials, outcome.spec.search.n_trials),
         "states": states_of(outcome.trials),
         "best": best,
         "hypervolume": outcome.hypervolume,
@@ -93,7 +93,7 @@ def seconds_left(trials: Sequence[TrialRecord], n_trials: int) -> float | None:
     seconds = [t.seconds for t in trials if t.seconds is not None and t.state != "interrupted"]
     if not seconds:
         return None
-    left = wanted(trials, n_trials) - ended(trials)
+    left = planned(trials, n_trials) - ended(trials)
     return sum(seconds) / len(seconds) * left / max(1, states_of(trials)["running"])
 
 
@@ -193,17 +193,16 @@ def _plan_rows(table: Table, key: str, value: Any, unit: str = "", indent: str =
 
 def _readable(value: Any, unit: str) -> str:
     if isinstance(value, list):
-        join = " to " if all(isinstance(item, int | float) for item in value) else ", "
+        join = " to " if all(is_finite(item) for item in value) else ", "
         return join.join(_readable(item, unit) for item in value) or "none"
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_finite(value):
         return str(value)
     return f"{_scaled(value)}{unit}" if unit else f"{value:,}"
 
 
 def _scaled(value: float) -> str:
     """With a decimal prefix: `593 M`, `1.89 G`."""
-    power = min(int(math.log10(value) // 3), len(_PREFIXES) - 1) if value >= 1 else 0
-    return f"{value / 1000**power:.4g} {_PREFIXES[power]}"
+    return " ".join(prefixed(value, 4))
 
 
 def show_entries(entries: Sequence[Mapping[str, str]]) -> None:

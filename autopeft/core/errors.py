@@ -61,6 +61,15 @@ def inside(*places: str) -> Iterator[None]:
         raise error.inside(": ".join(filter(None, places))) from None
 
 
+@contextmanager
+def raised_as(kind: type[AutoPeftError]) -> Iterator[None]:
+    """Errors of the block are of this kind; they say the same."""
+    try:
+        yield
+    except AutoPeftError as error:
+        raise kind(error.reason, error.where) from None
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     """The sentence for a name that does not exist: the known ones and the nearest."""
     names, said = sorted(known), str(name)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from autopeft.core import catalog
 from autopeft.core.config import PeftConfig
-from autopeft.core.errors import AttachError, AutoPeftError, ExportError
+from autopeft.core.errors import AttachError, ExportError, raised_as
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained
 from autopeft.method.attach import Attached, attach
 from autopeft.method.sites import shape_of
@@ -86,12 +86,11 @@ def load(model: PreTrainedModel, folder: str | Path) -> Attached:
 def _read_config(path: Path) -> PeftConfig:
     """The configuration of a native folder."""
     try:
-        document, _ = catalog.read("search_spaces", path)
-        return PeftConfig.from_dict(document)
+        with raised_as(ExportError):
+            document, _ = catalog.read("search_spaces", path)
+            return PeftConfig.from_dict(document)
     except (KeyError, TypeError) as error:
         raise ExportError(f"is no configuration: {error!r}", str(path)) from error
-    except AutoPeftError as error:
-        raise ExportError(error.reason, error.where) from error
 
 
 def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autopeft.core.config import PeftConfig, Placement
-from autopeft.core.errors import AttachError, AutoPeftError, unknown
+from autopeft.core.errors import AttachError, inside, raised_as, unknown
 from autopeft.core.methods import DECLARATIONS
 from autopeft.core.shape import Shape
 from autopeft.method.adapter import AdapterMethod
@@ -46,10 +46,8 @@ def build(placement: Placement) -> Method:
     """
     if placement.method not in METHODS:
         raise AttachError(unknown("method", placement.method, METHODS))
-    try:
+    with inside(placement.method), raised_as(AttachError):
         options = DECLARATIONS[placement.method].closed(dict(placement.options))
-    except AutoPeftError as error:
-        raise AttachError(error.reason, error.where).inside(placement.method) from None
     return METHODS[placement.method](options)
 
 

@@ -90,26 +90,26 @@ def _examined(model: PreTrainedModel) -> nn.Module | None:
         feeders = _Feeders(last, layer.linears["up"].module, undo)
         undo.callback(last.register_forward_hook(readers.start).remove)
         logits = model(**inputs).logits
-    if not readers.first_position_only or feeders.found is None:
+    if not readers.first_position_only or feeders.last is None:
         return None
-    handle = feeders.found.register_forward_hook(_first_position)
+    handle = feeders.last.register_forward_hook(_first_position)
     try:
         shorter = model(**inputs).logits
     finally:
         handle.remove()
     same = shorter.is_meta or torch.allclose(shorter, logits, rtol=_TOLERANCE, atol=_TOLERANCE)
-    return feeders.found if same and shorter.shape == logits.shape else None
+    return feeders.last if same and shorter.shape == logits.shape else None
 
 
 class _Feeders:
     """Finds the last module inside `layer` to return the very tensor that `reader` gets.
 
     Attributes:
-        found: None as long as there is none.
+        last: None as long as there is none.
     """
 
     def __init__(self, layer: nn.Module, reader: nn.Module, undo: ExitStack) -> None:
-        self.found: nn.Module | None = None
+        self.last: nn.Module | None = None
         self._returned: list[tuple[nn.Module, Tensor]] = []
         for module in layer.modules():
             if module is not layer:
@@ -123,7 +123,7 @@ class _Feeders:
     def _match(self, module: nn.Module, inputs: Sequence[Any]) -> None:
         for candidate, output in self._returned:
             if output is inputs[0]:
-                self.found = candidate
+                self.last = candidate
 
 
 class _Readers(TorchDispatchMode):

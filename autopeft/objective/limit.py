@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autopeft.core.errors import AutoPeftError, StudyError, unknown
+from autopeft.core.errors import StudyError, raised_as, unknown
 from autopeft.core.quantity import parse_quantity
 from autopeft.objective.objective import KNOWN
 
@@ -23,7 +23,5 @@ def parse_limit(name: str, value: str | int | float, of: float | None = None) ->
     where, unit = f"limits.{name}", KNOWN[name]
     if unit != "bytes" and str(value).strip().upper().endswith("B"):
         raise StudyError(f"counts {unit}, not bytes, got {value!r}", where)
-    try:
+    with raised_as(StudyError):
         return parse_quantity(value, where, None if unit == "bytes" else of)
-    except AutoPeftError as error:
-        raise StudyError(error.reason, error.where) from error

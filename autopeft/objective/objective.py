@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from autopeft.core import catalog
-from autopeft.core.errors import AutoPeftError, StudyError, unknown
+from autopeft.core.errors import StudyError, raised_as, unknown
 from autopeft.core.validation import STRICT, Section, validated
 
 KNOWN: Mapping[str, str] = {
@@ -91,10 +91,8 @@ def load_objectives(
     source: Any = (
         {"objectives": list(reference)} if isinstance(reference, list | tuple) else reference
     )
-    try:
+    with raised_as(StudyError):
         document, where = catalog.read("objectives", source)
-    except AutoPeftError as error:
-        raise StudyError(error.reason, error.where) from error
     try:
         return _objectives(document)
     except StudyError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from autopeft.core.catalog import Reference, read
-from autopeft.core.errors import AutoPeftError, SpaceError
+from autopeft.core.errors import SpaceError, inside, raised_as
 from autopeft.core.shape import LayerShape, Shape
 from autopeft.space.bound import BoundSpace
 from autopeft.space.budget import Cost
@@ -23,17 +23,13 @@ class SearchSpace(Form):
         Raises:
             SpaceError: file, key, what was expected, what came, the nearest right name.
         """
-        try:
+        with raised_as(SpaceError):
             document, place = read("search_spaces", reference)
-        except AutoPeftError as error:
-            raise SpaceError(error.reason, error.where) from None
-        try:
-            known_keys(document, KEYS, "")
-            if "place" not in document:
-                raise SpaceError("a space needs `place`, a list of placements")
-            return cls(**document)
-        except AutoPeftError as error:
-            raise SpaceError(error.reason, error.where).inside(place) from None
+            with inside(place):
+                known_keys(document, KEYS, "")
+                if "place" not in document:
+                    raise SpaceError("a space needs `place`, a list of placements")
+                return cls(**document)
 
     def on(self, backbone: Shape | int, cost: Cost | None = None) -> BoundSpace:
         """The space on one backbone, given as its shape or its number of layers.

@@ -131,9 +131,9 @@ def _names(trial: FrozenTrial) -> list[Name]:
     attrs = trial.user_attrs
     if "rejected" in attrs:
         return []
-    own = is_interrupted(trial) or "repeat" in attrs
-    kinds = {*REASONS} if own else {*REASONS, "key"}
-    if trial.state == TrialState.FAIL and not own:
+    is_keyless = is_interrupted(trial) or "repeat" in attrs
+    kinds = {*REASONS} if is_keyless else {*REASONS, "key"}
+    if trial.state == TrialState.FAIL and not is_keyless:
         kinds -= {"baseline"}
     return [(kind, attrs[kind]) for kind in kinds if kind in attrs]
 

@@ -55,10 +55,10 @@ class Ledger:
     """
 
     def __init__(self, engine: sql.Engine) -> None:
-        self._engine, found = engine, sql.MetaData()
+        self._engine, tables = engine, sql.MetaData()
         names = ("trials", "trial_params", "trial_values", USER, SYSTEM)
         self._trials, self._params, self._values, self._user, self._system = (
-            sql.Table(name, found, autoload_with=engine, resolve_fks=False) for name in names
+            sql.Table(name, tables, autoload_with=engine, resolve_fks=False) for name in names
         )
 
     def started(self, trial_id: int) -> tuple[int, datetime]:
@@ -74,12 +74,12 @@ class Ledger:
     def states(self, study_id: int, after: int, watched: Collection[int]) -> dict[int, TrialState]:
         """States of the trials of a study that have an identity above `after` or are watched."""
         columns = self._trials.c
-        wanted = columns.trial_id > after
+        selected = columns.trial_id > after
         if watched:
-            wanted |= columns.trial_id.in_(watched)
+            selected |= columns.trial_id.in_(watched)
         query = sql.select(columns.trial_id, columns.state).where(columns.study_id == study_id)
         with self._engine.connect() as connection:
-            rows = connection.execute(query.where(wanted).order_by(columns.trial_id))
+            rows = connection.execute(query.where(selected).order_by(columns.trial_id))
             return {row.trial_id: TrialState[row.state] for row in rows}
 
     def sizes(self, trials: Collection[int]) -> dict[int, int]:

@@ -19,11 +19,11 @@ class Others:
     Args:
         record: of the study.
         heart: of this process.
-        own: the numbers of its trials, as they are at each question.
+        started: the numbers of its trials, as they are at each question.
     """
 
-    def __init__(self, record: optuna.Study, heart: Heart, own: Container[int]) -> None:
-        self._record, self._heart, self._own = record, heart, own
+    def __init__(self, record: optuna.Study, heart: Heart, started: Container[int]) -> None:
+        self._record, self._heart, self._started = record, heart, started
 
     def abandoned(self) -> list[FrozenTrial]:
         """Those whose processes have died."""
@@ -36,7 +36,7 @@ class Others:
 
     def _trials(self) -> list[FrozenTrial]:
         running = self._record.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [trial for trial in running if trial.number not in self._own]
+        return [trial for trial in running if trial.number not in self._started]
 
     def _is_alive(self, trial: FrozenTrial) -> bool:
         """Whether its process works on a trial; one without owner is just being taken."""

@@ -14,7 +14,7 @@ from autopeft.study.repeats import repeats
 from autopeft.study.terms import Terms
 from autopeft.study.trial import TrialRecord
 
-_TOLD = (
+_HANDED_ON = (
     "config",
     "key",
     "baseline",
@@ -40,8 +40,8 @@ class Queue:
 
     def put(self, point: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
         """Queues a trial, by its decisions or with the attributes of its configuration."""
-        told = {key: attrs[key] for key in _TOLD if key in attrs}
-        self._record.enqueue_trial(dict(point), user_attrs=told)
+        queued = {key: attrs[key] for key in _HANDED_ON if key in attrs}
+        self._record.enqueue_trial(dict(point), user_attrs=queued)
 
     def baselines(self, configs: Mapping[str, PeftConfig], index: Index) -> None:
         """Queues those that have no trial, or whose trials have failed."""
@@ -63,10 +63,10 @@ class Queue:
             How many were queued.
         """
         seeds = range(terms.seed + 1, terms.seed + terms.n_seeds)
-        planned = repeats(trials, objectives, terms.n_finalists, seeds)
-        new = [(trial, told) for trial, told in planned if not index.has_repeat(told["repeat"])]
-        for trial, told in new:
-            self.put(trial.point, {**_configured(trial.config), **told})
+        due = repeats(trials, objectives, terms.n_finalists, seeds)
+        new = [(trial, attrs) for trial, attrs in due if not index.has_repeat(attrs["repeat"])]
+        for trial, attrs in new:
+            self.put(trial.point, {**_configured(trial.config), **attrs})
         return len(new)
 
 

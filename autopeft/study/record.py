@@ -166,8 +166,8 @@ def check_same(
     for key, value in identity.items():
         there = meaning(key, recorded[key]) if key in recorded else value
         if not _is_same(there, value):
-            told = f"{name!r} was begun with another {key}: {difference(there, value)}"
-            raise StudyError(f"{told}; choose another name or storage", key)
+            what = f"{name!r} was begun with another {key}: {difference(there, value)}"
+            raise StudyError(f"{what}; choose another name or storage", key)
 
 
 def _is_same(there: Any, here: Any) -> bool:
@@ -208,8 +208,8 @@ def difference(there: Any, here: Any, key: str = "") -> str:
     """Where two values differ: by key what stands there and here, of many keys the first."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         keys = [k for k in {**there, **here} if there.get(k) != here.get(k)]
-        told = (difference(there.get(k), here.get(k), f"{key}.{k}".lstrip(".")) for k in keys)
-        return ", ".join(islice(told, N_DIFFERENCES))
+        inner = (difference(there.get(k), here.get(k), f"{key}.{k}".lstrip(".")) for k in keys)
+        return ", ".join(islice(inner, N_DIFFERENCES))
     told_here = f"{_short(there)} there, {_short(here)} here"
     return f"{key} is {told_here}" if key else told_here
 

@@ -35,8 +35,8 @@ def _finalists(
     trials: Iterable[TrialRecord], objectives: Sequence[Objective], most: int
 ) -> list[TrialRecord]:
     """Complete trials of the front, the least crowded first."""
-    found = [t for t in trials if t.state == "complete" and t.repeat_of is None]
-    rows = [[o.loss(t.values[o.name]) for o in objectives] for t in found]
+    complete = [t for t in trials if t.state == "complete" and t.repeat_of is None]
+    rows = [[o.loss(t.values[o.name]) for o in objectives] for t in complete]
     best = np.flatnonzero(pareto.front(rows))
     lonely = np.argsort(-pareto.crowding([rows[i] for i in best]), kind="stable")
-    return [found[i] for i in best[lonely[:most]]]
+    return [complete[i] for i in best[lonely[:most]]]

@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr, field_validator
 from sqlalchemy.engine import URL
 
 from autopeft.core.catalog import Reference, read
-from autopeft.core.errors import AutoPeftError, StudyError, inside
+from autopeft.core.errors import AutoPeftError, StudyError, inside, raised_as
 from autopeft.core.quantity import parse_quantity
 from autopeft.core.validation import Section, validated
 
@@ -172,8 +172,8 @@ class EngineSection(Section):
     @classmethod
     def _positive(cls, number: int | str) -> int | str:
         if isinstance(number, int) and not 1 <= number <= MOST_WORKERS:
-            told = f"must be auto or a positive number up to {MOST_WORKERS:,}"
-            raise ValueError(f"{told}, got {number}")
+            expected = f"must be auto or a positive number up to {MOST_WORKERS:,}"
+            raise ValueError(f"{expected}, got {number}")
         return number
 
     @field_validator("device_memory")
@@ -278,10 +278,8 @@ def load_spec(reference: Reference, changes: Mapping[str, Any] | None = None) ->
     Raises:
         StudyError: file, key, what was expected, what came, the nearest right name.
     """
-    try:
+    with raised_as(StudyError):
         document, place = read("studies", reference)
-    except AutoPeftError as error:
-        raise StudyError(error.reason, error.where) from None
     with inside(place):
         for key, value in (changes or {}).items():
             document = _changed(document, key.split("."), value, key)

@@ -20,7 +20,7 @@ from autopeft.study.ledger import SYSTEM, USER, End, Entry, Ledger
 
 
 @dataclass
-class _Kept:
+class _Cached:
     """What is kept of a study.
 
     Attributes:
@@ -28,14 +28,14 @@ class _Kept:
         last: the greatest identity among them; later trials have greater ones.
         watched: unfinished trials that other processes may change, by identity, with the size of
             their attributes when they were read.
-        own: unfinished trials that this process runs, by identity.
+        running: unfinished trials that this process runs, by identity.
         distributions: of each parameter.
     """
 
     trials: list[FrozenTrial] = field(default_factory=list)
     last: int = -1
     watched: dict[int, int] = field(default_factory=dict)
-    own: dict[int, Entry] = field(default_factory=dict)
+    running: dict[int, Entry] = field(default_factory=dict)
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
 
 
@@ -54,7 +54,7 @@ class KeptStorage(BaseStorage):
 
     def __init__(self, backend: RDBStorage) -> None:
         self._backend, self._ledger = backend, Ledger(backend.engine)
-        self._studies: dict[int, _Kept] = {}
+        self._studies: dict[int, _Cached] = {}
         self._places: dict[int, tuple[int, int]] = {}
         self._unwritten: dict[int, None] = {}
         self._signature: dict[str, Any] = {}
@@ -104,16 +104,16 @@ class KeptStorage(BaseStorage):
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """As the backend does; a trial without template is an own one."""
-        kept = self._kept(study_id)
+        cached = self._cached(study_id)
         signed = create_trial(state=TrialState.RUNNING, user_attrs=dict(self._signature))
         trial_id = self._backend.create_new_trial(study_id, template_trial or signed)
         if template_trial is None:
-            kept.own[trial_id] = Entry(stored={(USER, key) for key in self._signature})
+            cached.running[trial_id] = Entry(stored={(USER, key) for key in self._signature})
             number, start = self._ledger.started(trial_id)
             trial = _new(trial_id, number, start, self._signature)
         else:
             trial = self._backend.get_trial(trial_id)
-        if trial.number == len(kept.trials):
+        if trial.number == len(cached.trials):
             self._keep(study_id, trial)
         else:
             self._refresh(study_id)
@@ -182,18 +182,18 @@ class KeptStorage(BaseStorage):
         trial.state, trial.datetime_complete = state, end.time
         trial.values = list(values) if values else None
         del self._unwritten[trial_id]
-        del self._studies[self._places[trial_id][0]].own[trial_id]
+        del self._studies[self._places[trial_id][0]].running[trial_id]
         return True
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """A trial that is kept, or as the backend has it."""
         if trial_id in self._places:
             study_id, number = self._places[trial_id]
-            kept = self._studies[study_id]
-            trial = kept.trials[number]
+            cached = self._studies[study_id]
+            trial = cached.trials[number]
             if trial.state.is_finished():
                 return trial
-            if trial_id in kept.own:
+            if trial_id in cached.running:
                 return _copied(trial)
         return self._backend.get_trial(trial_id)
 
@@ -204,20 +204,20 @@ class KeptStorage(BaseStorage):
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
         """The trials of a study in order of number, with the changes of other processes."""
-        kept = self._refresh(study_id)
-        trials = kept.trials[:]
+        cached = self._refresh(study_id)
+        trials = cached.trials[:]
         if states is not None:
             if not any(state in states for state in TrialState if state.is_finished()):
-                numbers = sorted(self._places[i][1] for i in (*kept.watched, *kept.own))
+                numbers = sorted(self._places[i][1] for i in (*cached.watched, *cached.running))
                 trials = [trials[number] for number in numbers]
             trials = [trial for trial in trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
         """As the backend does."""
-        kept = self._studies.get(study_id)
-        if kept is not None and trial_number < len(kept.trials):
-            return kept.trials[trial_number]._trial_id
+        cached = self._studies.get(study_id)
+        if cached is not None and trial_number < len(cached.trials):
+            return cached.trials[trial_number]._trial_id
         return self._backend.get_trial_id_from_study_id_trial_number(study_id, trial_number)
 
     def remove_session(self) -> None:
@@ -249,45 +249,45 @@ class KeptStorage(BaseStorage):
             entry.params, entry.user, entry.system = {}, {}, {}
         self._unwritten.pop(trial_id, None)
 
-    def _kept(self, study_id: int) -> _Kept:
+    def _cached(self, study_id: int) -> _Cached:
         """What is kept of a study, read at the first question."""
         if study_id not in self._studies:
             trials = self._backend.get_all_trials(study_id, deepcopy=False)
-            self._studies[study_id] = _Kept()
+            self._studies[study_id] = _Cached()
             for trial in trials:
                 self._keep(study_id, trial)
         return self._studies[study_id]
 
-    def _refresh(self, study_id: int) -> _Kept:
+    def _refresh(self, study_id: int) -> _Cached:
         """Reads what other processes have changed."""
-        kept = self._kept(study_id)
-        states = self._ledger.states(study_id, kept.last, kept.watched)
-        running = [i for i in kept.watched if states.get(i) == TrialState.RUNNING]
+        cached = self._cached(study_id)
+        states = self._ledger.states(study_id, cached.last, cached.watched)
+        running = [i for i in cached.watched if states.get(i) == TrialState.RUNNING]
         sizes = self._ledger.sizes(running) if running else {}
         for trial_id, state in states.items():
             known = self._places.get(trial_id)
-            same = known is not None and kept.trials[known[1]].state == state
-            if not same or sizes.get(trial_id, -1) != kept.watched.get(trial_id, -1):
+            same = known is not None and cached.trials[known[1]].state == state
+            if not same or sizes.get(trial_id, -1) != cached.watched.get(trial_id, -1):
                 self._keep(study_id, self._backend.get_trial(trial_id), sizes.get(trial_id, -1))
-        return kept
+        return cached
 
     def _keep(self, study_id: int, trial: FrozenTrial, size: int = -1) -> None:
         """Puts a trial in its place."""
-        kept, trial_id = self._studies[study_id], trial._trial_id
+        cached, trial_id = self._studies[study_id], trial._trial_id
         self._places[trial_id] = study_id, trial.number
-        kept.trials[trial.number : trial.number + 1] = [trial]
-        kept.last = max(kept.last, trial_id)
+        cached.trials[trial.number : trial.number + 1] = [trial]
+        cached.last = max(cached.last, trial_id)
         if trial.state.is_finished():
-            kept.own.pop(trial_id, None)
-            kept.watched.pop(trial_id, None)
-        elif trial_id not in kept.own:
-            kept.watched[trial_id] = size
+            cached.running.pop(trial_id, None)
+            cached.watched.pop(trial_id, None)
+        elif trial_id not in cached.running:
+            cached.watched[trial_id] = size
 
     def _entry(self, trial_id: int) -> Entry | None:
         """What is to be written of an own trial; None where it is none."""
         if trial_id not in self._places:
             return None
-        return self._studies[self._places[trial_id][0]].own.get(trial_id)
+        return self._studies[self._places[trial_id][0]].running.get(trial_id)
 
     def _changed(self, trial_id: int) -> FrozenTrial:
         """A copy of a kept trial in its place, which is to be changed and written."""
@@ -310,11 +310,11 @@ class KeptStorage(BaseStorage):
                 trial = self._backend.get_trial(trial_id)
                 self._keep(study_id, trial)
         if study_id is not None and done and state == TrialState.RUNNING:
-            kept = self._studies[study_id]
-            kept.watched.pop(trial_id, None)
+            cached = self._studies[study_id]
+            cached.watched.pop(trial_id, None)
             user = {(USER, key) for key in trial.user_attrs}
             system = {(SYSTEM, key) for key in trial.system_attrs}
-            kept.own[trial_id] = Entry(stored=user | system)
+            cached.running[trial_id] = Entry(stored=user | system)
         return done
 
     def _disown(self, trial_id: int) -> None:
@@ -325,11 +325,13 @@ class KeptStorage(BaseStorage):
 
     def _check(self, trial_id: int, name: str, distribution: BaseDistribution) -> None:
         """Refuses a distribution that does not go with that of other trials."""
-        kept = self._studies[self._places[trial_id][0]]
-        if name not in kept.distributions:
-            found = (t.distributions[name] for t in kept.trials if name in t.distributions)
-            kept.distributions[name] = next(found, distribution)
-        check_distribution_compatibility(kept.distributions[name], distribution)
+        cached = self._studies[self._places[trial_id][0]]
+        if name not in cached.distributions:
+            distributions = (
+                t.distributions[name] for t in cached.trials if name in t.distributions
+            )
+            cached.distributions[name] = next(distributions, distribution)
+        check_distribution_compatibility(cached.distributions[name], distribution)
 
 
 def sign(study: optuna.Study, attrs: Mapping[str, Any]) -> None:

@@ -146,7 +146,7 @@ class Study:
         attrs["reports"] = [*attrs.get("reports", ()), asdict(report)]
         stored.set_user_attr("reports", attrs["reports"])
         flush(self.record)
-        told = TrialRecord(
+        record = TrialRecord(
             trial.number,
             "running",
             PeftConfig.from_dict(attrs["config"]),
@@ -155,7 +155,7 @@ class Study:
             baseline=attrs.get("baseline"),
             repeat_of=attrs.get("repeat_of"),
         )
-        return told.curve(self.objectives)
+        return record.curve(self.objectives)
 
     def pause(self, trial: Trial, reached: float) -> Trial:
         """Records that a trial waits at a rung; the trial with which it goes on."""
@@ -209,8 +209,8 @@ class Study:
         if fault != "configuration" and self._trouble.lost(attempts, error + where, fault):
             with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
                 stored.set_user_attr("lost", error + where)
-            told = {**stored.user_attrs, "attempts": attempts}
-            self._interrupt(trial.number, stored.params, told)
+            attrs = {**stored.user_attrs, "attempts": attempts}
+            self._interrupt(trial.number, stored.params, attrs)
             return
         self._trouble.failed(trial.number, error, where)
         self._end(trial, TrialState.FAIL, {"error": error + where})
@@ -335,8 +335,8 @@ class Study:
                 self.record._storage.set_trial_user_attr(trial._trial_id, "error", reason)
                 self._tell(trial.number, TrialState.FAIL)
             else:
-                told = {**trial.user_attrs, "attempts": attempts}
-                self._interrupt(trial.number, trial.params, told)
+                attrs = {**trial.user_attrs, "attempts": attempts}
+                self._interrupt(trial.number, trial.params, attrs)
         return len(dead)
 
     def _interrupt(self, number: int, params: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
@@ -364,13 +364,13 @@ class Study:
             idle = {d.name: d.from_unit(0.0) for d in self.space.dimensions.values()}
             self._queue.put({**idle, **drawn.point}, {})
             return False
-        told = "every configuration has been tried" if is_exhausted else "no untried one is left"
-        told = told if reason is None else f"{told}; the last was refused because {reason}"
+        ending = "every configuration has been tried" if is_exhausted else "no untried one is left"
+        ending = ending if reason is None else f"{ending}; the last was refused because {reason}"
         if not index.n_counted():
-            raise StudyError(f"no configuration can be trained: {told}", "limits")
+            raise StudyError(f"no configuration can be trained: {ending}", "limits")
         if not self._has_told:
-            _log.warning("the search ends after %d trials: %s", index.n_counted(), told)
-            self.record.set_user_attr("ended", told)
+            _log.warning("the search ends after %d trials: %s", index.n_counted(), ending)
+            self.record.set_user_attr("ended", ending)
         self._has_told = True
         return True
 

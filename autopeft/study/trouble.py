@@ -57,7 +57,7 @@ class Trouble:
         """
         first = [failure for number, failure in (self._first or {}).items() if number < oldest]
         if len(first) >= N_ALIKE and len({error for error, _ in first}) == 1:
-            told = "".join(first[0])
-            raise StudyError(f"the first {len(first)} trials failed alike: {told}", "run")
+            shared = "".join(first[0])
+            raise StudyError(f"the first {len(first)} trials failed alike: {shared}", "run")
         if self._broken:
             raise StudyError(f"{self._broken}; what is left waits for the next run", "run")

@@ -235,8 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(run_case(Case(**chosen.case), chosen)))
         return
     cases = SMALL if chosen.small else CASES
-    wanted = tuple(c for c in cases if chosen.sampler in (None, c.sampler))
-    Console(width=120).print(table(run_all(wanted, chosen)["rows"]))
+    chosen_cases = tuple(c for c in cases if chosen.sampler in (None, c.sampler))
+    Console(width=120).print(table(run_all(chosen_cases, chosen)["rows"]))
 
 
 if __name__ == "__main__":

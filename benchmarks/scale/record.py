@@ -41,7 +41,7 @@ def bound_space() -> BoundSpace:
     return on_backbone(SPACE, meta_backbone(MODEL, BackboneSettings()))
 
 
-def wanted(space: BoundSpace, n: int, repeats: int) -> Iterator[tuple[int, int, PeftConfig]]:
+def rows_of(space: BoundSpace, n: int, repeats: int) -> Iterator[tuple[int, int, PeftConfig]]:
     """Index, seed and configuration of every row; a longer list begins with a shorter one."""
     for index in range(n):
         config = space.draw(np.random.default_rng(index)).config if index else PeftConfig.of([])
@@ -87,7 +87,7 @@ def record(output: Path, n: int, repeats: int, task: Task, threads: int) -> None
     done = {(row["index"], row["seed"]) for row in document["rows"]}
     known = known_quantities(Setting(meta_backbone(MODEL, BackboneSettings()), MAX_LENGTH, "cpu"))
     trainer: Trainer | None = None
-    for index, seed, config in wanted(bound_space(), n, repeats):
+    for index, seed, config in rows_of(bound_space(), n, repeats):
         if (index, seed) in done:
             continue
         trainer = trainer or Trainer(MODEL, task, device="cpu", threads=threads)

@@ -48,15 +48,15 @@ PACKAGES = ("optuna", "torch", "botorch")
 
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
     """The figures of every sampler on every problem."""
-    found: dict[str, dict[str, Any]] = {}
+    by_problem: dict[str, dict[str, Any]] = {}
     for problem, sampler in dict.fromkeys((row["problem"], row["sampler"]) for row in runs):
-        own = [row for row in runs if (row["problem"], row["sampler"]) == (problem, sampler)]
-        found.setdefault(problem, {})[sampler] = figures(own)
-    return found
+        rows = [row for row in runs if (row["problem"], row["sampler"]) == (problem, sampler)]
+        by_problem.setdefault(problem, {})[sampler] = figures(rows)
+    return by_problem
 
 
-def _only(found: dict[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: own for name, own in found.items() if name in names}
+def _only(by_name: dict[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in by_name.items() if name in names}
 
 
 def show(tables: dict[str, Any]) -> None:
@@ -64,17 +64,17 @@ def show(tables: dict[str, Any]) -> None:
         shown = Shown(title=f"{name}: trials to a share of the hypervolume, and hypervolume")
         for column in ("sampler", "90 %", "95 %", "95 % interval", "99 %", "at 25", "at 50", "s"):
             shown.add_column(column, justify="right")
-        for sampler, own in samplers.items():
-            to = {share: own[f"trials_to_{share}"] for share in (90, 95, 99)}
+        for sampler, numbers in samplers.items():
+            to = {share: numbers[f"trials_to_{share}"] for share in (90, 95, 99)}
             low, high = to[95]["interval"]
-            at = [own.get(f"hypervolume_at_{n}", {}).get("mean", 0.0) for n in (25, 50)]
+            at = [numbers.get(f"hypervolume_at_{n}", {}).get("mean", 0.0) for n in (25, 50)]
             shown.add_row(
                 sampler,
                 *(f"{to[share]['median']:.0f}" for share in (90, 95)),
                 f"{low:.0f} to {high:.0f}",
                 f"{to[99]['median']:.0f}",
                 *(f"{value:.4f}" for value in at),
-                f"{own['seconds']:.3f}",
+                f"{numbers['seconds']:.3f}",
             )
         Console(width=100).print(shown)
 
@@ -95,27 +95,27 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     chosen = _arguments()
     output = chosen.output or (SMALL if chosen.small else RESULTS)
-    kept = chosen.runs or (SMALL.with_suffix(".jsonl") if chosen.small else RUNS)
+    rows_file = chosen.runs or (SMALL.with_suffix(".jsonl") if chosen.small else RUNS)
     seeds = chosen.seeds or (SMALL_SEEDS if chosen.small else SEEDS)
     trials = chosen.trials or (SMALL_TRIALS if chosen.small else TRIALS)
     samplers = chosen.samplers or (SMALL_SAMPLERS if chosen.small else list(PEERS))
-    wanted = list(orders(chosen.tables, samplers, seeds, trials, others=not chosen.small))
-    runs = run(wanted, kept, chosen.workers)
-    told = summary(runs)
+    work = list(orders(chosen.tables, samplers, seeds, trials, others=not chosen.small))
+    runs = run(work, rows_file, chosen.workers)
+    results = summary(runs)
     document: dict[str, Any] = {
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "versions": {name: version(name) for name in PACKAGES},
         "starting_points": N_START,
-        "tables": {name: _only(told[name], PEERS) for name in chosen.tables},
-        "variants": {name: _only(told[name], VARIANTS) for name in chosen.tables},
-        "floors": {name: _only(told[name], FLOORS) for name in chosen.tables},
-        "closed": _only(told, CLOSED),
-        "every_layer": _only(told, EVERY_LAYER),
+        "tables": {name: _only(results[name], PEERS) for name in chosen.tables},
+        "variants": {name: _only(results[name], VARIANTS) for name in chosen.tables},
+        "floors": {name: _only(results[name], FLOORS) for name in chosen.tables},
+        "closed": _only(results, CLOSED),
+        "every_layer": _only(results, EVERY_LAYER),
         "stopping": stopped.figures(
             chosen.tables,
             SMALL_SEEDS if chosen.small else STOPPING_SEEDS,
             SMALL_TRIALS if chosen.small else STOPPING_TRIALS,
-            kept.with_name(f"{kept.stem.removesuffix('_runs')}_stopped.jsonl"),
+            rows_file.with_name(f"{rows_file.stem.removesuffix('_runs')}_stopped.jsonl"),
             chosen.workers,
         ),
         "suggest_seconds": suggest_seconds(SMALL_COUNTS if chosen.small else COUNTS),
@@ -123,7 +123,7 @@ def main() -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     draw([row for row in runs if row["problem"] in chosen.tables], output.with_suffix(".png"))
-    show(told)
+    show(results)
     print(json.dumps({name: document[name] for name in ("suggest_seconds", "stopping")}, indent=1))
 
 

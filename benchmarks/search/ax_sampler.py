@@ -41,7 +41,7 @@ class AxSampler(WholePointSampler):
         super().__init__(distributions)
         self._objectives = objectives
         self._names = {name: f"x{i}" for i, name in enumerate(distributions)}
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
         self._client = Client(random_seed=seed)
         self._client.configure_experiment(
             [
@@ -65,23 +65,23 @@ class AxSampler(WholePointSampler):
     ) -> dict[str, Any]:
         """Tells Ax what is new, and asks it."""
         for done in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            if done.number not in self._told:
+            if done.number not in self._reported:
                 self._tell(done)
         index, point = next(iter(self._client.get_next_trials(1).items()))
         self._asked = index
-        return {name: point[own] for name, own in self._names.items()}
+        return {name: point[theirs] for name, theirs in self._names.items()}
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: Any, values: Any) -> None:
         """Completes the trial that Ax has proposed."""
         self._client.complete_trial(self._asked, self._data(values))
-        self._told.add(trial.number)
+        self._reported.add(trial.number)
 
     def _tell(self, done: FrozenTrial) -> None:
-        point = {own: done.params[name] for name, own in self._names.items()}
+        point = {theirs: done.params[name] for name, theirs in self._names.items()}
         index = self._client.attach_trial(point)
         self._client.complete_trial(index, self._data(done.values))
-        self._told.add(done.number)
+        self._reported.add(done.number)
 
     def _data(self, values: Any) -> dict[str, float]:
-        told = zip(self._objectives, values, strict=True)
-        return {f"m{i}": objective.loss(value) for i, (objective, value) in enumerate(told)}
+        pairs = zip(self._objectives, values, strict=True)
+        return {f"m{i}": objective.loss(value) for i, (objective, value) in enumerate(pairs)}

@@ -80,8 +80,8 @@ def noise(table: Table, *, shared: bool = True) -> float:
     whole = [[row[column] for row in rows] for rows in repeats if len(rows) == len(SEEDS)]
     if len(whole) < 2:
         return float("nan")
-    found = np.array(whole)
-    rest = found - found.mean(axis=1, keepdims=True)
+    accuracies = np.array(whole)
+    rest = accuracies - accuracies.mean(axis=1, keepdims=True)
     n_free = (len(whole) - (0 if shared else 1)) * (len(SEEDS) - 1)
     rest = rest if shared else rest - rest.mean(axis=0)
     return float(np.sqrt((rest**2).sum() / n_free))
@@ -101,13 +101,13 @@ def surrogate_error(table: Table) -> tuple[float, float]:
 
 
 def _of_every_layer(name: str, path: Path) -> str:
-    found = EveryLayer(name)
-    trained = Table(path, found.space)
-    error, spread, correlation = found.error(trained)
+    surrogate = EveryLayer(name)
+    trained = Table(path, surrogate.space)
+    error, spread, correlation = surrogate.error(trained)
     return (
-        f"the surrogate that serves `{SPACE}.yaml`, of {math.prod(found.sizes):.2g} points: mean "
-        f"absolute error {error:.4f} on {len(trained.rows)} trained ones, whose mean deviation is "
-        f"{spread:.4f}; rank correlation {correlation:.2f}"
+        f"the surrogate that serves `{SPACE}.yaml`, of {math.prod(surrogate.sizes):.2g} points: "
+        f"mean absolute error {error:.4f} on {len(trained.rows)} trained ones, whose mean "
+        f"deviation is {spread:.4f}; rank correlation {correlation:.2f}"
     )
 
 

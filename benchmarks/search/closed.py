@@ -60,8 +60,8 @@ def continuous(name: str, function: MultiObjectiveTestProblem) -> Problem:
 
     def values(config: PeftConfig) -> tuple[float, ...]:
         (lora,) = config.placements
-        told = dict((*lora.options, *config.train))
-        units = [d.to_unit(told[name.split(".")[-1]]) for name, d in space.dimensions.items()]
+        settings = dict((*lora.options, *config.train))
+        units = [d.to_unit(settings[name.split(".")[-1]]) for name, d in space.dimensions.items()]
         point = low + np.array(units) * (high - low)
         return tuple(function(torch.from_numpy(point)).tolist())
 

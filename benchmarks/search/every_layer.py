@@ -89,7 +89,7 @@ class EveryLayer:
         most = BEYOND * sum(counts[-1] for counts in self._counts)
         objectives = (small.objectives[0], replace(small.objectives[1], reference=most))
         shape = self.space.shape
-        found = Problem(
+        unscaled = Problem(
             f"{self.name}-every-layer",
             self.space,
             objectives,
@@ -99,7 +99,7 @@ class EveryLayer:
             first=tuple(int(values[0]) for values in self._values),
             earlier=small.earlier,
         )
-        return replace(found, best=self._best(found))
+        return replace(unscaled, best=self._best(unscaled))
 
     def _of(self, config: PeftConfig) -> tuple[float, ...]:
         sizes = np.zeros((self.space.n_layers, len(METHODS)), dtype=np.int64)
@@ -146,10 +146,10 @@ class EveryLayer:
 
     def error(self, trained: Table) -> tuple[float, float, float]:
         """Mean absolute error on trained rows, their mean deviation, and the rank correlation."""
-        truth, told = trained.column(last("accuracy")), self.model(np.array(list(trained.rows)))
+        truth, modelled = trained.column(last("accuracy")), self.model(np.array(list(trained.rows)))
         deviation = np.abs(truth - truth.mean()).mean()
-        correlation = float(spearmanr(truth, told).statistic)
-        return float(np.abs(told - truth).mean()), float(deviation), correlation
+        correlation = float(spearmanr(truth, modelled).statistic)
+        return float(np.abs(modelled - truth).mean()), float(deviation), correlation
 
 
 @cache

@@ -28,11 +28,11 @@ def figures(runs: Sequence[Run]) -> dict[str, Any]:
     runs.
     """
     volumes = np.array([run["volumes"] for run in runs])
-    found: dict[str, Any] = {"seeds": len(runs), "trials": volumes.shape[1]}
+    summary: dict[str, Any] = {"seeds": len(runs), "trials": volumes.shape[1]}
     for share in SHARES:
         counts = trials_to(volumes, share / 100)
         reached = float((counts <= volumes.shape[1]).mean())
-        found[f"trials_to_{share}"] = {
+        summary[f"trials_to_{share}"] = {
             "median": float(np.median(counts)),
             "interval": interval(counts, np.median),
             "reached": reached,
@@ -40,12 +40,12 @@ def figures(runs: Sequence[Run]) -> dict[str, Any]:
     for count in COUNTS:
         if count <= volumes.shape[1]:
             column = volumes[:, count - 1]
-            found[f"hypervolume_at_{count}"] = {
+            summary[f"hypervolume_at_{count}"] = {
                 "mean": round(float(column.mean()), 5),
                 "interval": interval(column, np.mean),
             }
     seconds = [run["seconds"] for run in runs if run["seconds"] is not None]
-    return {**found, "seconds": float(np.median(seconds)) if seconds else None}
+    return {**summary, "seconds": float(np.median(seconds)) if seconds else None}
 
 
 def trials_to(volumes: Array, share: float) -> Array:

@@ -75,8 +75,8 @@ def trainings(space: BoundSpace) -> Iterator[Training]:
         drawn = [Training(_drawn(space, rng), SEEDS[0]) for _ in range(N_DRAWN)]
         yield from dict.fromkeys(drawn)
         return
-    found = points(space)
-    order = [found[index] for index in np.random.default_rng(0).permutation(len(found))]
+    every_point = points(space)
+    order = [every_point[index] for index in np.random.default_rng(0).permutation(len(every_point))]
     yield from (Training(point, SEEDS[0]) for point in order)
     yield from (Training(point, seed) for point in order[::EVERY] for seed in SEEDS[1:])
 
@@ -86,7 +86,8 @@ def _drawn(space: BoundSpace, rng: np.random.Generator) -> Point:
     share = rng.random()
     values = [dimension.values or () for dimension in space.dimensions.values()]
     return tuple(
-        own[rng.integers(1, len(own))] if rng.random() < share else own[0] for own in values
+        options[rng.integers(1, len(options))] if rng.random() < share else options[0]
+        for options in values
     )
 
 

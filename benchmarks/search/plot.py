@@ -18,8 +18,8 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     panels = figure.subplots(1, len(problems), squeeze=False)
     for panel, problem in zip(panels[0], problems, strict=True):
         for sampler in dict.fromkeys(run["sampler"] for run in runs):
-            own = [r["volumes"] for r in runs if (r["problem"], r["sampler"]) == (problem, sampler)]
-            volumes = np.array(own)
+            chosen = [r for r in runs if (r["problem"], r["sampler"]) == (problem, sampler)]
+            volumes = np.array([run["volumes"] for run in chosen])
             trials = np.arange(1, volumes.shape[1] + 1)
             mean, error = volumes.mean(0), 1.96 * volumes.std(0) / np.sqrt(len(volumes))
             panel.plot(trials, mean, label=sampler)

@@ -147,9 +147,9 @@ class SaasSampler(WholePointSampler):
         return moved
 
 
-def _scores(losses: Array, wanted: Array) -> Array:
-    """Normal scores of the ranks of `wanted` among `losses`, the larger the better."""
-    shares = (losses[None, :, :] >= wanted[:, None, :]).mean(axis=1)
+def _scores(losses: Array, rows: Array) -> Array:
+    """Normal scores of the ranks of `rows` among `losses`, the larger the better."""
+    shares = (losses[None, :, :] >= rows[:, None, :]).mean(axis=1)
     return np.asarray(norm.ppf(np.clip(shares, LEAST_QUANTILE, 1 - LEAST_QUANTILE)))
 
 

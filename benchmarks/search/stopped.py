@@ -153,8 +153,8 @@ def figures(names: Sequence[str], seeds: int, trials: int, path: Path, workers: 
     at `path`.
     """
     every = product(names, ("none", *STOPPERS), range(seeds))
-    wanted = [Order(name, stopper, seed, trials) for name, stopper, seed in every]
-    rows = rows_of(wanted, carry_out, path, workers)
+    orders = [Order(name, stopper, seed, trials) for name, stopper, seed in every]
+    rows = rows_of(orders, carry_out, path, workers)
     ends = {(r["table"], r["stopper"], r["seed"]): End(r["volumes"], r["trained"]) for r in rows}
     tables: dict[str, dict[str, Json]] = {}
     for name, stopper in product(names, STOPPERS):
@@ -175,15 +175,15 @@ def carry_out(order: Order) -> Json:
 
 def _compared(pairs: Sequence[tuple[End, End]]) -> Json:
     """Studies with a stopper, each with the one without of the same seed."""
-    told = {
+    by_key = {
         "samples_saved": [1 - a.trained / b.trained for a, b in pairs],
         "hypervolume_ratio": [a.volume / b.volume for a, b in pairs],
         "hypervolume_ratio_at_equal_training": [
             a.volume / b.volumes[min(len(b.volumes), round(a.trained)) - 1] for a, b in pairs
         ],
     }
-    found: Json = {}
-    for key, values in told.items():
-        found[key] = round(float(np.mean(values)), 4)
-        found[f"{key}_interval"] = interval(np.array(values), np.mean)
-    return found
+    summary: Json = {}
+    for key, values in by_key.items():
+        summary[key] = round(float(np.mean(values)), 4)
+        summary[f"{key}_interval"] = interval(np.array(values), np.mean)
+    return summary

@@ -171,8 +171,8 @@ def check_runs_to_the_end(engine, folder):
     assert {"complete", "stopped"} <= {t.state for t in trials}
     assert trials[0].baseline == "head-only"
     assert trials[0].state == "complete"
-    kept = [t.config.key for t in trials if t.state != "rejected"]
-    assert len(kept) == len(set(kept))
+    keys = [t.config.key for t in trials if t.state != "rejected"]
+    assert len(keys) == len(set(keys))
     for trial in trials:
         if trial.state == "complete":
             assert trial.values["trainable_params"] == params(trial.config)

@@ -68,7 +68,7 @@ def reads_back_equal(format: str, architecture: str, folder: Path) -> None:
         if EXPORTERS[format].obstacles(trained):
             continue
         accepted += 1
-        output = _export(format, trained, folder / name)
+        output = exported(format, trained, folder / name)
         with torch.no_grad():
             again = READERS[format](output, tiny(architecture))(**inputs(architecture)).logits
         assert (again - expected).abs().max() < 1e-4, f"{name} reads back differently"
@@ -81,7 +81,7 @@ def refuses_by_name(format: str, architecture: str, folder: Path) -> None:
         obstacles = EXPORTERS[format].obstacles(trained)
         if obstacles:
             with pytest.raises(ExportError) as caught:
-                _export(format, trained, folder / name)
+                exported(format, trained, folder / name)
             for obstacle in obstacles:
                 assert obstacle.placement in trained.config.placements
                 assert describe(obstacle.placement) in str(caught.value)
@@ -93,7 +93,7 @@ def leaves_the_backbone(format: str, architecture: str, folder: Path) -> None:
     for name, trained, _ in _trained(architecture):
         before = fingerprint(trained.model)
         if not EXPORTERS[format].obstacles(trained):
-            _export(format, trained, folder / name)
+            exported(format, trained, folder / name)
         assert_same(before, fingerprint(trained.model))
 
 
@@ -105,14 +105,14 @@ def refuses_other_tensors(format: str, architecture: str, folder: Path) -> None:
     wrong = {**trained.state, first: torch.zeros(1, 1)}
     for state in (missing, wrong):
         with pytest.raises(ExportError, match="do not fit"):
-            _export(format, Trained(trained.backbone, trained.config, state), folder / "x")
+            exported(format, Trained(trained.backbone, trained.config, state), folder / "x")
     assert list(folder.iterdir()) == []
 
 
 def carries_a_card(format: str, architecture: str, folder: Path) -> None:
     """README.md has front matter, the metrics and code that loads the folder."""
     trained = next(t for n, t, _ in _trained(architecture) if n == "lora")
-    text = (_export(format, trained, folder / "out") / "README.md").read_text(encoding="utf-8")
+    text = (exported(format, trained, folder / "out") / "README.md").read_text(encoding="utf-8")
     front = yaml.safe_load(text.split("---\n")[1])
     assert front["base_model"] == "org/base"
     assert front["library_name"] == EXPORTERS[format].library
@@ -156,7 +156,8 @@ def _trained(architecture: str) -> list[tuple[str, Trained, Tensor]]:
     return [(name, *train(on, config, inputs(architecture))) for name, config in mixes.items()]
 
 
-def _export(format: str, trained: Trained, output: Path) -> Path:
+def exported(format: str, trained: Trained, output: Path, *, overwrite: bool = False) -> Path:
+    """The folder into which a training has been written."""
     return export(
         format,
         backbone=trained.backbone,
@@ -164,4 +165,5 @@ def _export(format: str, trained: Trained, output: Path) -> Path:
         state=trained.state,
         output=output,
         facts=FACTS,
+        overwrite=overwrite,
     )

@@ -154,10 +154,10 @@ def round_trips(method: str, architecture: str) -> None:
 def saves_nothing_of_the_backbone(method: str, architecture: str) -> None:
     """The state holds the trained tensors and no memory of the backbone."""
     on = attached(method, tiny(architecture))
-    own = {p.untyped_storage().data_ptr() for p in on.model.parameters()}
+    storages = {p.untyped_storage().data_ptr() for p in on.model.parameters()}
     state = on.state_dict()
     assert state.keys() == on.trainable().keys()
-    assert all(t.untyped_storage().data_ptr() not in own for t in state.values())
+    assert all(t.untyped_storage().data_ptr() not in storages for t in state.values())
     assert all(t.is_contiguous() and not t.requires_grad for t in state.values())
 
 
@@ -181,7 +181,7 @@ def crew(method: str, model: PreTrainedModel) -> list[Member]:
         [Placement.of(method, layers[-1:], sized)],
         fitting,
     ]
-    members = [draw(model, PeftConfig.of(own), seed=i) for i, own in enumerate(placements)]
+    members = [draw(model, PeftConfig.of(chosen), seed=i) for i, chosen in enumerate(placements)]
     for seed, member in enumerate(members):
         stir(member, seed)
     return members
@@ -209,8 +209,8 @@ def outcomes(pack: Pack, batch: Mapping[str, Tensor], sizes: Sequence[int]) -> l
         {n: w.grad.clone() for n, w in member.trainable().items() if w.grad is not None}
         for member in pack.members
     ]
-    found = zip(parts, losses, gradients, strict=True)
-    return [Outcome(part.detach(), loss.detach(), own) for part, loss, own in found]
+    parted = zip(parts, losses, gradients, strict=True)
+    return [Outcome(part.detach(), loss.detach(), gradient) for part, loss, gradient in parted]
 
 
 def alone(
@@ -220,15 +220,15 @@ def alone(
     sizes: Sequence[int],
 ) -> list[Outcome]:
     """The outcomes of members one after the other, each on its rows."""
-    found, start = [], 0
+    results, start = [], 0
     for member, size in zip(members, sizes, strict=True):
         pack = Pack(model, member.modules_to_save)
         pack.join(member)
-        own = {name: tensor[start : start + size] for name, tensor in batch.items()}
-        found += outcomes(pack, own, [size])
+        rows = {name: tensor[start : start + size] for name, tensor in batch.items()}
+        results += outcomes(pack, rows, [size])
         pack.close()
         start += size
-    return found
+    return results
 
 
 def together(

@@ -104,8 +104,8 @@ def points(make: Make, seed: int = 0, *, fresh: bool = False, n: int = N_TRIALS)
 
 def check_legal(make: Make) -> None:
     """Every point is one of the space, and not all are the same."""
-    found = points(make)
-    assert len({json.dumps(point) for point in found}) > N_TRIALS // 2
+    drawn = points(make)
+    assert len({json.dumps(point) for point in drawn}) > N_TRIALS // 2
 
 
 def check_pure(make: Make) -> None:

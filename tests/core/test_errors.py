@@ -1,6 +1,6 @@
 import pytest
 
-from autopeft.core.errors import AutoPeftError, SpaceError, inside, unknown
+from autopeft.core.errors import AutoPeftError, SpaceError, StudyError, inside, raised_as, unknown
 
 
 def test_places_stand_from_the_outermost_to_the_key():
@@ -18,6 +18,13 @@ def test_places_stand_from_the_outermost_to_the_key():
 def test_other_errors_pass_as_they_are():
     with pytest.raises(KeyError), inside("study.yaml"):
         raise KeyError("x")
+
+
+def test_an_error_of_another_kind_says_the_same():
+    expected = pytest.raises(StudyError, match=r"^file: key: is missing$")
+    with expected as caught, inside("file"), raised_as(StudyError):
+        raise SpaceError("is missing", "key")
+    assert type(caught.value) is StudyError
 
 
 def test_without_a_place():

@@ -10,9 +10,8 @@ from safetensors.torch import load_file
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import ExportError
-from autopeft.exporter import export
 from tests.backbones import ARCHITECTURES, inputs, logits, tiny
-from tests.contracts.exporter import BITFIT, FACTS, PREFIX, adapter, backbone, lora, train
+from tests.contracts.exporter import BITFIT, PREFIX, adapter, backbone, exported, lora, train
 
 FUSED = ("gpt2", "gpt_neox", "phi3")
 DEEP = {"num_hidden_layers": 12}
@@ -21,14 +20,7 @@ DEEP = {"num_hidden_layers": 12}
 def write(name: str, config: PeftConfig, output: Path, **changes: int) -> torch.Tensor:
     """Exports a made-up training and returns its logits."""
     trained, expected = train(backbone(tiny(name, **changes)), config, inputs(name))
-    export(
-        "peft",
-        backbone=trained.backbone,
-        config=config,
-        state=trained.state,
-        output=output,
-        facts=FACTS,
-    )
+    exported("peft", trained, output)
     return expected
 
 
@@ -117,13 +109,6 @@ def test_auto_classes_find_the_base_model(tmp_path: Path) -> None:
         model = type(tiny(name)).from_pretrained(tmp_path / name).eval()
         trained, expected = train(backbone(model), config, inputs(name))
         output = tmp_path / f"{name}-peft"
-        export(
-            "peft",
-            backbone=trained.backbone,
-            config=config,
-            state=trained.state,
-            output=output,
-            facts=FACTS,
-        )
+        exported("peft", trained, output)
         again = auto.from_pretrained(output).eval()
         assert (logits(again, inputs(name)) - expected).abs().max() < 1e-4

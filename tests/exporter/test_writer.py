@@ -7,10 +7,10 @@ import pytest
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import ExportError
-from autopeft.exporter import Exporter, Obstacle, Trained, export
+from autopeft.exporter import Exporter, Obstacle, Trained
 from autopeft.exporter.writer import write
 from tests.backbones import inputs, tiny
-from tests.contracts.exporter import FACTS, backbone, lora, train
+from tests.contracts.exporter import FACTS, backbone, exported, lora, train
 
 
 @pytest.fixture(scope="module")
@@ -18,34 +18,15 @@ def trained() -> Trained:
     return train(backbone(tiny("bert")), PeftConfig.of([lora([0])]), inputs("bert"))[0]
 
 
-def native(trained: Trained, output: Path, *, overwrite: bool = False) -> Path:
-    return export(
-        "native",
-        backbone=trained.backbone,
-        config=trained.config,
-        state=trained.state,
-        output=output,
-        facts=FACTS,
-        overwrite=overwrite,
-    )
-
-
 def test_unknown_format_names_the_nearest(trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"unknown format 'merge'.*did you mean 'merged'"):
-        export(
-            "merge",
-            backbone=trained.backbone,
-            config=trained.config,
-            state=trained.state,
-            output=tmp_path / "out",
-            facts=FACTS,
-        )
+        exported("merge", trained, tmp_path / "out")
 
 
 def test_folder_that_is_not_empty_is_kept(trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "note").write_text("mine")
     with pytest.raises(ExportError, match="the folder is not empty"):
-        native(trained, tmp_path)
+        exported("native", trained, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["note"]
 
 
@@ -53,7 +34,7 @@ def test_overwriting_replaces_the_folder_whole(trained: Trained, tmp_path: Path)
     output = tmp_path / "out"
     output.mkdir()
     (output / "stale").write_text("old")
-    native(trained, output, overwrite=True)
+    exported("native", trained, output, overwrite=True)
     assert sorted(p.name for p in output.iterdir()) == [
         "README.md",
         "config.yaml",
@@ -64,7 +45,7 @@ def test_overwriting_replaces_the_folder_whole(trained: Trained, tmp_path: Path)
 
 def test_the_name_of_a_folder_is_no_code(trained: Trained, tmp_path: Path) -> None:
     name = 'a"); import os; os.abort() #'
-    text = (native(trained, tmp_path / name) / "README.md").read_text(encoding="utf-8")
+    text = (exported("native", trained, tmp_path / name) / "README.md").read_text(encoding="utf-8")
     usage = text.split("```python\n")[1].split("```")[0]
     constants = [n.value for n in ast.walk(ast.parse(usage)) if isinstance(n, ast.Constant)]
     assert name in constants
@@ -72,14 +53,14 @@ def test_the_name_of_a_folder_is_no_code(trained: Trained, tmp_path: Path) -> No
 
 def test_empty_folder_and_missing_parents_will_do(trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert (native(trained, tmp_path / "empty") / "README.md").is_file()
-    assert (native(trained, tmp_path / "a/b/c") / "README.md").is_file()
+    assert (exported("native", trained, tmp_path / "empty") / "README.md").is_file()
+    assert (exported("native", trained, tmp_path / "a/b/c") / "README.md").is_file()
 
 
 def test_file_in_the_place_of_the_folder_is_refused(trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(ExportError, match="exists and is no folder"):
-        native(trained, tmp_path / "out", overwrite=True)
+        exported("native", trained, tmp_path / "out", overwrite=True)
 
 
 class Breaks(Exporter):
