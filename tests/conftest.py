@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-SHARED = ("trainer", "still", "ran", "postgres", "cluster")
+SHARED = ("trainer", "still", "ran", "outcome", "first", "elsewhere", "postgres", "cluster")
 """Fixtures that take seconds: the tests of one of them run in one process."""
 
 

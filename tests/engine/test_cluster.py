@@ -22,7 +22,7 @@ MEMORY = 80e9
 
 @pytest.fixture(scope="module", autouse=True)
 def _machines(cluster):
-    nodes = [cluster.add_node(num_cpus=4, num_gpus=1) for _ in range(2)]
+    nodes = [cluster.add_node(num_cpus=2, num_gpus=1) for _ in range(2)]
     cluster.wait_for_nodes()
     yield
     for node in nodes:
@@ -75,8 +75,9 @@ def ended(trials):
 
 
 def test_trials_share_devices_as_far_as_they_need_them(cluster, tmp_path):
-    trials = run(cluster, tmp_path, partial(Placed, tmp_path), room=Room(memory=MEMORY, need=need))
-    assert len(ended(trials)) == 12
+    room = Room(memory=MEMORY, need=need)
+    trials = run(cluster, tmp_path, partial(Placed, tmp_path), n_trials=8, room=room)
+    assert len(ended(trials)) == 8
     notes = notes_in(tmp_path)
     assert len({note["node"] for note in notes}) == 2
     assert {note["devices"] for note in notes} == {"0"}
@@ -90,9 +91,25 @@ def test_trials_share_devices_as_far_as_they_need_them(cluster, tmp_path):
     assert max(together) > 1
 
 
+def wait_until(condition, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+class Sociable(Placed):
+    """Begins when another worker has started, too."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.file.touch()
+        wait_until(lambda: len(list(folder.glob("*.jsonl"))) > 1)
+
+
 def test_packs_fill_whole_devices_of_all_nodes(cluster, tmp_path):
     room = Room(4, 3 * MEMORY, need=need)
-    trials = run(cluster, tmp_path, partial(Placed, tmp_path), room=room)
+    trials = run(cluster, tmp_path, partial(Sociable, tmp_path), room=room)
     assert len(ended(trials)) == 12
     notes = notes_in(tmp_path)
     assert len({note["node"] for note in notes}) == 2
@@ -121,12 +138,12 @@ def test_what_a_node_lacks_is_told_with_its_name(cluster, tmp_path, monkeypatch)
     folder.mkdir()
     monkeypatch.chdir(folder)
     where = rf"\(on node {ray.util.get_node_ip_address()}, which lacks the folder {folder} that"
-    expected = rf"failed alike: FileNotFoundError: .*'data\.csv' {where}"
+    expected = rf"the machine broke off .*: FileNotFoundError: .*'data\.csv' {where}"
 
     def watch(study):
         """Takes the folder away while the workers start."""
         shutil.rmtree(folder, ignore_errors=True)
-        if any(t.state == "failed" for t in study.trials()):
+        if any(t.state == "interrupted" for t in study.trials()):
             folder.mkdir()
             os.chdir(folder)
 
@@ -134,11 +151,8 @@ def test_what_a_node_lacks_is_told_with_its_name(cluster, tmp_path, monkeypatch)
         run(cluster, tmp_path, Reader, watch=watch)
 
 
-def wait_for_work_on(node, folder, seconds=90):
-    deadline = time.monotonic() + seconds
-    while not any(note["node"] == node for note in notes_in(folder)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def wait_for_work_on(node, folder):
+    wait_until(lambda: any(note["node"] == node for note in notes_in(folder)))
 
 
 class Patient(Placed):
@@ -158,7 +172,7 @@ class Patient(Placed):
 
 @pytest.mark.parametrize("members", [1, 4])
 def test_a_node_that_dies(members, cluster, tmp_path):
-    node = cluster.add_node(num_cpus=4, num_gpus=1)
+    node = cluster.add_node(num_cpus=1, num_gpus=1)
     cluster.wait_for_nodes()
 
     def kill():
@@ -170,8 +184,7 @@ def test_a_node_that_dies(members, cluster, tmp_path):
     make, room = partial(Patient, tmp_path, node.node_id), Room(members, 3 * MEMORY, need=need)
     trials = run(cluster, tmp_path, make, n_trials=14, gpu=1, room=room)
     killer.join()
-    failed = [t for t in trials if t.state == "failed"]
-    assert 1 <= len(failed) <= 4
-    assert all(t.error.startswith("the worker process died") for t in failed)
-    assert len(ended(trials)) + len(failed) == 14
-    assert not any(t.state in {"running", "waiting"} for t in trials)
+    lost = [t for t in trials if t.state == "interrupted"]
+    assert 1 <= len(lost) <= 4
+    assert len(ended(trials)) == 14
+    assert {t.state for t in trials} <= {"complete", "stopped", "rejected", "interrupted"}

@@ -50,14 +50,15 @@ def test_two_nodes_and_a_worker_that_dies(two_nodes, tmp_path, capfd):
     assert not ray.is_initialized()
     with (
         kit.make_study(tmp_path, n_trials=20, name="other") as study,
-        pytest.raises(StudyError, match="failed alike: FileNotFoundError: the backbone"),
+        pytest.raises(
+            StudyError, match=r"the machine broke off .*: FileNotFoundError: the backbone"
+        ),
     ):
         engine.run(study, nowhere, kit.make_halving())
     assert len(list(places.iterdir())) == 2
-    assert [t.error for t in trials if t.state == "failed"] == ["the worker process died"]
-    assert trials[3].state == "failed"
-    assert sum(t.state in {"complete", "stopped", "failed"} for t in trials) == 12
-    assert not any(t.state in {"running", "waiting"} for t in trials)
+    assert [t.number for t in trials if t.state == "interrupted"] == [3]
+    assert sum(t.state in {"complete", "stopped"} for t in trials) == 12
+    assert not any(t.state in {"running", "waiting", "failed"} for t in trials)
     out, err = capfd.readouterr()
     assert out == ""
     assert all("A worker died" in line for line in err.splitlines())

@@ -306,7 +306,7 @@ def test_leaves_everything_as_it_was_after_an_error(minilm: Backbone, form: dict
     patched = (nn.functional.scaled_dot_product_attention, nn.functional.dropout)
     with pytest.raises(AttachError):
         predict_memory(minilm, mix("lora", range(9), **form), **SIZE)
-    with pytest.raises((IndexError, RuntimeError)):
+    with pytest.raises(StudyError, match="cannot be told before training"):
         predict_memory(minilm, mix("all", **form), batch_size=2, sequence_length=100_000)
     assert _picture(minilm) == before
     assert (nn.functional.scaled_dot_product_attention, nn.functional.dropout) == patched
