@@ -61,7 +61,9 @@ def continuous(name: str, function: MultiObjectiveTestProblem) -> Problem:
     def values(config: PeftConfig) -> tuple[float, ...]:
         (lora,) = config.placements
         settings = dict((*lora.options, *config.train))
-        units = [d.to_unit(settings[name.split(".")[-1]]) for name, d in space.dimensions.items()]
+        keys = (name.partition("@")[0].split(".")[-1] for name in space.dimensions)
+        dimensions = space.dimensions.values()
+        units = [d.to_unit(settings[key]) for key, d in zip(keys, dimensions, strict=True)]
         point = low + np.array(units) * (high - low)
         return tuple(function(torch.from_numpy(point)).tolist())
 

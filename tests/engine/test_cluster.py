@@ -74,9 +74,25 @@ def ended(trials):
     return [t for t in trials if t.state in {"complete", "stopped"}]
 
 
+def wait_until(condition, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+class Sociable(Placed):
+    """Begins when so many workers have started."""
+
+    def __init__(self, folder, n_workers):
+        super().__init__(folder)
+        self.file.touch()
+        wait_until(lambda: len(list(folder.glob("*.jsonl"))) >= n_workers)
+
+
 def test_trials_share_devices_as_far_as_they_need_them(cluster, tmp_path):
     room = Room(memory=MEMORY, need=need)
-    trials = run(cluster, tmp_path, partial(Placed, tmp_path), n_trials=8, room=room)
+    trials = run(cluster, tmp_path, partial(Sociable, tmp_path, 3), n_trials=8, room=room)
     assert len(ended(trials)) == 8
     notes = notes_in(tmp_path)
     assert len({note["node"] for note in notes}) == 2
@@ -91,25 +107,9 @@ def test_trials_share_devices_as_far_as_they_need_them(cluster, tmp_path):
     assert max(together) > 1
 
 
-def wait_until(condition, seconds=90):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-class Sociable(Placed):
-    """Begins when another worker has started, too."""
-
-    def __init__(self, folder):
-        super().__init__(folder)
-        self.file.touch()
-        wait_until(lambda: len(list(folder.glob("*.jsonl"))) > 1)
-
-
 def test_packs_fill_whole_devices_of_all_nodes(cluster, tmp_path):
     room = Room(4, 3 * MEMORY, need=need)
-    trials = run(cluster, tmp_path, partial(Sociable, tmp_path), room=room)
+    trials = run(cluster, tmp_path, partial(Sociable, tmp_path, 2), room=room)
     assert len(ended(trials)) == 12
     notes = notes_in(tmp_path)
     assert len({note["node"] for note in notes}) == 2
