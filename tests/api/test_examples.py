@@ -29,9 +29,14 @@ def test_a_padding_token_without_an_embedding_is_refused(tiny_llama: Path) -> No
     assert not (tiny_llama / "study.db").exists()
 
 
+def load(document: dict) -> None:
+    prepared = prepare(document)
+    prepared._examples(prepared.task.load())
+
+
 def test_texts_that_are_cut_are_told(tiny_llama: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "autopeft"):
-        prepare(study(tiny_llama, tiny_llama))._data()
+        load(study(tiny_llama, tiny_llama))
         assert caplog.messages == []
-        prepare(study(tiny_llama, tiny_llama, "a very good film", max_length=4))._data()
+        load(study(tiny_llama, tiny_llama, "a very good film", max_length=4))
     assert caplog.messages == ["22 of 22 training texts (100%) are cut after 4 tokens"]
