@@ -10,6 +10,9 @@ from transformers import AutoTokenizer
 
 from autopeft.api.run import prepare
 from autopeft.core.errors import StudyError
+from autopeft.task.task import Task
+from autopeft.task.tokens import Examples
+from autopeft.train.trainer import Trainer
 from tests import tiny
 
 
@@ -29,9 +32,9 @@ def test_a_padding_token_without_an_embedding_is_refused(tiny_llama: Path) -> No
     assert not (tiny_llama / "study.db").exists()
 
 
-def load(document: dict) -> None:
+def load(document: dict) -> Examples:
     prepared = prepare(document)
-    prepared._examples(prepared.task.load())
+    return prepared._examples(prepared.task.load())
 
 
 def test_texts_that_are_cut_are_told(tiny_llama: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -40,3 +43,12 @@ def test_texts_that_are_cut_are_told(tiny_llama: Path, caplog: pytest.LogCapture
         assert caplog.messages == []
         load(study(tiny_llama, tiny_llama, "a very good film", max_length=4))
     assert caplog.messages == ["22 of 22 training texts (100%) are cut after 4 tokens"]
+
+
+def test_a_trainer_that_is_given_examples_loads_none(tiny_llama: Path) -> None:
+    document = study(tiny_llama, tiny_llama)
+    examples = load(document)
+    task = Task(data="gone.csv", max_length=16)
+    assert Trainer(str(tiny_llama), task, examples=examples).label_names == ("bad", "good")
+    with pytest.raises(StudyError, match=r"gone\.csv"):
+        Trainer(str(tiny_llama), task)

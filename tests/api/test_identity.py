@@ -150,7 +150,7 @@ def test_an_export_refuses_a_model_that_has_changed(outcome, begun, tmp_path):
     file = Path(outcome.spec.model) / "model.safetensors"
     own = file.read_bytes()
     file.write_bytes(own[:-1] + bytes([own[-1] ^ 1]))
-    with pytest.raises(AutoPeftError, match="another model: .*weights is"):
+    with pytest.raises(AutoPeftError, match=r"another model: .*weights is"):
         autopeft.export(outcome, tmp_path / "out", trial=0)
     file.write_bytes(own)
 

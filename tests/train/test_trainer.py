@@ -20,6 +20,7 @@ from autopeft.core.order import Order
 from autopeft.core.report import Failure, Report
 from autopeft.task.task import METRICS, Task
 from autopeft.train.member_training import CHECKPOINT
+from autopeft.train.passes import Passes
 from autopeft.train.trainer import Trainer
 from tests.minilm import MINILM, exact, lora, movies
 
@@ -435,6 +436,21 @@ def test_a_folder_that_cannot_be_written_fails_its_member(trainer: Trainer, tmp_
     assert failure.error.startswith("FileExistsError: ")
     assert failure.fault == "machine"
     assert isinstance(report, Report)
+    assert trainer.advance() == []
+
+
+def test_what_the_system_refuses_to_all_members_is_the_failure_of_the_machine(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for member in (0, 1):
+        trainer.join(member, lora(), Order((0.2,)))
+    with monkeypatch.context() as patched:
+        patched.setattr(Passes, "logits", full)
+        failures = trainer.advance()
+    assert [failure.fault for failure in failures] == ["machine", "machine"]
     assert trainer.advance() == []
 
 
