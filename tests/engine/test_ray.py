@@ -51,7 +51,7 @@ def test_two_nodes_and_a_worker_that_dies(two_nodes, tmp_path, capfd):
     with (
         kit.make_study(tmp_path, n_trials=20, name="other") as study,
         pytest.raises(
-            StudyError, match=r"the machine broke off .*: FileNotFoundError: the backbone"
+            StudyError, match=r"a worker can train nothing: FileNotFoundError: the backbone"
         ),
     ):
         engine.run(study, nowhere, kit.make_halving())
