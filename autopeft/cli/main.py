@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+import warnings
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 
 from autopeft.cli.encoding import write_anything
 from autopeft.core.catalog import parse
-from autopeft.core.errors import AutoPeftError, StudyError, redacted
+from autopeft.core.errors import AutoPeftError, AutoPeftWarning, StudyError, redacted
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -227,7 +228,9 @@ def main() -> None:
     write_anything()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of what nobody uses
     try:
-        code = app(standalone_mode=False) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = app(standalone_mode=False) or 0
     except _UsageError as error:
         _end(error.format_message(), 2)
     except AutoPeftError as error:
@@ -242,6 +245,22 @@ def main() -> None:
     if code == _INTERRUPTED:
         _end("interrupted; `autopeft run` continues", code)
     sys.exit(code)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning of autopeft as one line, any other with its source."""
+    if issubclass(category, AutoPeftWarning):
+        text = f"autopeft: {message}\n"
+    else:
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+    (file or sys.stderr).write(text)
 
 
 def _end(reason: str, code: int) -> None:

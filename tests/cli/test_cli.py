@@ -41,6 +41,15 @@ def test_run_shows_a_line_for_every_ended_trial(ran, autopeft):
     assert line.endswith("head-only: head only")
 
 
+@pytest.mark.filterwarnings("always::autopeft.core.errors.AutoPeftWarning")
+def test_a_warning_is_one_line(ran, autopeft):
+    changes = ("--set", "name=few", "--set", "fidelity.epochs=[1, 3]")
+    said = autopeft("run", ran.path, "--n-trials", 1, *changes)
+    told = "validation examples are too few to stop by; trials are ranked by training loss"
+    assert [line.split(" ", 2)[2] for line in said.err.splitlines() if "few" in line] == [told]
+    assert said.err.startswith("autopeft: ")
+
+
 def test_status(ran, autopeft):
     shown = autopeft("status", ran.path)
     assert "tiny: 3 of 3 trials (3 complete" in shown.out
