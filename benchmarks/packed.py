@@ -69,7 +69,7 @@ class Training:
         for member in self.members:
             self.passes.pack.join(member)
         self.descents = [
-            Descent(list(m.trainable().values()), self.split.lengths, s, Order((10_000.0,), seed))
+            Descent(m.by_rate(s.learning_rate), self.split.lengths, s, Order((10_000.0,), seed))
             for seed, (m, s) in enumerate(zip(self.members, settings, strict=True))
         ]
         on.model.train()

@@ -11,6 +11,9 @@ from typing import Any
 
 Settings = tuple[tuple[str, Any], ...]
 
+LEARNING_RATE = "learning_rate"
+"""The option of a placement and the setting of a training that have this name."""
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -33,6 +36,11 @@ class Placement:
 
     def __getitem__(self, option: str) -> Any:
         return dict(self.options)[option]
+
+    @property
+    def built(self) -> Settings:
+        """The options that its tensors depend on: all but its learning rate."""
+        return tuple(pair for pair in self.options if pair[0] != LEARNING_RATE)
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,12 @@ class PeftConfig:
         """Content hash, 16 hexadecimal digits; the same in every process."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def built(self) -> PeftConfig:
+        """What is attached to which backbone, whatever it is trained like."""
+        placements = (Placement(p.method, p.layers, p.built) for p in self.placements)
+        return PeftConfig(_joined(placements), (), self.backbone)
 
     @property
     def layers(self) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, ClassVar, TypeVar
 
-from autopeft.core.config import Placement
+from autopeft.core.config import LEARNING_RATE, Placement
 from autopeft.core.errors import AutoPeftError, unknown
 from autopeft.core.options import Flag, Number, OneOf, Option, Sites, Size, option
 
@@ -29,16 +29,20 @@ class Declaration:
     Attributes:
         method: its name in documents and registries.
         where: in which layers the placement stands; None where that is left out.
+        learning_rate: of its tensors; None where it is that of the training.
     """
 
     method: ClassVar[str]
     where: Any = None
+    learning_rate: float | None = option(Number(None, above=0, null="that of the training"))
 
     @classmethod
     @cache
     def options(cls) -> Mapping[str, Option]:
         """The options by name."""
-        return {f.name: f.default for f in fields(cls) if isinstance(f.default, Option)}
+        named = {f.name: f.default for f in fields(cls) if isinstance(f.default, Option)}
+        rate = named.pop(LEARNING_RATE)
+        return {**named, LEARNING_RATE: rate}
 
     @classmethod
     @cache
@@ -48,7 +52,7 @@ class Declaration:
 
     @classmethod
     def completed(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        """All options of a configuration, those filled in that follow from others."""
+        """The options of a configuration, those filled in that follow from others."""
         return options
 
     @classmethod
@@ -78,11 +82,16 @@ class Declaration:
 
     def words(self) -> str:
         """The closed options in a report: method, size, and what differs from the default."""
+        rate = "" if self.learning_rate is None else f" lr {self.learning_rate:.2g}"
+        return self._words() + rate
+
+    def _words(self) -> str:
+        """All but the learning rate."""
         size = self.size_option()
         said = [self.method] if size is None else [self.method, str(getattr(self, size))]
         for name, kind in self.options().items():
             value = getattr(self, name)
-            if name != size and value != kind.default:
+            if name not in (size, LEARNING_RATE) and value != kind.default:
                 said.append(f"{name}={','.join(value) if isinstance(value, tuple) else value}")
         return " ".join(said)
 
@@ -105,7 +114,7 @@ class Lora(Declaration):
         alpha = options["lora_alpha"]
         return {**options, "lora_alpha": 2.0 * options["r"] if alpha is None else alpha}
 
-    def words(self) -> str:
+    def _words(self) -> str:
         alpha = "" if self.lora_alpha == 2 * self.r else f" α{self.lora_alpha:g}"
         dropout = f" drop {self.lora_dropout:g}" if self.lora_dropout else ""
         return f"lora[{','.join(self.targets)}] r{self.r}{alpha}{dropout}"
@@ -123,7 +132,7 @@ class Adapter(Declaration):
     bias: bool = option(Flag(True))
     scale: float = option(Number(1.0, above=0))
 
-    def words(self) -> str:
+    def _words(self) -> str:
         form = "" if self.form == "sequential" else f"{self.form} "
         activation = "" if self.activation == "relu" else f" {self.activation}"
         bias = "" if self.bias else " no bias"

@@ -124,4 +124,4 @@ def _resized(method: str, options: Settings, size: int) -> Settings:
 
 
 def _pieces(config: PeftConfig, layer: int) -> list[Piece]:
-    return [(p.method, p.options) for p in config.placements if layer in p.layers]
+    return [(p.method, p.built) for p in config.placements if layer in p.layers]

@@ -56,7 +56,7 @@ class Setting:
             "batch_size": self.batch_size or settings.batch_size,
             "gradient_accumulation_steps": repeats,
         }
-        return replace(config, train=freeze(relevant))
+        return replace(config.built, train=freeze(relevant))
 
 
 def _padded(sequence_length: int, device: str) -> int:
@@ -86,7 +86,7 @@ def known_quantities(setting: Setting) -> Mapping[str, Known]:
     def trainable(config: PeftConfig) -> int:
         """The sum over layers, each counted once; `count` says what does not fit."""
         placed = [(p, [n for n in p.layers if n < len(shape.layers)]) for p in config.placements]
-        counts = [sum(trained(p.method, p.options, n) for n in layers) for p, layers in placed]
+        counts = [sum(trained(p.method, p.built, n) for n in layers) for p, layers in placed]
         fits = all(counts) and all(p.layers == tuple(layers) for p, layers in placed)
         return sum(counts) if fits else count(config, shape).trainable
 
@@ -106,5 +106,5 @@ def known_quantities(setting: Setting) -> Mapping[str, Known]:
         "trainable_params": Known(trainable),
         "stored_params": Known(lambda config: trainable(config) + head),
         "peak_memory": Known(memory, slow=True, estimate=estimate),
-        "training_flops": Known(lambda c: flops(PeftConfig(c.placements)), slow=True),
+        "training_flops": Known(lambda config: flops(config.built), slow=True),
     }

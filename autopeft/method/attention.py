@@ -61,9 +61,9 @@ class _Contexts:
         keys, values = [], []
         for member, rows in cut.items():
             contexts, n_rows = self.members.get(member, ()), rows.stop - rows.start
-            heads = [_heads(context.key, context.scale, key) for context in contexts]
+            heads = [_heads(context.key, key) for context in contexts]
             keys.append(_filled(heads, key, longest).expand(n_rows, -1, -1, -1))
-            heads = [_heads(context.value, context.scale, value) for context in contexts]
+            heads = [_heads(context.value, value) for context in contexts]
             values.append(_filled(heads, value, longest).expand(n_rows, -1, -1, -1))
         visible = None if set(lengths.values()) == {longest} else _visible(lengths, cut, key.device)
         return _Front(_joined(keys, 0), _joined(values, 0), visible)
@@ -191,9 +191,9 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return zeros.masked_fill(~mask, torch.finfo(dtype).min)
 
 
-def _heads(context: Tensor, scale: float, like: Tensor) -> Tensor:
-    """`scale` times (positions, width) as (key heads, positions, head_dim) of `like`."""
-    heads = (context * scale).to(like.dtype).view(context.shape[0], like.shape[1], like.shape[3])
+def _heads(context: Tensor, like: Tensor) -> Tensor:
+    """(positions, width) as (key heads, positions, head_dim) of `like`."""
+    heads = context.to(like.dtype).view(context.shape[0], like.shape[1], like.shape[3])
     return heads.transpose(0, 1)
 
 

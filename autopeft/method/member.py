@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from autopeft.core.config import PeftConfig
+from autopeft.core.config import LEARNING_RATE, PeftConfig
 from autopeft.core.errors import AttachError
 from autopeft.method import attention, head
 from autopeft.method.head import Saved
@@ -50,6 +50,14 @@ class Member:
     def trainable(self) -> dict[str, nn.Parameter]:
         """Every trained tensor by name: `layers.3.lora.self.q.A`, `head.classifier.weight`."""
         return dict(self._weights)
+
+    def by_rate(self, rate: float) -> dict[float, list[nn.Parameter]]:
+        """The trained tensors by the learning rate of their placement, else `rate`."""
+        groups: dict[float, list[nn.Parameter]] = {rate: [s.copy for s in self.saved.values()]}
+        for trained in self.sites:
+            own = dict(trained.placed.placement.options).get(LEARNING_RATE) or rate
+            groups.setdefault(own, []).extend(trained.weights.values())
+        return groups
 
     def state_dict(self) -> dict[str, Tensor]:
         """The trained tensors under the names of `trainable`; they share its memory."""

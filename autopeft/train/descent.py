@@ -21,7 +21,7 @@ class Descent:
     """AdamW on the tensors of a configuration, whose loss somebody else computes and sends back.
 
     Args:
-        parameters: what is optimised.
+        groups: what is optimised, by learning rate.
         lengths: (examples,) of the training split, in tokens.
         settings: learning rate, schedule, batch size.
         order: its last rung sets the length of the schedule, its seed the order of the examples.
@@ -34,21 +34,21 @@ class Descent:
 
     def __init__(
         self,
-        parameters: Sequence[nn.Parameter],
+        groups: Mapping[float, Sequence[nn.Parameter]],
         lengths: Tensor,
         settings: TrainSettings,
         order: Order,
     ) -> None:
         self.step = 0
-        self._parameters, self._settings = list(parameters), settings
+        self._parameters = [weight for group in groups.values() for weight in group]
+        self._rates, self._settings = list(groups), settings
         self.rungs = list(order.ahead)
         together = settings.batch_size * settings.gradient_accumulation_steps
         self._epoch = math.ceil(len(lengths) / together)
         self._total = self._steps(order.rungs[-1])
         on_cpu = all(p.device.type == "cpu" for p in self._parameters)
         self._optimizer = torch.optim.AdamW(
-            self._parameters,
-            lr=settings.learning_rate,
+            [{"params": list(group), "lr": rate} for rate, group in groups.items()],
             weight_decay=settings.weight_decay,
             fused=on_cpu or None,
         )
@@ -58,6 +58,7 @@ class Descent:
         self._learned = 0
         self._losses: list[Tensor] = []
         self._first, self._seconds = 0, 0.0
+        self._rate = settings.learning_rate
 
     @property
     def rung(self) -> float:
@@ -133,7 +134,7 @@ class Descent:
         steps = self.step - self._first
         metrics = {
             "train_loss": torch.stack(self._losses).mean().item(),
-            "learning_rate": self._optimizer.param_groups[0]["lr"],
+            "learning_rate": self._rate,
             "train_seconds": self._seconds,
             "epoch_seconds": self._seconds / steps * self._epoch,
         }
@@ -145,9 +146,10 @@ class Descent:
         return max(1, round(epochs * self._epoch))
 
     def _take_step(self) -> None:
-        rate = self._settings.learning_rate * self._factor()
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        factor = self._factor()
+        self._rate = self._settings.learning_rate * factor
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
         nn.utils.clip_grad_norm_(self._parameters, self._settings.max_grad_norm)
         self._optimizer.step()
         self._optimizer.zero_grad()

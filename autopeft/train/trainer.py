@@ -198,7 +198,8 @@ class Trainer:
         )
         settings = TrainSettings(**dict(waiting.config.train))
         lengths = self._splits["train"].lengths
-        descent = Descent(list(tensors.trainable().values()), lengths, settings, order)
+        groups = tensors.by_rate(settings.learning_rate)
+        descent = Descent(groups, lengths, settings, order)
         randomness = Randomness(order.seed)
         member = MemberTraining(waiting.number, tensors, descent, randomness, order)
         if order.reached:

@@ -16,7 +16,6 @@ import pandas as pd
 
 from autopeft.model.shared import cache_folder
 from autopeft.task.download import Release, write_whole
-from autopeft.task.snippets import REFERENCE as MOVIES
 from autopeft.task.task import Task
 
 N_VALIDATION = 500
@@ -89,7 +88,7 @@ class Texts:
 TEXTS: Mapping[str, Texts] = {
     "movies": Texts(
         "movie-review sentences rated by people (Hutto and Gilbert 2014), two classes",
-        lambda: MOVIES,
+        lambda: "package:movie-snippets",
         n_train=512,
         max_length=24,
         epochs=2.0,

@@ -73,8 +73,8 @@ def measure_memory(
 
 def _begun(backbone: Backbone, number: int, config: PeftConfig, train: Encoded) -> MemberTraining:
     member = draw(backbone.model, config, modules_to_save=backbone.modules_to_save)
-    weights, order = list(member.trainable().values()), Order(rungs=(1,))
-    descent = Descent(weights, train.lengths, _settings(config), order)
+    settings, order = _settings(config), Order(rungs=(1,))
+    descent = Descent(member.by_rate(settings.learning_rate), train.lengths, settings, order)
     return MemberTraining(number, member, descent, Randomness(order.seed), order)
 
 

@@ -9,6 +9,7 @@ from autopeft.memory.predict import predict_memory
 from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.model.backbone import meta_backbone
 from autopeft.objective.objective import KNOWN
+from autopeft.space import SearchSpace, choice
 from tests.minilm import MINILM, lora
 
 
@@ -49,4 +50,20 @@ def test_a_gpu_sees_batches_padded_to_eight_tokens(setting: Setting) -> None:
     assert value(odd, "peak_memory", lora()) == value(even, "peak_memory", lora())
     assert value(Setting(setting.backbone, 29, "cpu"), "peak_memory", lora()) < value(
         setting, "peak_memory", lora()
+    )
+
+
+def test_learning_rates_change_nothing_that_is_known(setting: Setting) -> None:
+    space = SearchSpace(place=[{"method": "lora", "r": 4, "learning_rate": choice(1e-3, 2e-3)}])
+    bound = space.on(setting.backbone.shape)
+    slow, fast = (bound.resolve({"0.lora.learning_rate@all": rate}) for rate in (1e-3, 2e-3))
+    assert slow.key != fast.key
+    assert slow.built == fast.built
+    assert (
+        slow.built.placements[0].options
+        == SearchSpace(place=[{"method": "lora", "r": 4}])
+        .on(setting.backbone.shape)
+        .resolve({})
+        .placements[0]
+        .options
     )

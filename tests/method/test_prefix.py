@@ -9,7 +9,6 @@ from transformers import DynamicCache, GenerationConfig
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.method import Attached, attach
-from autopeft.method.prefix import GAIN
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.method import stir
 
@@ -21,7 +20,7 @@ def prefix(model, layers: int = 2, length: int = LENGTH) -> Attached:
     stir(on)
     with torch.no_grad():
         for weight in on.trainable().values():
-            weight.mul_(4 / GAIN)
+            weight.mul_(4)
     return on
 
 
@@ -30,7 +29,7 @@ def by_layer(on: Attached, heads: int) -> list[tuple[torch.Tensor, torch.Tensor]
     pairs = []
     for layer in range(2):
         key, value = (
-            GAIN * on.trainable()[f"layers.{layer}.prefix.self.{name}"].detach()
+            on.trainable()[f"layers.{layer}.prefix.self.{name}"].detach()
             for name in ("key", "value")
         )
         pairs.append(
@@ -74,7 +73,7 @@ def test_equals_peft_with_positions_shifted() -> None:
         for name in ("key", "value")
     ]
     with torch.no_grad():
-        table.copy_(GAIN * torch.cat(rows, dim=1))
+        table.copy_(torch.cat(rows, dim=1))
     shifted = torch.arange(LENGTH, LENGTH + 8)[None].expand(3, -1)
     ours = model(**batch, position_ids=shifted).logits
     assert torch.allclose(ours, theirs(**batch).logits, atol=1e-5)

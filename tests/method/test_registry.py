@@ -16,9 +16,9 @@ from tests.backbones import tiny
         ("lora", {"r": "fill"}, "lora: r: must be a positive integer up to 1000000, got 'fill'"),
         ("lora", {"targets": ("q", "vv")}, r"lora: targets: unknown site 'vv'.*did you mean 'v'"),
         ("lora", {"lora_alpha": 0}, "lora: lora_alpha: must be a finite number above 0"),
-        ("lora", {"rank": 4}, "lora: unknown option 'rank'; known: lora_alpha, lora_dropout"),
+        ("lora", {"rank": 4}, "lora: unknown option 'rank'; known: learning_rate, lora_alpha"),
         ("adapter", {"scale": 0}, "adapter: scale: must be a finite number above 0, got 0"),
-        ("bitfit", {"size": 1}, "bitfit: unknown option 'size'; known: none"),
+        ("bitfit", {"size": 1}, "bitfit: unknown option 'size'; known: learning_rate"),
     ],
 )
 def test_what_the_declaration_refuses_is_an_attach_error(method, changes, message) -> None:

