@@ -58,7 +58,12 @@ def study_file(setting: Setting, folder: Path, stopping: bool) -> Path:
         "task": dict(setting.task),
         "space": "layer-mix",
         "objectives": "accuracy-params-memory",
-        "search": {"sampler": "bayes", "n_trials": setting.n_trials, "seed": setting.seed},
+        "search": {
+            "sampler": "bayes",
+            "n_trials": setting.n_trials,
+            "seed": setting.seed,
+            "n_finalists": 0,
+        },
         "fidelity": fidelity,
         "engine": {"type": "ray", "concurrency": setting.workers, "resources": {"cpu": 1}},
         "storage": f"sqlite:///{folder}/study.db",

@@ -41,7 +41,12 @@ def study(folder: Path) -> dict:
         "task": {"data": str(write_data(folder)), "max_length": 16},
         "space": {"name": "ranks", "place": [{"method": "lora", "r": {"choice": [0, 2, 4]}}]},
         "objectives": "accuracy-params-memory",
-        "search": {"sampler": "random", "n_trials": 3, "baselines": ["head-only"]},
+        "search": {
+            "sampler": "random",
+            "n_trials": 3,
+            "baselines": ["head-only"],
+            "n_finalists": 0,
+        },
         "fidelity": {"epochs": 1.0},
         "storage": f"sqlite:///{folder}/study.db",
         "output": str(folder / "out"),

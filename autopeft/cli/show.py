@@ -19,7 +19,7 @@ from autopeft.core.options import is_finite
 from autopeft.core.quantity import prefixed
 from autopeft.objective.objective import Objective
 from autopeft.report.front import plain
-from autopeft.report.seeds import folded
+from autopeft.report.seeds import contenders
 from autopeft.report.summary import summary
 from autopeft.report.value import shown, title, valued
 from autopeft.study.trial import State, TrialRecord
@@ -42,8 +42,9 @@ def say(text: str) -> None:
 
 def best_of(trials: Sequence[TrialRecord], objective: Objective) -> TrialRecord | None:
     """The complete trial with the best value of an objective."""
-    complete = [t for t in folded(trials) if t.state == "complete"]
-    return min(complete, key=lambda t: objective.loss(t.values[objective.name]), default=None)
+    return min(
+        contenders(trials), key=lambda t: objective.loss(t.values[objective.name]), default=None
+    )
 
 
 def states_of(trials: Sequence[TrialRecord]) -> dict[str, int]:

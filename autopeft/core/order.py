@@ -16,6 +16,7 @@ class Order:
         folder: where the trained tensors are saved after the last rung, or None to drop them.
         stamp: what the file of the tensors says of where they belong.
         pauses: whether training may pause at a rung, so that its state is saved there in `folder`.
+        tests: whether the test split is scored, once, after the last rung.
         reached: the rung at which it has paused and from which it goes on; 0 where it begins.
 
     Raises:
@@ -27,6 +28,7 @@ class Order:
     folder: str | None = None
     stamp: str = ""
     pauses: bool = False
+    tests: bool = False
     reached: float = 0.0
 
     def __post_init__(self) -> None:

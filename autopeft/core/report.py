@@ -10,6 +10,9 @@ Fault = Literal["configuration", "machine", "worker"]
 """Why a training fails: the configuration; the machine, so that another go may succeed; or the
 worker, which can train nothing, as where it finds no data."""
 
+TEST = "test_"
+"""What the names of metrics of the test split begin with."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -26,6 +29,12 @@ class Report:
     fidelity: float
     metrics: Mapping[str, float]
     member: int = 0
+
+    @property
+    def test(self) -> dict[str, float]:
+        """The metrics of the test split by name; none where it was not scored."""
+        scored = ((name, value) for name, value in self.metrics.items() if name.startswith(TEST))
+        return {name.removeprefix(TEST): value for name, value in scored}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Dispatcher:
 
     A trial that does not fit waits, and no other is taken meanwhile; one alone always fits. Trials
     that pause leave their worker until they are decided about; those that then go on are trained
-    before new ones are asked for. Once all have ended, finalists are repeated.
+    before new ones are asked for. Once all have ended, finalists and baselines are repeated.
 
     Args:
         study: entered by the caller.

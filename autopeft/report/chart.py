@@ -11,7 +11,7 @@ from autopeft.core.errors import StudyError
 from autopeft.objective import pareto
 from autopeft.objective.objective import Objective
 from autopeft.report.front import Front, pick
-from autopeft.report.seeds import folded
+from autopeft.report.seeds import contenders, folded
 from autopeft.report.value import short, title
 from autopeft.study.trial import TrialRecord
 
@@ -110,6 +110,7 @@ def chart(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> Ch
     colour = next((o for o in rest if o is not cost), None)
     records = folded(records)
     front = Front.of(records, objectives)
+    compete = {trial.number for trial in contenders(records)}
     on_front = {trial.number for trial in front.trials}
     drawn = (_dot(r, quality, cost, colour, on_front) for r in records)
     dots = tuple(dot for dot in drawn if dot is not None)
@@ -118,7 +119,9 @@ def chart(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> Ch
         y=_axis(quality, [dot.y for dot in dots]),
         colour=colour,
         dots=dots,
-        line=_staircase(dots, quality, cost) if cost else (),
+        line=_staircase([d for d in dots if d.trial.number in compete], quality, cost)
+        if cost
+        else (),
         knee=pick(front, "knee").number if cost and len(front.trials) > 2 else None,
     )
 
@@ -187,13 +190,12 @@ def _round_ticks(low: float, high: float) -> list[float]:
 def _staircase(
     dots: Sequence[Dot], quality: Objective, cost: Objective
 ) -> tuple[tuple[float, float], ...]:
-    """The best quality at each cost over the complete trials, as corners from cheap to dear."""
-    complete = [dot for dot in dots if dot.kind != "stopped"]
-    rows = [(cost.loss(dot.x), quality.loss(dot.y)) for dot in complete]
+    """The best quality at each cost over complete trials, as corners from cheap to dear."""
+    rows = [(cost.loss(dot.x), quality.loss(dot.y)) for dot in dots]
     best = sorted(
         {
             (row, dot.x, dot.y)
-            for row, dot, is_best in zip(rows, complete, pareto.front(rows), strict=True)
+            for row, dot, is_best in zip(rows, dots, pareto.front(rows), strict=True)
             if is_best
         }
     )

@@ -10,7 +10,7 @@ from typing import Any
 from autopeft.core.errors import StudyError, unknown
 from autopeft.objective import pareto
 from autopeft.objective.objective import Objective
-from autopeft.report.seeds import folded
+from autopeft.report.seeds import contenders
 from autopeft.study.trial import TrialRecord
 
 DEFAULT_WITHIN = "1%"
@@ -20,7 +20,8 @@ DEFAULT_WITHIN = "1%"
 class Front:
     """The complete trials that no other complete trial dominates.
 
-    Of trials that were run again with other seeds the means count, see `folded`.
+    Where trials were trained again with fresh seeds, it is of those alone and of their means over
+    the fresh seeds.
 
     Attributes:
         objectives: in the order of the study.
@@ -34,7 +35,7 @@ class Front:
     def of(cls, records: Iterable[TrialRecord], objectives: Sequence[Objective]) -> Front:
         """The front of the records, a pure function of both arguments."""
         objectives = tuple(objectives)
-        finished = [record for record in folded(records) if record.state == "complete"]
+        finished = contenders(records)
         keep = pareto.front([losses(record, objectives) for record in finished])
         best = [record for record, is_best in zip(finished, keep, strict=True) if is_best]
         best.sort(key=lambda record: (*losses(record, objectives), record.number))
@@ -66,8 +67,11 @@ class Front:
 
 
 def _seeds(trial: TrialRecord) -> dict[str, Any]:
-    """How sure the values are, where there are several seeds."""
-    return {"seeds": trial.n_seeds, "margins": dict(trial.margins)} if trial.n_seeds > 1 else {}
+    """What fresh seeds tell, where there are any."""
+    if not trial.n_seeds:
+        return {}
+    means = {"values": dict(trial.test), "margins": dict(trial.test_margins)}
+    return {"seeds": trial.n_seeds, "margins": dict(trial.margins), "test": means}
 
 
 def losses(record: TrialRecord, objectives: Sequence[Objective]) -> list[float]:

@@ -1,8 +1,8 @@
-"""Trials that were run again with other seeds, as means with intervals."""
+"""Trials that were trained again with fresh seeds, as means with intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import sqrt
 from statistics import fmean, stdev
@@ -14,33 +14,64 @@ from autopeft.study.trial import TrialRecord
 CONFIDENCE = 0.95
 
 
+def fresh(records: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:
+    """The complete repeats by the number of the trial that they repeat."""
+    repeats: dict[int, list[TrialRecord]] = {}
+    for record in records:
+        if record.repeat_of is not None and record.state == "complete":
+            repeats.setdefault(record.repeat_of, []).append(record)
+    return repeats
+
+
 def folded(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     """The records with complete repeats taken into the trial that they repeat.
 
-    Its values are then the means over the seeds, its margins half the widths of their intervals
-    (Student's t, for independent seeds). A record without complete repeats is as it was.
+    Its values are then the means over the repeats, without those of the training that selected it;
+    its margins half the widths of their intervals (Student's t, for independent seeds). A record
+    without complete repeats is as it was.
     """
     given = list(records)
-    repeats: dict[int, list[TrialRecord]] = {}
-    for record in given:
-        if record.repeat_of is not None and record.state == "complete":
-            repeats.setdefault(record.repeat_of, []).append(record)
+    repeats = fresh(given)
     taken = {record.number for of_trial in repeats.values() for record in of_trial}
     unfolded = [record for record in given if record.number not in taken]
     return [_mean(record, repeats.get(record.number, ())) for record in unfolded]
 
 
-def _mean(record: TrialRecord, repeats: Iterable[TrialRecord]) -> TrialRecord:
-    every = [record.values, *(repeat.values for repeat in repeats)]
-    if len(every) == 1 or record.state != "complete":
+def contenders(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The complete trials that results are told of: those with repeats, all where none has any."""
+    complete = [record for record in folded(records) if record.state == "complete"]
+    return [record for record in complete if record.n_seeds] or complete
+
+
+def half_width(degrees: float) -> float:
+    """Half the width of an interval of a mean, in standard errors."""
+    return float(student.ppf((1 + CONFIDENCE) / 2, degrees))
+
+
+def _mean(record: TrialRecord, repeats: Sequence[TrialRecord]) -> TrialRecord:
+    if not repeats or record.state != "complete":
         return record
-    values = {name: fmean(each[name] for each in every) for name in record.values}
-    return replace(record, values=values, n_seeds=len(every), margins=_margins(every))
+    values = [repeat.values for repeat in repeats]
+    tests = [repeat.test for repeat in repeats if repeat.test]
+    return replace(
+        record,
+        values=_means(values),
+        margins=_margins(values),
+        test=_means(tests),
+        test_margins=_margins(tests),
+        n_seeds=len(repeats),
+    )
 
 
-def _margins(every: list[Mapping[str, float]]) -> dict[str, float]:
-    """By objective; known ones, which have the same value each time, have none."""
-    n = len(every)
-    factor = float(student.ppf((1 + CONFIDENCE) / 2, n - 1)) / sqrt(n)
-    spreads = {name: stdev(each[name] for each in every) for name in every[0]}
+def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: fmean(row[name] for row in rows) for name in (rows[0] if rows else ())}
+
+
+def _margins(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """By name; what has the same value each time, and what has one value only, has none."""
+    n = len(rows)
+    if n < 2:
+        return {}
+    spreads = {name: stdev(row[name] for row in rows) for name in rows[0]}
+    factor = half_width(n - 1) / sqrt(n)
     return {name: factor * spread for name, spread in spreads.items() if spread}

@@ -57,12 +57,12 @@ class Queue:
         terms: Terms,
         index: Index,
     ) -> int:
-        """Queues trials of the front once more for every further seed that has none, see `repeats`.
+        """Queues finalists and baselines for every fresh seed that they lack, see `repeats`.
 
         Returns:
             How many were queued.
         """
-        seeds = range(terms.seed + 1, terms.seed + terms.n_seeds)
+        seeds = range(terms.seed + 1, terms.seed + 1 + terms.n_seeds)
         due = repeats(trials, objectives, terms.n_finalists, seeds)
         new = [(trial, attrs) for trial, attrs in due if not index.has_repeat(attrs["repeat"])]
         for trial, attrs in new:

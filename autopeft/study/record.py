@@ -254,19 +254,21 @@ def read_trial(trial: FrozenTrial, names: Sequence[str]) -> TrialRecord:
     """One trial as a value."""
     attrs, document = trial.user_attrs, Document(trial.user_attrs)
     values = trial.values if trial.state == TrialState.COMPLETE else None
+    reports = document.reports
     return TrialRecord(
         number=trial.number,
         state=_state(trial),
         config=document.config or PeftConfig(),
         values=dict(zip(names, values or (), strict=False)),
         known=document.known,
-        reports=document.reports,
+        reports=reports,
         baseline=document.baseline,
         error=attrs.get("error", attrs.get("rejected")),
         seconds=attrs.get("seconds"),
         folder=attrs.get("folder") if trial.state == TrialState.COMPLETE else None,
         point=trial.params,
         repeat_of=attrs.get("repeat_of"),
+        test=reports[-1].test if reports else {},
     )
 
 

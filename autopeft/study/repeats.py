@@ -1,4 +1,4 @@
-"""Which trials are run again with other seeds, once a study has come to its end."""
+"""Which trials are trained again with fresh seeds, once a study has come to its end."""
 
 from __future__ import annotations
 
@@ -13,30 +13,36 @@ from autopeft.study.trial import TrialRecord
 
 
 def repeats(
-    trials: Iterable[TrialRecord], objectives: Sequence[Objective], most: int, seeds: Iterable[int]
+    trials: Sequence[TrialRecord], objectives: Sequence[Objective], most: int, seeds: Iterable[int]
 ) -> Iterator[tuple[TrialRecord, dict[str, Any]]]:
-    """The trials of the front, each with the attributes of its repeats.
+    """Finalists and baselines with the attributes of each repeat, one seed after the other.
 
     Args:
         trials: of the study.
         objectives: of the study.
-        most: how many trials; the ends of the front first, then those that stand furthest from the
-            others.
+        most: how many finalists; with none, baselines are not repeated either.
         seeds: of the repeats.
     """
-    again = list(seeds)
-    for trial in _finalists(trials, objectives, most):
-        for seed in again:
+    finalists = _finalists(trials, objectives, most)
+    baselines = [t for t in trials if t.baseline is not None and t.state == "complete"]
+    again = {trial.number: trial for trial in [*finalists, *baselines]} if most else {}
+    for seed in seeds:
+        for trial in again.values():
             name = f"{trial.number}:{seed}"
             yield trial, {"repeat": name, "repeat_of": trial.number, "seed": seed}
 
 
 def _finalists(
-    trials: Iterable[TrialRecord], objectives: Sequence[Objective], most: int
+    trials: Sequence[TrialRecord], objectives: Sequence[Objective], most: int
 ) -> list[TrialRecord]:
-    """Complete trials of the front, the least crowded first."""
+    """The best complete trial by the first learned objective, then the front, least crowded first.
+
+    Baselines may be among them.
+    """
     complete = [t for t in trials if t.state == "complete" and t.repeat_of is None]
     rows = [[o.loss(t.values[o.name]) for o in objectives] for t in complete]
-    best = np.flatnonzero(pareto.front(rows))
-    lonely = np.argsort(-pareto.crowding([rows[i] for i in best]), kind="stable")
-    return [complete[i] for i in best[lonely[:most]]]
+    quality = next((i for i, o in enumerate(objectives) if not o.known), 0)
+    front = np.flatnonzero(pareto.front(rows))
+    first = sorted(front, key=lambda i: rows[i][quality])[:1]
+    lonely = front[np.argsort(-pareto.crowding([rows[i] for i in front]), kind="stable")]
+    return [complete[i] for i in dict.fromkeys([*first, *lonely])][:most]

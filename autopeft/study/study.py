@@ -105,7 +105,7 @@ class Study:
         return max(0, self.terms.n_trials - index.n_counted()) + index.n_waiting_beside()
 
     def queue_repeats(self) -> int:
-        """Queues trials of the front once more for every further seed, see `repeats`.
+        """Queues finalists and baselines once more for every fresh seed, see `repeats`.
 
         Those that have been queued before are not queued again.
 
@@ -288,7 +288,8 @@ class Study:
         self._running[trial.number] = trial, Clock()  # proposing it is no training
         seed = trial.user_attrs.get("seed", self.terms.seed)
         folder, stamp = self._folder(trial.number), stamp_of(self._id, config)
-        order = Order(self.terms.rungs, seed, folder, stamp)
+        tests = "repeat_of" in trial.user_attrs
+        order = Order(self.terms.rungs, seed, folder, stamp, tests=tests)
         protected = not {"baseline", "repeat_of"}.isdisjoint(trial.user_attrs)
         return Trial(trial.number, config, order, protected)
 

@@ -21,8 +21,9 @@ class Terms:
         rungs: epochs after which a trial reports.
         folder: for trained tensors.
         baselines: configurations that are trained first, by name.
-        n_finalists: trials of the front that are trained again at the end, at most.
-        n_seeds: trainings of each of those in all.
+        n_finalists: trials that are trained again at the end, at most, with the baselines; with 0
+            nothing is.
+        n_seeds: fresh trainings of each of those.
     """
 
     known: Mapping[str, Known]

@@ -54,8 +54,10 @@ class TrialRecord:
         folder: where the trained tensors lie, or None.
         point: the decisions of the space that it was built from; none of a baseline.
         repeat_of: the trial whose configuration this one trains with another seed, or None.
-        n_seeds: how many trainings the values are the means of.
+        test: metrics of the test split, by name; only a repeat is scored on it.
+        n_seeds: how many fresh trainings the values are the means of; 0 for a training's own.
         margins: by objective, half the width of the 95 % interval of such a mean.
+        test_margins: the same of the means on the test split.
     """
 
     number: int
@@ -70,8 +72,10 @@ class TrialRecord:
     folder: str | None = None
     point: Mapping[str, Any] = field(default_factory=dict)
     repeat_of: int | None = None
-    n_seeds: int = 1
+    test: Mapping[str, float] = field(default_factory=dict)
+    n_seeds: int = 0
     margins: Mapping[str, float] = field(default_factory=dict)
+    test_margins: Mapping[str, float] = field(default_factory=dict)
 
     def curve(self, objectives: Iterable[Objective]) -> Curve:
         """The trial as a stopper sees it; baselines and repeats are never stopped.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from autopeft.core.report import Failure, Report, described, fault_of
+from autopeft.core.report import TEST, Failure, Report, described, fault_of
 from autopeft.method.member import Member
 from autopeft.task.batches import Encoded
 from autopeft.train.evaluation import evaluate
@@ -27,7 +27,7 @@ class PackTraining:
 
     Args:
         passes: of the backbone.
-        splits: `train` and `validation`.
+        splits: `train`, `validation`, and `test` for orders that ask for it.
     """
 
     def __init__(self, passes: Passes, splits: Mapping[str, Encoded]) -> None:
@@ -142,6 +142,8 @@ class PackTraining:
         rung, last = descent.rung, descent.is_at_last_rung
         try:
             metrics = {**descent.report(), **self._validate(member.tensors, last)}
+            if last and member.order.tests:
+                metrics |= self._test(member.tensors)
             member.keep()
         except Exception as error:
             return self._failed(member, error)
@@ -158,3 +160,9 @@ class PackTraining:
         measured["validation_loss"] = measured.pop("loss")
         measured["n_validation"] = measured.pop("n_examples")
         return {**measured, "eval_seconds": time.perf_counter() - start}
+
+    def _test(self, tensors: Member) -> dict[str, float]:
+        """The metrics on all examples of the test split."""
+        split = self._splits["test"]
+        measured = evaluate(self._passes, tensors, split, torch.arange(len(split)))
+        return {f"{TEST}{name}": value for name, value in measured.items()}

@@ -58,7 +58,8 @@ class Trainer:
     wait. Everything below the lowest tuned layer is computed once an example, without dropout.
 
     The metrics of a report are those of `METRICS` on the validation split, `validation_loss`,
-    `n_validation` (examples; some before the last rung, all at it), `train_loss` (mean since the
+    `n_validation` (examples; some before the last rung, all at it), where the order asks for it
+    those of the test split with `test_` before their names, `train_loss` (mean since the
     last report), `learning_rate` (of the last step), `train_seconds`, `epoch_seconds` (mean of an
     epoch, both without evaluation, by share of the rows) and `eval_seconds`. The same seed gives a
     configuration that trains alone the same numbers.

@@ -46,7 +46,7 @@ def study(folder, model, data):
         "task": {"data": data, "max_length": 8},
         "space": {"place": [{"method": "lora", "r": {"choice": [2, 4]}}]},
         "objectives": "accuracy-params",
-        "search": {"sampler": "random", "n_trials": 1, "baselines": []},
+        "search": {"sampler": "random", "n_trials": 1, "n_finalists": 0},
         "fidelity": {"epochs": 1.0},
         "storage": f"sqlite:///{folder}/study.db",
         "output": str(folder / "out"),

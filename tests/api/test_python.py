@@ -27,7 +27,12 @@ def outcome(tmp_path_factory):
             "name": "from-python",
             "space": space.to_dict(),
             "objectives": "accuracy-params",
-            "search": {"sampler": "bayes", "n_trials": 4, "baselines": ["head-only", "lora"]},
+            "search": {
+                "sampler": "bayes",
+                "n_trials": 4,
+                "baselines": ["head-only", "lora"],
+                "n_finalists": 0,
+            },
             "fidelity": {"epochs": [0.5, 1.0], "signal": "train_loss"},
         }
     )

@@ -1,36 +1,57 @@
 """What the section `search` of a study file asks for beside a sampler."""
 
+from statistics import fmean
+
 import pytest
+from safetensors.torch import load_file
 
 import autopeft
 from autopeft.api.earlier import observations
 from autopeft.objective.objective import load_objectives
+from autopeft.task.task import Task
+from autopeft.train.member_training import STATE_FILE
+from autopeft.train.trainer import Trainer
 from tests import tiny
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
-    """A study whose front is trained again."""
+    """A study whose finalist and baseline are trained again."""
     folder = tmp_path_factory.mktemp("first")
-    search = {"sampler": "random", "n_trials": 3, "n_finalists": 2, "n_seeds": 2}
+    search = {"sampler": "random", "n_trials": 3, "baselines": ["head-only"], "n_finalists": 1}
+    search = {**search, "n_seeds": 2}
     return autopeft.run({**tiny.study(folder), "name": "first", "search": search})
 
 
-def test_finalists_are_trained_again_and_reported_as_means(first):
+def test_finalists_and_baselines_end_as_means_of_fresh_seeds(first):
+    """A baseline that is a finalist has no more seeds than others."""
     repeats = [t for t in first.trials if t.repeat_of is not None]
-    assert 1 <= len(repeats) <= 2
+    again = {t.repeat_of for t in repeats}
+    assert 0 in again
+    assert len(again) <= 2
+    assert len(repeats) == 2 * len(again)
     assert all(t.state == "complete" for t in repeats)
-    means = [t for t in first.front.trials if t.n_seeds == 2]
-    assert means
-    for trial in means:
-        own, again = (
-            first.trials[trial.number],
-            next(t for t in repeats if t.repeat_of == trial.number),
-        )
-        both = own.values["accuracy"], again.values["accuracy"]
-        assert trial.values["accuracy"] == pytest.approx(sum(both) / 2)
-        assert again.folder != own.folder
+    assert {t.number for t in first.front.trials} <= again
+    for trial in first.front.trials:
+        fresh = [t for t in repeats if t.repeat_of == trial.number]
+        assert trial.n_seeds == 2
+        assert trial.values["accuracy"] == pytest.approx(fmean(t.values["accuracy"] for t in fresh))
+        assert trial.test["accuracy"] == pytest.approx(fmean(t.test["accuracy"] for t in fresh))
+        assert trial.folder == first.trials[trial.number].folder
     assert autopeft.run(first.spec).trials == first.trials
+
+
+def test_only_repeats_are_scored_on_the_test_split_and_at_their_end(first):
+    for trial in first.trials:
+        assert bool(trial.test) == (trial.repeat_of is not None)
+        assert not any(report.test for report in trial.reports[:-1])
+    repeat = first.trials[-1]
+    trainer = Trainer(tiny.MODEL, Task.from_mapping(first.spec.task), threads=1)
+    state = load_file(f"{repeat.folder}/{STATE_FILE}")
+    scored = trainer.score(repeat.config, state)
+    assert repeat.test.keys() == scored.keys()
+    assert repeat.test["accuracy"] == scored["accuracy"]
+    assert repeat.test["n_examples"] == scored["n_examples"] > 0
 
 
 def test_an_earlier_study_is_read_by_the_names_of_its_objectives(first):
@@ -45,7 +66,7 @@ def test_an_earlier_study_is_read_by_the_names_of_its_objectives(first):
 
 
 def test_a_study_begins_with_what_another_found(first, tmp_path):
-    search = {"n_trials": 2, "warm_start": [first.spec]}
+    search = {"n_trials": 2, "warm_start": [first.spec], "n_finalists": 0}
     study = {**tiny.study(tmp_path), "name": "second", "search": search}
     assert len(autopeft.run(study).trials) == 2
     missing = {**study, "name": "third", "search": {"warm_start": ["nowhere.yaml"]}}
@@ -54,7 +75,7 @@ def test_a_study_begins_with_what_another_found(first, tmp_path):
 
 
 def test_a_staged_study_runs(tmp_path):
-    search = {"strategy": "staged", "n_trials": 2}
+    search = {"strategy": "staged", "n_trials": 2, "n_finalists": 0}
     outcome = autopeft.run({**tiny.study(tmp_path), "name": "staged", "search": search})
     assert len([t for t in outcome.trials if t.state == "complete"]) == 2
     with pytest.raises(autopeft.AutoPeftError, match=r"search.strategy: .*'stage'"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.report import Report
 from autopeft.objective.objective import Objective
@@ -46,6 +48,13 @@ def complete(
         baseline=baseline,
         seconds=12.0,
     )
+
+
+def again(number: int, of: int, accuracy: float, test: float) -> TrialRecord:
+    """Trial `of` of the study once more, with a fresh seed."""
+    values = {**STUDY[of].values, "accuracy": accuracy}
+    fresh = replace(STUDY[of], number=number, values=values, repeat_of=of, baseline=None)
+    return replace(fresh, test={"accuracy": test})
 
 
 STUDY = (

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import pytest
 
 from autopeft.core.errors import AutoPeftWarning, StudyError
-from autopeft.core.report import Report
+from autopeft.core.report import Failure, Report
 from autopeft.report.front import Front
 from autopeft.space import SearchSpace
 from autopeft.study.record import agree, find_record, read_trials
+from autopeft.study.repeats import repeats
 from tests.contracts import engine as kit
+from tests.report.trials import OBJECTIVES, STUDY
 
 
 def trials_of(folder):
@@ -220,15 +222,15 @@ def repeating(study, n_finalists, n_seeds):
     return study
 
 
-def test_the_front_is_trained_again_with_other_seeds(tmp_path):
+def test_finalists_and_baselines_are_trained_again_with_fresh_seeds(tmp_path):
     """A run that is continued queues only what has not been queued."""
     engine = kit.ENGINES["inline"]()
     with kit.make_study(tmp_path) as study:
         engine.run(study, Seeded, kit.make_halving())
         before = study.trials()
     with repeating(kit.make_study(tmp_path), 2, 3) as study:
-        assert study.queue_repeats() == 4
-        assert study.n_left == 4
+        n_queued = study.queue_repeats()
+        assert study.n_left == n_queued
     with repeating(kit.make_study(tmp_path), 2, 3) as study:
         assert study.queue_repeats() == 0
         engine.run(study, Seeded, kit.make_halving())
@@ -236,18 +238,37 @@ def test_the_front_is_trained_again_with_other_seeds(tmp_path):
         assert study.n_left == 0
         assert study.queue_repeats() == 0
     repeats = trials[len(before) :]
-    assert [t.state for t in repeats] == ["complete"] * 4
+    assert [t.state for t in repeats] == ["complete"] * n_queued
     assert trials[: len(before)] == before
     front = Front.of(before, kit.OBJECTIVES).trials
-    again = {t.repeat_of for t in repeats}
-    assert len(again) == 2
-    assert again <= {t.number for t in front}
-    for number in again:
+    again = [t.repeat_of for t in repeats]
+    assert {front[0].number, 0} <= {*again} <= {0, *(t.number for t in front)}
+    assert len({*again}) in (2, 3)
+    assert again == 3 * again[: len({*again})]
+    for number in {*again}:
         own = [t for t in repeats if t.repeat_of == number]
         first = before[number]
         gains = [t.values["accuracy"] - first.values["accuracy"] for t in own]
-        assert gains == pytest.approx([0.001, 0.002])
+        assert gains == pytest.approx([0.001, 0.002, 0.003])
         assert all(t.config == first.config for t in own)
+
+
+def test_no_finalists_leave_baselines_alone(tmp_path):
+    with repeating(kit.make_study(tmp_path, n_trials=2), 0, 3) as study:
+        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+        assert len(study.trials()) == 2
+
+
+def test_the_most_accurate_trial_is_a_finalist_and_the_front_follows():
+    """Trial 5 is an end of the front, and trial 3 as far from its neighbours as an end."""
+    trials = [replace(t, folder=None) for t in STUDY]
+    numbers = [t.number for t, _ in repeats(trials, OBJECTIVES[:2], 1, [7])]
+    assert numbers == [3, 0, 1, 2]
+    numbers = [t.number for t, _ in repeats(trials, OBJECTIVES[:2], 3, [7])]
+    assert numbers[:2] == [3, 2]
+    assert [*numbers[3:]] == [0, 1]
+    assert [a["repeat"] for _, a in repeats(trials[:1], OBJECTIVES, 2, [7, 8])] == ["0:7", "0:8"]
+    assert list(repeats(trials[7:], OBJECTIVES, 2, [7])) == []
 
 
 def test_one_run_with_one_evaluator_searches_and_repeats(tmp_path):
@@ -260,21 +281,40 @@ def test_one_run_with_one_evaluator_searches_and_repeats(tmp_path):
     with repeating(kit.make_study(tmp_path, n_trials=4), 1, 3) as study:
         kit.ENGINES["inline"]().run(study, make, kit.make_halving())
         repeats = [t for t in study.trials() if t.repeat_of is not None]
-    assert [t.state for t in repeats] == ["complete"] * 2
+    assert len({t.repeat_of for t in repeats} | {0}) * 3 == len(repeats)
+    assert {t.state for t in repeats} == {"complete"}
     assert len(evaluators) == 1
 
 
 def test_an_interrupted_repeat_is_run_again(tmp_path):
     engine = kit.ENGINES["inline"]()
-    with kit.make_study(tmp_path) as study:
+    with kit.make_study(tmp_path, n_trials=1) as study:
         engine.run(study, kit.Curves, kit.make_halving())
-    with repeating(kit.make_study(tmp_path), 1, 2) as study:
+    with repeating(kit.make_study(tmp_path, n_trials=1), 1, 2) as study:
         study.queue_repeats()
         trial = study.ask()
-        assert trial.order.seed == 1
-    with repeating(kit.make_study(tmp_path), 1, 2) as study:
-        assert study.n_left == 1
+        assert (trial.order.seed, trial.order.tests, trial.protected) == (1, True, True)
+    with repeating(kit.make_study(tmp_path, n_trials=1), 1, 2) as study:
+        assert study.n_left == 2
         assert study.queue_repeats() == 0
         engine.run(study, kit.Curves, kit.make_halving())
         repeats = [t for t in study.trials() if t.repeat_of is not None]
-    assert [t.state for t in repeats] == ["interrupted", "complete"]
+    assert sorted(t.state for t in repeats) == ["complete", "complete", "interrupted"]
+
+
+def test_a_repeat_that_fails_is_recorded_and_not_tried_again(tmp_path):
+    class Unlucky(Seeded):
+        def reach(self, member, rung):
+            if self.seeds[member] == 2:
+                self.leave(member)
+                return Failure(member, "RuntimeError: training diverged")
+            return super().reach(member, rung)
+
+    for _ in range(2):
+        with repeating(kit.make_study(tmp_path, n_trials=1), 1, 3) as study:
+            kit.ENGINES["inline"]().run(study, Unlucky, kit.make_halving())
+            trials = study.trials()
+        assert [t.state for t in trials] == ["complete", "complete", "failed", "complete"]
+    (only,) = Front.of(trials, kit.OBJECTIVES).trials
+    assert (only.number, only.n_seeds) == (0, 2)
+    assert only.values["accuracy"] == pytest.approx(trials[0].values["accuracy"] + 0.002)
