@@ -60,14 +60,14 @@ def _optuna(make: Callable[[int], BaseSampler]) -> Peer:
 def _ax(problem: Problem, seed: int) -> BaseSampler:
     from benchmarks.search.ax_sampler import AxSampler  # needs the extra `benchmark`
 
-    distributions = Axes(problem, plain=False).distributions()
+    distributions = Axes(problem.space, plain=False).distributions()
     return AxSampler(problem.objectives, distributions, seed)
 
 
 def _saas(problem: Problem, seed: int) -> BaseSampler:
     from benchmarks.search.saas_sampler import SaasSampler  # needs the extra `benchmark`
 
-    return SaasSampler(problem.objectives, Axes(problem, plain=False).distributions(), seed)
+    return SaasSampler(problem.objectives, Axes(problem.space, plain=False).distributions(), seed)
 
 
 PEERS: Mapping[str, Peer] = {

