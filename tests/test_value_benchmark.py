@@ -7,18 +7,24 @@ from pathlib import Path
 
 import pytest
 
+from autopeft.api.run import run
+from autopeft.core.config import PeftConfig
+from autopeft.report.seeds import folded
 from benchmarks.value import __main__ as comparison
 from benchmarks.value import texts
+from benchmarks.value.bench import Bench
 from benchmarks.value.figures import by_arm, gains, interval
+from benchmarks.value.mixes import autopeft_paper, study_of, trials_of
 from benchmarks.value.picks import picks
 from benchmarks.value.runs import ARMS, FRESH, document, retrainings
-from benchmarks.value.single import _faster
+from benchmarks.value.single import faster
 from tests.tiny import BAD, GOOD, write_table
 
 
-def trial(accuracy: float | None, params: int, name: str = "") -> dict:
+def trial(accuracy: float | None, params: int, name: str = "", trainings: int = 1) -> dict:
     named = {"place": [], "train": {"name": name or f"{params}"}}
-    return {"config": named, "params": params, "accuracy": accuracy, "loss": 0.5, "epochs": 3.0}
+    cost = {"epochs": 3.0 * trainings, "trainings": trainings}
+    return {"config": named, "params": params, "accuracy": accuracy, "loss": 0.5, **cost}
 
 
 def found(arm: str, *trials: dict, repetition: int = 0) -> dict:
@@ -54,6 +60,13 @@ def test_picks_are_by_validation_and_ties_take_fewer_parameters() -> None:
 
 def test_one_point_less_is_near_enough_whatever_the_rounding() -> None:
     assert params([trial(0.84, 50), trial(0.83, 40), trial(0.8299, 30)], 50) == [50, 50, 40]
+
+
+def test_picks_are_among_those_that_were_trained_again() -> None:
+    trials = [trial(0.9, 90), trial(0.8, 70, trainings=4), trial(0.7, 60, trainings=4)]
+    assert params(trials, 100) == [70, 70, 70]
+    assert params([*trials, trial(0.75, 10)], 65) == [70, 60, 70]
+    assert params([*trials, trial(0.75, 10)], 20) == [70, 10, 70]
 
 
 def test_equal_picks_share_their_retrainings() -> None:
@@ -110,7 +123,7 @@ def test_figures_pool_pairs() -> None:
 
 
 def test_a_factor_takes_every_learning_rate_of_a_baseline() -> None:
-    document = _faster("lora", 0.5)
+    document = faster("lora", 0.5)
     assert document["train"]["learning_rate"] == 1e-3
     assert all(part.get("learning_rate") is None for part in document["place"])
 
@@ -146,6 +159,22 @@ def test_a_file_is_split_anew_in_every_repetition(file: Path) -> None:
 
 
 @pytest.mark.benchmark
+def test_repeats_of_the_study_count_and_tell_its_accuracies(file: Path, tmp_path: Path) -> None:
+    bench = Bench(texts.task(texts.own(str(file), "words", "kind"), 0, 48))
+    study = study_of(bench, 3, 0, str(tmp_path))
+    study["search"] |= {"n_finalists": 1, "n_seeds": 2}
+    outcome = run(study)
+    trials = list(trials_of(outcome))
+    again = [trial for trial in trials if trial.trainings > 1]
+    assert len(trials) == 3
+    assert 2 <= len(again) <= 3
+    assert {trial.trainings for trial in again} == {3}
+    assert sum(trial.epochs for trial in trials) == 3.0 * (3 + 2 * len(again))
+    told = {trial.config.key: trial.values["accuracy"] for trial in folded(outcome.trials)}
+    assert all(t.accuracy == told[PeftConfig.from_dict(t.config).key] for t in trials)
+
+
+@pytest.mark.benchmark
 def test_arms_keep_to_the_budget_and_the_comparison_resumes(file: Path, tmp_path: Path) -> None:
     name = texts.own(str(file), "words", "kind")
     extent = comparison.Extent((name,), repetitions=1, n_train=48, budget=3, seeds=2)
@@ -161,3 +190,12 @@ def test_arms_keep_to_the_budget_and_the_comparison_resumes(file: Path, tmp_path
     rows = [p.stat().st_mtime_ns for p in tmp_path.glob("*.jsonl")]
     assert comparison.compare(extent, arms, 2, output) == report
     assert [p.stat().st_mtime_ns for p in tmp_path.glob("*.jsonl")] == rows
+
+
+@pytest.mark.benchmark
+def test_the_published_search_runs(file: Path) -> None:
+    pytest.importorskip("numpyro")
+    bench = Bench(texts.task(texts.own(str(file), "words", "kind"), 0, 48))
+    trials = autopeft_paper(bench, 4, 0)
+    assert len(trials) == 4
+    assert all(trial.accuracy for trial in trials)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from optuna.samplers import RandomSampler
 from autopeft.api.outcome import Outcome
 from autopeft.api.run import run
 from autopeft.objective.objective import load_objectives
+from autopeft.report.seeds import folded
 from autopeft.study.spec import Search
 from benchmarks.search.race import Axes
 from benchmarks.search.saas_sampler import SaasSampler
@@ -20,6 +22,8 @@ from benchmarks.value.bench import DEVICE, EPOCHS, MODEL, Bench, Trial
 from benchmarks.value.single import proposed
 
 SPACE = "layer-mix"
+BASELINES = ("lora", "pfeiffer")
+"""Those of the study."""
 
 
 def random(bench: Bench, budget: int, seed: int) -> list[Trial]:
@@ -29,7 +33,7 @@ def random(bench: Bench, budget: int, seed: int) -> list[Trial]:
 
 
 def autopeft_paper(bench: Bench, budget: int, seed: int) -> list[Trial]:
-    """The space and the optimizer of AutoPEFT, half of the budget at random as is published."""
+    """The space and the optimizer of AutoPEFT; the first half of the budget is random."""
     objectives = load_objectives("accuracy-params")
     axes = Axes(bench.space("autopeft"), plain=False)
     study = optuna.create_study(
@@ -48,9 +52,9 @@ def autopeft(bench: Bench, budget: int, seed: int) -> list[Trial]:
 
 
 def study_of(bench: Bench, budget: int, seed: int, folder: str) -> dict[str, Any]:
-    """The study whose trials and repeats are so many trainings; its files are in the folder."""
+    """The study whose trials and repeats are at most so many trainings, with files in a folder."""
     default = Search()
-    repeats = default.n_finalists * (default.n_seeds - 1)
+    repeated = default.n_finalists + len(BASELINES) if default.n_finalists else 0
     return {
         "name": "value",
         "model": MODEL,
@@ -58,9 +62,9 @@ def study_of(bench: Bench, budget: int, seed: int, folder: str) -> dict[str, Any
         "space": SPACE,
         "objectives": "accuracy-params",
         "search": {
-            "n_trials": max(1, budget - repeats),
+            "n_trials": max(len(BASELINES), budget - repeated * default.n_seeds),
             "seed": seed,
-            "baselines": ["lora", "pfeiffer"],
+            "baselines": list(BASELINES),
         },
         "fidelity": {"epochs": EPOCHS},
         "engine": {"resources": {"cpu": 1}},
@@ -70,18 +74,16 @@ def study_of(bench: Bench, budget: int, seed: int, folder: str) -> dict[str, Any
 
 
 def trials_of(outcome: Outcome) -> Iterator[Trial]:
-    """The trials of a study, each with its repeats; the picks are by what it says of accuracy."""
-    for trial in outcome.trials:
-        if trial.repeat_of is None and trial.reports:
-            runs = [trial, *(t for t in outcome.trials if t.repeat_of == trial.number)]
-            epochs = [run.reports[-1].fidelity for run in runs if run.reports]
+    """The trials of a study; those that it repeated have the means over their fresh seeds."""
+    for trial in folded(outcome.trials):
+        runs = [t for t in outcome.trials if t.reports and trial.number in (t.number, t.repeat_of)]
+        if runs and trial.repeat_of is None:
             ended = [run.reports[-1].metrics for run in runs if run.state == "complete"]
-            losses = [metrics["validation_loss"] for metrics in ended]
             yield Trial(
                 config=trial.config.to_dict(),
                 params=int(trial.known["trainable_params"]),
                 accuracy=trial.values.get("accuracy"),
-                loss=float(np.mean(losses)) if trial.state == "complete" else None,
-                epochs=sum(epochs),
-                trainings=len(epochs),
+                loss=fmean(each["validation_loss"] for each in ended) if ended else None,
+                epochs=sum(run.reports[-1].fidelity for run in runs),
+                trainings=len(runs),
             )

@@ -98,12 +98,12 @@ def baselines(bench: Bench, budget: int, seed: int) -> list[Trial]:
     """The baselines of the catalog with several learning rates."""
     chosen = [*product(FACTORS, BASELINES)][:budget]
     return [
-        bench.trained(bench.space(_faster(name, factor)).resolve({}), seed)
+        bench.trained(bench.space(faster(name, factor)).resolve({}), seed)
         for factor, name in chosen
     ]
 
 
-def _faster(name: str, factor: float) -> dict[str, Any]:
+def faster(name: str, factor: float) -> dict[str, Any]:
     """The document of a baseline with every learning rate times a factor."""
     document, _ = read("search_spaces", name)
     default = {LEARNING_RATE: TrainSettings().learning_rate}
