@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from autopeft.api.run import Prepared
-from autopeft.cli.show import best_of, duration, ended, planned, seconds_left, states_of
+from autopeft.cli.remaining import ended, most_repeats, planned, seconds_left
+from autopeft.cli.show import best_of, duration, states_of
 from autopeft.report.summary import summary
 from autopeft.report.value import shown, title
+from autopeft.study.spec import Search
 from autopeft.study.study import Study
 from autopeft.study.trial import TrialRecord
 
@@ -32,7 +34,11 @@ class Progress:
         self.ended: set[int] | None = None
 
     def __enter__(self) -> Progress:
-        if not self.quiet and self.console.is_terminal:
+        if self.quiet:
+            return self
+        if most_repeats(self._search):
+            self.console.print(self._announcement(), highlight=False, soft_wrap=True)
+        if self.console.is_terminal:
             self.live.start()
         return self
 
@@ -49,6 +55,15 @@ class Progress:
         else:
             self._lines(trials)
 
+    def _announcement(self) -> str:
+        """What comes on top of the trials of the search."""
+        search = self._search
+        ends = f"{search.n_finalists} finalists + {len(search.baselines)} baselines"
+        return (
+            f"{search.n_trials} trials, then at most {most_repeats(search)} more trainings: "
+            f"({ends}) x {search.n_seeds} fresh seeds, scored on the test split"
+        )
+
     def _lines(self, trials: tuple[TrialRecord, ...]) -> None:
         now = {t.number for t in trials if t.state in {"complete", "stopped", "failed"}}
         fresh = now - (now if self.ended is None else self.ended)
@@ -63,12 +78,12 @@ class Progress:
             for o in self.prepared.objectives
             if o.name in trial.values
         )
-        left = seconds_left(trials, self._n_trials)
+        left = seconds_left(trials, self._search, time.time())
         what = f"{trial.baseline}: " if trial.baseline else ""
         line = "  ".join(
             part
             for part in (
-                f"[{done}/{planned(trials, self._n_trials)}] trial {trial.number} {trial.state}",
+                f"[{done}/{planned(trials, self._search)}] trial {trial.number} {trial.state}",
                 values,
                 trial.error,
                 what + summary(trial.config),
@@ -84,7 +99,7 @@ class Progress:
         counts = ", ".join(f"{n} {state}" for state, n in states.items() if n)
         table.add_row(
             f"[bold]{escape(self.prepared.spec.name)}[/]",
-            f"{ended(trials)}/{planned(trials, self._n_trials)}",
+            f"{ended(trials)}/{planned(trials, self._search)}",
             counts,
         )
         for objective in self.prepared.objectives:
@@ -92,11 +107,11 @@ class Progress:
             if best is not None:
                 value = shown(objective, best.values[objective.name])
                 table.add_row(f"best {title(objective)}", value, escape(summary(best.config)))
-        left = seconds_left(trials, self._n_trials)
+        left = seconds_left(trials, self._search, time.time())
         spent = duration(time.monotonic() - self.started)
         table.add_row("time", spent, "" if left is None else f"about {duration(left)} left")
         return table
 
     @property
-    def _n_trials(self) -> int:
-        return self.prepared.spec.search.n_trials
+    def _search(self) -> Search:
+        return self.prepared.spec.search

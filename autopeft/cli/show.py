@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -14,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from autopeft.api.outcome import Outcome
+from autopeft.cli.remaining import ended, planned, seconds_left
 from autopeft.core.errors import redacted
 from autopeft.core.options import is_finite
 from autopeft.core.quantity import prefixed
@@ -53,18 +55,6 @@ def states_of(trials: Sequence[TrialRecord]) -> dict[str, int]:
     return {state: counts[state] for state in _STATES}
 
 
-def ended(trials: Sequence[TrialRecord]) -> int:
-    """How many trials were trained, or tried, to their end."""
-    states = states_of(trials)
-    return states["complete"] + states["stopped"] + states["failed"]
-
-
-def planned(trials: Sequence[TrialRecord], n_trials: int) -> int:
-    """How many trials are to be run in all, those with other seeds included."""
-    repeats = sum(t.repeat_of is not None and t.state != "interrupted" for t in trials)
-    return max(ended(trials), n_trials + repeats)
-
-
 def status_of(outcome: Outcome) -> dict[str, Any]:
     """The status of a study as plain values."""
     best = {}
@@ -75,27 +65,15 @@ def status_of(outcome: Outcome) -> dict[str, Any]:
             best[objective.name] = {"trial": trial.number, "value": value}
     return {
         "study": outcome.spec.name,
-        "n_trials": planned(outcome.trials, outcome.spec.search.n_trials),
+        "n_trials": planned(outcome.trials, outcome.spec.search),
         "states": states_of(outcome.trials),
         "best": best,
         "hypervolume": outcome.hypervolume,
         "seconds_left": None
         if outcome.ended
-        else seconds_left(outcome.trials, outcome.spec.search.n_trials),
+        else seconds_left(outcome.trials, outcome.spec.search, time.time()),
         "ended": outcome.ended,
     }
-
-
-def seconds_left(trials: Sequence[TrialRecord], n_trials: int) -> float | None:
-    """An estimate from the trials so far: their mean time and how many ran side by side.
-
-    None before the first trial has ended.
-    """
-    seconds = [t.seconds for t in trials if t.seconds is not None and t.state != "interrupted"]
-    if not seconds:
-        return None
-    left = planned(trials, n_trials) - ended(trials)
-    return sum(seconds) / len(seconds) * left / max(1, states_of(trials)["running"])
 
 
 def front_of(outcome: Outcome) -> dict[str, Any]:

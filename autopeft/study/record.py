@@ -265,6 +265,8 @@ def read_trial(trial: FrozenTrial, names: Sequence[str]) -> TrialRecord:
         baseline=document.baseline,
         error=attrs.get("error", attrs.get("rejected")),
         seconds=attrs.get("seconds"),
+        began=trial.datetime_start.timestamp() if trial.datetime_start else None,
+        ended=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         folder=attrs.get("folder") if trial.state == TrialState.COMPLETE else None,
         point=trial.params,
         repeat_of=attrs.get("repeat_of"),

@@ -51,6 +51,8 @@ class TrialRecord:
         baseline: name of the fixed configuration, or None where the search proposed it.
         error: text of a failure or the reason of a rejection, or None.
         seconds: wall time of training and evaluation, or None where none is recorded.
+        began: when it was taken up, in seconds since the epoch, or None.
+        ended: when it ended, likewise.
         folder: where the trained tensors lie, or None.
         point: the decisions of the space that it was built from; none of a baseline.
         repeat_of: the trial whose configuration this one trains with another seed, or None.
@@ -69,6 +71,8 @@ class TrialRecord:
     baseline: str | None = None
     error: str | None = None
     seconds: float | None = None
+    began: float | None = None
+    ended: float | None = None
     folder: str | None = None
     point: Mapping[str, Any] = field(default_factory=dict)
     repeat_of: int | None = None
