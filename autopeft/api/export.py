@@ -17,6 +17,8 @@ from autopeft.exporter.card import CardFacts
 from autopeft.exporter.writer import export as write
 from autopeft.model.backbone import Backbone, load_backbone
 from autopeft.model.positions import positions
+from autopeft.report.seeds import folded
+from autopeft.report.value import shown, tested, valued
 from autopeft.study.record import check_same, stamp_of
 from autopeft.study.trial import TrialRecord
 from autopeft.task.task import Task
@@ -39,14 +41,18 @@ def export(
         output: a folder that does not exist or is empty.
         trial: number of a complete trial; else `pick` chooses one of the front.
         pick: `knee`, `best` or `cheapest`.
-        within: how far from the best `cheapest` may be, such as `1%`.
+        within: how far from the best `cheapest` may be, such as `1%`; by default one point.
         format: `native`, `peft` or `merged`.
 
     Raises:
         ExportError: no such trial, or one that the format cannot express.
     """
     outcome = study if isinstance(study, Outcome) else open_study(study)
-    chosen = outcome.trial(trial) if trial is not None else outcome.pick(pick, within)
+    reason = ""
+    if trial is None:
+        choice = outcome.choose(pick, within)
+        trial, reason = choice.trial.number, choice.reason
+    chosen = outcome.trial(trial)
     state, backbone = _state(outcome, chosen), _backbone(outcome, chosen)
     task = Task.from_mapping(outcome.spec.task)
     facts = CardFacts(
@@ -56,12 +62,28 @@ def export(
         study=outcome.spec.name,
         trial=chosen.number,
         max_length=min(task.max_length, positions(backbone.model)),
-        metrics={o.name: chosen.values[o.name] for o in outcome.objectives if not o.known},
+        metrics=_metrics(outcome, chosen),
         counts=chosen.known,
+        reason=reason,
+        comparisons=tuple(comparison.sentence for comparison in outcome.comparisons),
     )
     return write(
         format, backbone=backbone, config=chosen.config, state=state, output=output, facts=facts
     )
+
+
+def _metrics(outcome: Outcome, trial: TrialRecord) -> dict[str, str]:
+    """Of the exported training, and of fresh trainings of its configuration where there are any."""
+    means = {record.number: record for record in folded(outcome.trials)}.get(trial.number, trial)
+    seeds = f"mean of {means.n_seeds} fresh trainings"
+    rows = {}
+    for objective in (o for o in outcome.objectives if not o.known):
+        name = objective.name
+        rows[f"{name}, validation, this training"] = shown(objective, trial.values[name])
+        if means.n_seeds:
+            rows[f"{name}, validation, {seeds}"] = valued(objective, means)
+            rows[f"{name}, test, {seeds}"] = tested(objective, means)
+    return rows
 
 
 def _state(outcome: Outcome, trial: TrialRecord) -> dict[str, torch.Tensor]:

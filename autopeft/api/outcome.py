@@ -13,7 +13,9 @@ import optuna
 from autopeft.core.catalog import Reference
 from autopeft.core.errors import ExportError, StudyError, inside, redacted
 from autopeft.objective.objective import Objective, load_objectives
-from autopeft.report.front import Front, pick
+from autopeft.report.baseline import Comparison, compare
+from autopeft.report.choice import Choice, choose
+from autopeft.report.front import Front
 from autopeft.report.page import write_report
 from autopeft.report.plot import plot
 from autopeft.study.record import find_record, reachable, read_trials, record_id
@@ -43,13 +45,18 @@ class Outcome:
 
     @cached_property
     def front(self) -> Front:
-        """The complete trials that no other dominates."""
+        """The complete trials that no other dominates, of means where there are fresh seeds."""
         return Front.of(self.trials, self.objectives)
 
     @cached_property
     def hypervolume(self) -> float:
         """Of the front against the reference points of the objectives, on their scales."""
         return self.front.hypervolume
+
+    @cached_property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The search against each baseline, by test values of fresh seeds; none without those."""
+        return compare(self.trials, self.objectives)
 
     def plot(self, path: str | Path) -> Path:
         """Draws the front into a `.png` or `.html` file.
@@ -78,13 +85,17 @@ class Outcome:
         }
         return write_report(spec.name, facts, self.trials, self.objectives, folder)
 
-    def pick(self, rule: str = "knee", within: str | float | None = None) -> TrialRecord:
-        """One trial of the front by `knee`, `best` or `cheapest`.
+    def choose(self, rule: str = "knee", within: str | float | None = None) -> Choice:
+        """One trial of the front by `knee`, `best` or `cheapest`, with the reason.
 
         Raises:
             StudyError: an empty front, or an unknown rule.
         """
-        return pick(self.front, rule, within)
+        return choose(self.front, rule, within)
+
+    def pick(self, rule: str = "knee", within: str | float | None = None) -> TrialRecord:
+        """The trial that `choose` chooses."""
+        return self.choose(rule, within).trial
 
     def trial(self, number: int) -> TrialRecord:
         """A complete trial.

@@ -78,13 +78,13 @@ def run(
     changes = _changes(set_, n_trials=n_trials, engine=engine, storage=storage)
     from autopeft.api.run import prepare
     from autopeft.cli.progress import Progress
-    from autopeft.cli.show import print_json, show_front, show_next, status_of
+    from autopeft.cli.show import front_of, print_json, show_front, show_next, status_of
 
     prepared = prepare(study, changes)
     with Progress(prepared, quiet=json) as progress:
         outcome = prepared.run(progress.watch)
     if json:
-        print_json({**status_of(outcome), **outcome.front.to_dict()})
+        print_json({**status_of(outcome), **front_of(outcome)})
     elif outcome.front.trials:
         show_front(outcome)
         show_next([study, *_given(set_, storage)], outcome.spec.name)
@@ -150,12 +150,12 @@ def pareto(
 ) -> None:
     """Show the Pareto front."""
     from autopeft.api.outcome import open_study
-    from autopeft.cli.show import print_json, say, show_front
+    from autopeft.cli.show import front_of, print_json, say, show_front
 
     outcome = open_study(study, changes=_changes(set_, storage=storage))
     path = outcome.plot(plot) if plot else None
     if json:
-        print_json({**outcome.front.to_dict(), **({"plot": str(path)} if path else {})})
+        print_json({**front_of(outcome), **({"plot": str(path)} if path else {})})
         return
     show_front(outcome)
     if path:
@@ -202,12 +202,17 @@ def export(  # noqa: PLR0913
     from autopeft.cli.show import print_json, say
 
     outcome = open_study(study, changes=_changes(set_, storage=storage))
-    number = trial if trial is not None else outcome.pick(pick or "knee", within).number
-    path = write(outcome, output, trial=number, format=format)
+    rule = pick or "knee"
+    choice = outcome.choose(rule, within) if trial is None else None
+    path = write(outcome, output, trial=trial, pick=rule, within=within, format=format)
+    number = trial if choice is None else choice.trial.number
+    reason = "" if choice is None else choice.reason
     if json:
-        print_json({"trial": number, "format": format, "output": str(path)})
-    else:
-        say(f"trial {number} written to {path} as {format}")
+        print_json({"trial": number, "reason": reason, "format": format, "output": str(path)})
+        return
+    if reason:
+        say(reason)
+    say(f"trial {number} written to {path} as {format}")
 
 
 @app.command(name="list")

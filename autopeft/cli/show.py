@@ -21,7 +21,7 @@ from autopeft.objective.objective import Objective
 from autopeft.report.front import plain
 from autopeft.report.seeds import contenders
 from autopeft.report.summary import summary
-from autopeft.report.value import shown, title, valued
+from autopeft.report.value import scored, shown, tested, title
 from autopeft.study.trial import State, TrialRecord
 
 _console = Console(soft_wrap=False)
@@ -98,19 +98,32 @@ def seconds_left(trials: Sequence[TrialRecord], n_trials: int) -> float | None:
     return sum(seconds) / len(seconds) * left / max(1, states_of(trials)["running"])
 
 
+def front_of(outcome: Outcome) -> dict[str, Any]:
+    """The front of a study and its comparison with baselines as plain values."""
+    comparisons = [comparison.to_dict() for comparison in outcome.comparisons]
+    return {**outcome.front.to_dict(), "against_baselines": comparisons}
+
+
 def show_front(outcome: Outcome) -> None:
     """Prints the front as a table."""
-    say(f"Pareto front of {outcome.spec.name}")
+    front = outcome.front
+    tests = scored(outcome.objectives, front.trials)
+    say(f"Pareto front of {outcome.spec.name}: {front.basis}")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("trial", justify="right")
     for objective in outcome.objectives:
         table.add_column(_two_lines(title(objective)), justify="right", no_wrap=True)
+    for objective in tests:
+        table.add_column(f"test\n{title(objective)}", justify="right", no_wrap=True)
     table.add_column("configuration")
-    for trial in outcome.front.trials:
-        values = (valued(o, trial) for o in outcome.objectives)
+    for trial in front.trials:
+        values = (shown(o, trial.values[o.name]) for o in outcome.objectives)
+        scores = (tested(o, trial) for o in tests)
         name = f"{trial.baseline}: " if trial.baseline else ""
-        table.add_row(str(trial.number), *values, escape(name + summary(trial.config)))
+        table.add_row(str(trial.number), *values, *scores, escape(name + summary(trial.config)))
     _console.print(table)
+    for comparison in outcome.comparisons:
+        say(comparison.sentence)
 
 
 def _two_lines(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ class CardFacts:
         study: name of the study.
         trial: number of the trial, or None.
         max_length: tokens after which texts were cut, or None.
-        metrics: by name, as measured on the data's validation or test part.
+        metrics: by what was measured and where, as they are to be read.
         counts: by name, such as `trainable_params`; bytes for memory.
+        reason: why this trial, as a sentence.
+        comparisons: with baselines, each as a sentence.
     """
 
     base_model: str
@@ -38,8 +40,10 @@ class CardFacts:
     study: str = ""
     trial: int | None = None
     max_length: int | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+    comparisons: Sequence[str] = ()
 
 
 def card(library: str, config: PeftConfig, facts: CardFacts, usage: str) -> str:
@@ -55,10 +59,12 @@ def card(library: str, config: PeftConfig, facts: CardFacts, usage: str) -> str:
     sections = [
         f"---\n{front}---\n\n# {_title(facts)}",
         _origin(facts),
+        f"Picked because {_plain(facts.reason)}." if facts.reason else "",
         "## Configuration\n\n" + _placements(config),
         _settings(config, facts),
-        _numbers("Metrics", facts.metrics),
-        _numbers("Size", facts.counts),
+        _table("Metrics", facts.metrics),
+        _comparisons(facts.comparisons),
+        _table("Size", {name: _number(value) for name, value in facts.counts.items()}),
         f"## How to load\n\n```python\n{usage}\n```",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -141,10 +147,17 @@ def _option(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _numbers(heading: str, numbers: Mapping[str, float]) -> str:
-    if not numbers:
+def _comparisons(sentences: Sequence[str]) -> str:
+    if not sentences:
         return ""
-    rows = [f"| {name} | {_number(value)} |" for name, value in numbers.items()]
+    lines = "\n".join(f"- {_plain(sentence)}" for sentence in sentences)
+    return f"## Against the baselines of its study\n\nOn the test split:\n\n{lines}"
+
+
+def _table(heading: str, values: Mapping[str, str]) -> str:
+    if not values:
+        return ""
+    rows = [f"| {name} | {value} |" for name, value in values.items()]
     return "\n".join([f"## {heading}\n", "| name | value |", "|---|---|", *rows])
 
 

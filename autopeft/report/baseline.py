@@ -1,61 +1,171 @@
-"""Whether the search beats each of the fixed configurations it began with."""
+"""Whether the search beats the fixed configurations it began with, on the test split."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean, variance
+from typing import Any
 
 from autopeft.objective.objective import Objective
-from autopeft.report.front import known, learned
+from autopeft.report.seeds import folded, fresh, half_width
+from autopeft.report.value import shown
 from autopeft.study.trial import TrialRecord
+
+POINTS = 100
+"""Points of a metric in one."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A baseline beside the trials that the search proposed.
+    """A baseline beside one trial that the search proposed, by fresh trainings of both.
 
     Attributes:
-        baseline: a complete trial with a name.
-        rival: the best by quality among the proposed trials that cost no more, or None.
-        gain: how much better the rival is, in the unit of the objective; negative for worse; None
-            without a rival.
-        cheaper: the smallest cost of a proposed trial of at least the baseline's quality, or None.
+        baseline: with a name; its values are means over its fresh trainings.
+        rival: the trial, likewise; None where none was trained again.
+        gain: of the rival on the test split, in points; negative for worse.
+        margin: half the width of the 95 % interval of the gain; None where one of the two has a
+            single fresh training.
+        n_seeds: fresh trainings, of whichever of the two has fewer.
+        cost: how much of the first known objective the rival takes, in words.
     """
 
     baseline: TrialRecord
-    rival: TrialRecord | None
-    gain: float | None
-    cheaper: TrialRecord | None
+    rival: TrialRecord | None = None
+    gain: float = 0.0
+    margin: float | None = None
+    n_seeds: int = 0
+    cost: str = ""
+
+    @property
+    def verdict(self) -> int:
+        """1 where the rival is better by more than the noise, -1 where it is worse, else 0."""
+        if self.margin is None or abs(self.gain) <= self.margin:
+            return 0
+        return 1 if self.gain > 0 else -1
+
+    @property
+    def sentence(self) -> str:
+        """What came of it, for people."""
+        name = self.baseline.baseline
+        if self.rival is None:
+            return f"no mix was trained again beside {name}"
+        trial = f"trial {self.rival.number}"
+        if self.margin is None:
+            return f"{trial} and {name} cannot be told apart by a single fresh training"
+        gain = f"{abs(self.gain):.1f} ± {self.margin:.1f} points{self.cost}"
+        seeds = f"{self.n_seeds} seeds"
+        if self.verdict > 0:
+            return f"{trial} beats {name} by {gain} ({seeds})"
+        if self.verdict < 0:
+            return f"{name} is better: {trial} is behind it by {gain} ({seeds})"
+        sign = "-" if self.gain < 0 else "+"
+        none = f"{name} is as good: no mix was better than it by more than the noise"
+        return f"{none} ({trial}: {sign}{gain}, {seeds})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison as plain values for JSON."""
+        return {
+            "baseline": self.baseline.baseline,
+            "trial": None if self.rival is None else self.rival.number,
+            "gain": None if self.rival is None else self.gain,
+            "margin": self.margin,
+            "seeds": self.n_seeds,
+            "sentence": self.sentence,
+        }
 
 
 def compare(
     records: Sequence[TrialRecord], objectives: Sequence[Objective]
 ) -> tuple[Comparison, ...]:
-    """Every complete baseline against the search, in the order of the study.
+    """Every baseline that was trained again, in the order of the study; see `_rival`.
 
-    Quality is the first learned objective, cost the first known one.
-
-    Raises:
-        StudyError: the objectives lack one of the two.
+    Args:
+        records: every trial of the study.
+        objectives: the first learned one is compared; none are compared without one.
     """
-    quality, cost = learned(objectives), known(objectives)
-    complete = [record for record in records if record.state == "complete"]
-    searched = [record for record in complete if record.baseline is None]
-    return tuple(_beside(b, searched, quality, cost) for b in complete if b.baseline is not None)
+    quality = next((o for o in objectives if not o.known), None)
+    if quality is None:
+        return ()
+    cost = next((o for o in objectives if o.known), None)
+    scores = {
+        number: [r.test[quality.name] for r in repeats if quality.name in r.test]
+        for number, repeats in fresh(records).items()
+    }
+    scored = [record for record in folded(records) if scores.get(record.number)]
+    rivals = [record for record in scored if record.baseline is None]
+    return tuple(
+        _beside(b, _rival(b, rivals, quality, cost), scores, quality, cost)
+        for b in scored
+        if b.baseline is not None
+    )
+
+
+def _rival(
+    baseline: TrialRecord,
+    rivals: Sequence[TrialRecord],
+    quality: Objective,
+    cost: Objective | None,
+) -> TrialRecord | None:
+    """The best on the validation split of those that cost no more, if there are any; else of all.
+
+    The test split has no say in it.
+    """
+    price = {r.number: cost.loss(r.values[cost.name]) if cost else 0.0 for r in rivals}
+    most = cost.loss(baseline.values[cost.name]) if cost else 0.0
+    affordable = [rival for rival in rivals if price[rival.number] <= most]
+    return min(
+        affordable or rivals,
+        key=lambda r: (quality.loss(r.values[quality.name]), price[r.number]),
+        default=None,
+    )
 
 
 def _beside(
-    baseline: TrialRecord, searched: Sequence[TrialRecord], quality: Objective, cost: Objective
+    baseline: TrialRecord,
+    rival: TrialRecord | None,
+    scores: Mapping[int, Sequence[float]],
+    quality: Objective,
+    cost: Objective | None,
 ) -> Comparison:
-    def worse(record: TrialRecord) -> tuple[float, float]:
-        return quality.loss(record.values[quality.name]), cost.loss(record.values[cost.name])
+    if rival is None:
+        return Comparison(baseline)
+    ours, theirs = scores[rival.number], scores[baseline.number]
+    sign = POINTS if quality.goal == "maximize" else -POINTS
+    margin = welch(ours, theirs)
+    return Comparison(
+        baseline,
+        rival,
+        gain=sign * (fmean(ours) - fmean(theirs)),
+        margin=None if margin is None else POINTS * margin,
+        n_seeds=min(len(ours), len(theirs)),
+        cost=_cost(rival, baseline, cost) if cost else "",
+    )
 
-    loss, price = worse(baseline)
-    rival = min((r for r in searched if worse(r)[1] <= price), key=worse, default=None)
-    equals = [record for record in searched if worse(record)[0] <= loss]
-    cheaper = min(equals, key=lambda record: worse(record)[::-1], default=None)
-    gain = None
-    if rival is not None:
-        sign = 1.0 if quality.goal == "maximize" else -1.0
-        gain = sign * (rival.values[quality.name] - baseline.values[quality.name])
-    return Comparison(baseline, rival, gain, cheaper)
+
+def welch(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
+    """Half the width of the 95 % interval of the difference of two means, as Welch takes it.
+
+    None where a sample has a single value.
+    """
+    if min(len(ours), len(theirs)) < 2:
+        return None
+    parts = [variance(sample) / len(sample) for sample in (ours, theirs)]
+    total = sum(parts)
+    if not total:
+        return 0.0
+    squares = zip(parts, (ours, theirs), strict=True)
+    degrees = total**2 / sum(part**2 / (len(sample) - 1) for part, sample in squares)
+    return half_width(degrees) * sqrt(total)
+
+
+def _cost(rival: TrialRecord, baseline: TrialRecord, cost: Objective) -> str:
+    """Such as ` with 0.6 times its parameters`."""
+    plain = cost.name.removeprefix("trainable_").replace("params", "parameters").replace("_", " ")
+    ours, theirs = rival.values[cost.name], baseline.values[cost.name]
+    if not theirs:
+        return f" with {shown(cost, ours)} {plain} against none"
+    ratio = ours / theirs
+    times = f"{ratio:.1f}" if ratio >= 0.1 else f"{ratio:.2g}"
+    return f" with {times} times its {plain}"

@@ -10,7 +10,8 @@ from typing import Literal
 from autopeft.core.errors import StudyError
 from autopeft.objective import pareto
 from autopeft.objective.objective import Objective
-from autopeft.report.front import Front, pick
+from autopeft.report.choice import pick
+from autopeft.report.front import Front
 from autopeft.report.seeds import contenders, folded
 from autopeft.report.value import short, title
 from autopeft.study.trial import TrialRecord

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autopeft.core.errors import StudyError, unknown
+from autopeft.core.errors import StudyError
 from autopeft.objective import pareto
 from autopeft.objective.objective import Objective
 from autopeft.report.seeds import contenders
 from autopeft.study.trial import TrialRecord
-
-DEFAULT_WITHIN = "1%"
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,17 @@ class Front:
         """In the space of losses; the corner is the reference of each objective."""
         rows = [losses(trial, self.objectives) for trial in self.trials]
         return pareto.hypervolume(rows, [o.worst for o in self.objectives])
+
+    @property
+    def basis(self) -> str:
+        """What the values of its trials are."""
+        counts = [trial.n_seeds for trial in self.trials] or [0]
+        if not max(counts):
+            return "one training each, on the validation split"
+        if max(counts) == 1:
+            return "one fresh training each, on the validation split"
+        seeds = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{counts[0]}"
+        return f"means of {seeds} fresh trainings each, on the validation split"
 
     def to_dict(self) -> dict[str, Any]:
         """The front as plain values for JSON; counts are whole numbers, sizes in bytes."""
@@ -109,67 +118,3 @@ def known(objectives: Sequence[Objective]) -> Objective:
         if objective.known:
             return objective
     raise StudyError("no objective is known before training", "objectives")
-
-
-def pick(front: Front, rule: str = "knee", within: str | float | None = None) -> TrialRecord:
-    """One trial of the front.
-
-    Args:
-        front: with at least one trial.
-        rule: `best` has the best value of the first learned objective; `cheapest` the smallest
-            first known objective among those whose learned objective lies within `within` of the
-            best; `knee` lies deepest below the plane through the ends of the front, on the scales
-            of the objectives. A configuration that places nothing is no knee where another is
-            there: on a logarithmic scale zero lies so far out that it would always win.
-        within: of `cheapest`: `1%` of the best value, or a number in the unit of the objective;
-            None means 1%.
-
-    Raises:
-        StudyError: an empty front, an unknown rule, a bad `within`, or no objective of the kind
-            that the rule needs.
-    """
-    if rule not in RULES:
-        raise StudyError(unknown("rule", rule, RULES), "pick")
-    if not front.trials:
-        raise StudyError("no trial is complete, so there is none to pick", "pick")
-    return RULES[rule](front, DEFAULT_WITHIN if within is None else within)
-
-
-def _best(front: Front, within: str | float) -> TrialRecord:
-    first = learned(front.objectives)
-    return min(front.trials, key=lambda trial: first.loss(trial.values[first.name]))
-
-
-def _cheapest(front: Front, within: str | float) -> TrialRecord:
-    quality, cost = learned(front.objectives), known(front.objectives)
-    best = _best(front, within).values[quality.name]
-    slack = _slack(within, best)
-    near = [trial for trial in front.trials if abs(trial.values[quality.name] - best) <= slack]
-    return min(near, key=lambda trial: cost.loss(trial.values[cost.name]))
-
-
-def _knee(front: Front, within: str | float) -> TrialRecord:
-    placed = [trial for trial in front.trials if trial.config.placements] or front.trials
-    index = pareto.knee([losses(trial, front.objectives) for trial in placed])
-    if index is None:
-        raise StudyError("no trial has finite values in every objective", "pick")
-    return placed[index]
-
-
-def _slack(within: str | float, best: float) -> float:
-    """How far from the best a value may lie, with a hair for rounding."""
-    text = str(within).strip()
-    try:
-        number = float(text.removesuffix("%"))
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number >= 0):
-        raise StudyError(f"must be a percentage such as 1% or a number, got {within!r}", "within")
-    return (number / 100 * abs(best) if text.endswith("%") else number) + 1e-12
-
-
-RULES: dict[str, Callable[[Front, str | float], TrialRecord]] = {
-    "best": _best,
-    "cheapest": _cheapest,
-    "knee": _knee,
-}

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from autopeft.objective import pareto
 from autopeft.objective.objective import Objective
-from autopeft.report.baseline import Comparison, compare
+from autopeft.report.baseline import compare
 from autopeft.report.chart import chart
-from autopeft.report.front import Front, learned, losses, pick
+from autopeft.report.choice import pick
+from autopeft.report.front import Front, losses
 from autopeft.report.interactive import fragment, lines_figure, pareto_figure
 from autopeft.report.seeds import folded
 from autopeft.report.style import STYLESHEET
 from autopeft.report.summary import summary
-from autopeft.report.value import shown, title, valued
+from autopeft.report.value import scored, tested, title, valued
 from autopeft.study.trial import TrialRecord
 
 FILE = "report.html"
@@ -111,43 +112,43 @@ def _front_table(front: Front) -> str:
         [
             _number(t, mark=" knee" if t.number == knee else ""),
             *_values(t, front.objectives),
+            *_tests(t, front.objectives, front.trials),
             _what(t),
         ]
         for t in front.trials
     ]
-    return _table(["trial", *map(title, front.objectives), "configuration"], rows)
+    tests = _test_titles(front.objectives, front.trials)
+    names = ["trial", *map(title, front.objectives), *tests, "configuration"]
+    basis = f"{front.basis}; no trial was chosen by its test values" if tests else front.basis
+    return f"<p>{_text(basis)}</p>{_table(names, rows)}"
 
 
 def _baselines(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> str:
     """How the search fares against each baseline, in words and in a table."""
-    if {objective.known for objective in objectives} != {True, False}:
-        return "<p>A comparison needs a learned objective and a known one.</p>"
-    comparisons = compare(folded(records), objectives)
+    comparisons = compare(records, objectives)
     if not comparisons:
-        return "<p>No baseline is complete.</p>"
-    quality = learned(objectives)
-    cost = next(objective for objective in objectives if objective.known)
-    won = sum(1 for each in comparisons if each.gain is not None and each.gain > 0)
-    words = (
-        f"At no more {_plain(cost)} the search has a better {_plain(quality)} than {won} of "
-        f"{len(comparisons)} baselines."
-    )
-    names = ["baseline", _plain(quality), _plain(cost)]
-    names += ["best found at no more", "gain", "cheapest found at least as good"]
-    rows = [_beside(each, quality, cost) for each in comparisons]
-    return f"<p>{_text(words)}</p>{_table(names, rows)}"
+        return "<p>No baseline was trained again with fresh seeds.</p>"
+    tones = {1: "good", 0: "", -1: "bad"}
+    told = [f"<li class='{tones[c.verdict]}'>{_text(c.sentence)}</li>" for c in comparisons]
+    sides = [side for c in comparisons for side in (c.baseline, c.rival) if side is not None]
+    trials = {side.number: side for side in sides}.values()
+    names = ["trial", *map(title, objectives), *_test_titles(objectives, sides), "configuration"]
+    rows = [
+        [_number(t), *_values(t, objectives), *_tests(t, objectives, sides), _what(t)]
+        for t in trials
+    ]
+    return f"<ul>{''.join(told)}</ul>{_table(names, rows)}"
 
 
-def _beside(each: Comparison, quality: Objective, cost: Objective) -> list[str]:
-    gain = "–" if each.gain is None else f"{each.gain:+.4f}"
-    tone = "" if not each.gain else " class=good" if each.gain > 0 else " class=bad"
-    values = [shown(o, each.baseline.values[o.name]) for o in (quality, cost)]
-    rival, cheaper = (
-        "–" if r is None else f"{shown(o, r.values[o.name])} (trial {r.number})"
-        for r, o in ((each.rival, quality), (each.cheaper, cost))
-    )
-    cells = [_text(each.baseline.baseline), *map(_text, values), _text(rival)]
-    return [*cells, f"<span{tone}>{_text(gain)}</span>", _text(cheaper)]
+def _test_titles(objectives: Sequence[Objective], trials: Iterable[TrialRecord]) -> list[str]:
+    """Columns of the test split, where some trial was scored on it."""
+    return [f"test {title(o)}" for o in scored(objectives, trials)]
+
+
+def _tests(
+    trial: TrialRecord, objectives: Sequence[Objective], trials: Iterable[TrialRecord]
+) -> list[str]:
+    return [_text(tested(o, trial)) for o in scored(objectives, trials)]
 
 
 def _curves(records: Sequence[TrialRecord], objectives: Sequence[Objective], front: Front) -> str:
@@ -210,10 +211,6 @@ def _what(record: TrialRecord) -> str:
         f"{key} {value}" for key, value in (*record.config.train, *record.config.backbone)
     )
     return f"<code>{_text(summary(record.config))}</code><small>{_text(train)}</small>"
-
-
-def _plain(objective: Objective) -> str:
-    return objective.name.replace("_", " ")
 
 
 def _section(heading: str, body: str) -> str:

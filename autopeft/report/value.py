@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 
 from autopeft.core.quantity import prefixed
 from autopeft.objective.objective import Objective
@@ -24,8 +25,25 @@ def shown(objective: Objective, value: float | None) -> str:
 
 def valued(objective: Objective, record: TrialRecord) -> str:
     """The value of a trial, with its margin where it is a mean: `0.7870 ± 0.0120`."""
-    text, margin = shown(objective, record.values.get(objective.name)), record.margins
-    return f"{text} ± {margin[objective.name]:.2g}" if objective.name in margin else text
+    return _with_margin(objective, record.values, record.margins)
+
+
+def tested(objective: Objective, record: TrialRecord) -> str:
+    """The same on the test split, `–` where it was not scored."""
+    return _with_margin(objective, record.test, record.test_margins)
+
+
+def scored(objectives: Iterable[Objective], records: Iterable[TrialRecord]) -> list[Objective]:
+    """The objectives of which some trial has a value on the test split."""
+    names = {name for record in records for name in record.test}
+    return [objective for objective in objectives if objective.name in names]
+
+
+def _with_margin(
+    objective: Objective, values: Mapping[str, float], margins: Mapping[str, float]
+) -> str:
+    text = shown(objective, values.get(objective.name))
+    return f"{text} ± {margins[objective.name]:.2g}" if objective.name in margins else text
 
 
 def short(objective: Objective, value: float) -> str:

@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 
 import autopeft
 from autopeft.api.earlier import observations
+from autopeft.cli.show import front_of, show_front
 from autopeft.objective.objective import load_objectives
 from autopeft.task.task import Task
 from autopeft.train.member_training import STATE_FILE
@@ -52,6 +53,29 @@ def test_only_repeats_are_scored_on_the_test_split_and_at_their_end(first):
     assert repeat.test.keys() == scored.keys()
     assert repeat.test["accuracy"] == scored["accuracy"]
     assert repeat.test["n_examples"] == scored["n_examples"] > 0
+
+
+def test_a_study_ends_with_a_sentence_for_its_baseline(first, tmp_path, capsys):
+    show_front(first)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "means of 2 fresh trainings each, on the validation split" in said
+    (comparison,) = first.comparisons
+    assert comparison.baseline.baseline == "head-only"
+    assert comparison.sentence in said
+    assert front_of(first)["against_baselines"][0]["sentence"] == comparison.sentence
+    assert comparison.sentence in first.report(tmp_path).read_text("utf-8")
+
+
+def test_a_card_tells_its_training_from_fresh_ones(first, tmp_path):
+    card = (autopeft.export(first, tmp_path / "out", pick="best") / "README.md").read_text()
+    best = first.choose("best")
+    assert f"Picked because {best.reason}." in card
+    assert f"- {first.comparisons[0].sentence}" in card
+    own = first.trials[best.trial.number].values["accuracy"]
+    assert f"| accuracy, validation, this training | {own:.4f} |" in card
+    assert (
+        f"| accuracy, test, mean of 2 fresh trainings | {best.trial.test['accuracy']:.4f}" in card
+    )
 
 
 def test_an_earlier_study_is_read_by_the_names_of_its_objectives(first):

@@ -73,7 +73,8 @@ def test_pareto_is_readable_at_80_columns(ran, autopeft):
 
 def test_pareto_json_holds_objectives_and_front(ran, autopeft, tmp_path):
     found = json.loads(autopeft("pareto", ran.path, "--json").out)
-    assert list(found) == ["objectives", "front"]
+    assert list(found) == ["objectives", "front", "against_baselines"]
+    assert found["against_baselines"] == []
     for point in found["front"]:
         assert list(point) == ["trial", "values", "config"]
         assert list(point["values"]) == ["accuracy", "trainable_params", "peak_memory"]
@@ -106,6 +107,7 @@ def test_export_of_a_trial(format, ran, autopeft, tmp_path):
     assert said.code == 0, said.err
     assert json.loads(said.out) == {
         "trial": number,
+        "reason": "",
         "format": format,
         "output": str(tmp_path / "out"),
     }
@@ -116,10 +118,15 @@ def test_export_of_a_trial(format, ran, autopeft, tmp_path):
 
 
 def test_export_picks_from_the_front(ran, autopeft, tmp_path):
-    options = ["--pick", "cheapest", "--within", "100%", "--output", tmp_path / "out", "--json"]
-    picked = json.loads(autopeft("export", ran.path, *options).out)["trial"]
+    options = ["--pick", "cheapest", "--within", "100%", "--output"]
+    picked = json.loads(autopeft("export", ran.path, *options, tmp_path / "a", "--json").out)
     cheapest = min(ran.result["front"], key=lambda p: p["values"]["trainable_params"])
-    assert picked == cheapest["trial"]
+    assert picked["trial"] == cheapest["trial"]
+    assert "has the least trainable params" in picked["reason"]
+    assert f"Picked because {picked['reason']}." in (tmp_path / "a" / "README.md").read_text()
+    first, last = autopeft("export", ran.path, *options, tmp_path / "b").out.splitlines()
+    assert first == picked["reason"]
+    assert last.startswith(f"trial {picked['trial']} written to ")
 
 
 def test_plan_of_a_configuration(autopeft):

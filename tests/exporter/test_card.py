@@ -27,8 +27,10 @@ def test_card_tells_configuration_metrics_and_counts() -> None:
         study="quickstart",
         trial=7,
         max_length=64,
-        metrics={"accuracy": 0.84251},
+        metrics={"accuracy, validation": "0.8425"},
         counts={"trainable_params": 62224},
+        reason="trial 7 has the best accuracy",
+        comparisons=["trial 7 beats <lora>", "pfeiffer is as good"],
     )
     text = card("peft", CONFIG, facts, "load()")
     assert front(text) == {
@@ -42,7 +44,9 @@ def test_card_tells_configuration_metrics_and_counts() -> None:
         "Fine-tuned from `FacebookAI/roberta-base` for text-classification on `stanfordnlp/sst2`",
         "| lora | 0, 1 | lora_dropout 0.0, r 3, targets q v |",
         "learning_rate 0.001, quantization nf4, max_length 64",
-        "| accuracy | 0.8425 |",
+        "| accuracy, validation | 0.8425 |",
+        "Picked because trial 7 has the best accuracy.",
+        "On the test split:\n\n- trial 7 beats \\<lora\\>\n- pfeiffer is as good\n",
         "| trainable_params | 62,224 |",
         "```python\nload()\n```",
     ):

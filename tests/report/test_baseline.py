@@ -1,46 +1,93 @@
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
-from autopeft.core.errors import StudyError
+import pytest
+from scipy.stats import ttest_ind
+
 from autopeft.objective.objective import Objective
 from autopeft.report import compare
+from autopeft.report.baseline import welch
+from autopeft.study.trial import TrialRecord
 from tests.report.trials import ACCURACY, OBJECTIVES, PARAMS, STUDY, complete
 
-
-def test_each_baseline_against_what_costs_no_more() -> None:
-    lora, pfeiffer, head = compare(STUDY, OBJECTIVES)
-    assert [c.baseline.baseline for c in (lora, pfeiffer, head)] == [
-        "lora",
-        "pfeiffer",
-        "head-only",
-    ]
-    assert lora.rival == STUDY[4]
-    assert lora.gain == pytest.approx(0.025)
-    assert lora.cheaper == STUDY[4]
-    assert pfeiffer.gain == pytest.approx(0.045)
-    assert head.rival is head.gain is None
-    assert head.cheaper == STUDY[5]
+LOW, HIGH = (0.700, 0.706, 0.703), (0.720, 0.731, 0.724)
 
 
-def test_a_baseline_may_win() -> None:
-    records = [complete(0, 0.9, 100, baseline="lora"), complete(1, 0.8, 50)]
-    (only,) = compare(records, OBJECTIVES)
-    assert only.gain == pytest.approx(-0.1)
-    assert only.cheaper is None
+def repeated(*trained: tuple[TrialRecord, float, tuple[float, ...]]) -> list[TrialRecord]:
+    """Trials, each with the mean of its fresh validation accuracies and its test accuracies."""
+    records = [record for record, _, _ in trained]
+    for record, validation, tests in trained:
+        for test in tests:
+            values = {**record.values, "accuracy": validation}
+            again = replace(record, number=len(records), baseline=None, repeat_of=record.number)
+            records.append(replace(again, values=values, test={"accuracy": test}))
+    return records
+
+
+def test_a_mix_that_is_better_by_more_than_the_noise() -> None:
+    """The difference of means is 2.2 points; the interval is that of Welch's test."""
+    lora, mix = complete(0, 0.9, 1000, baseline="lora"), complete(1, 0.8, 600)
+    (only,) = compare(repeated((lora, 0.7, LOW), (mix, 0.8, HIGH)), OBJECTIVES)
+    interval = ttest_ind(HIGH, LOW, equal_var=False).confidence_interval(0.95)
+    assert only.gain == pytest.approx(2.2)
+    assert only.margin == pytest.approx(100 * (interval.high - interval.low) / 2)
+    assert only.verdict == 1
+    said = f"trial 1 beats lora by 2.2 ± {only.margin:.1f} points with 0.6 times its parameters"
+    assert only.sentence == f"{said} (3 seeds)"
+    assert only.to_dict()["sentence"] == only.sentence
+
+
+def test_a_baseline_may_be_as_good_or_better() -> None:
+    lora, mix = complete(0, 0.7, 1000, baseline="lora"), complete(1, 0.9, 20)
+    (worse,) = compare(repeated((lora, 0.7, HIGH), (mix, 0.8, LOW)), OBJECTIVES)
+    assert worse.verdict == -1
+    assert worse.sentence.startswith("lora is better: trial 1 is behind it by 2.2 ± ")
+    assert "with 0.02 times its parameters" in worse.sentence
+    (same,) = compare(repeated((lora, 0.7, LOW), (mix, 0.8, (0.69, 0.70, 0.722))), OBJECTIVES)
+    assert same.verdict == 0
+    start = "lora is as good: no mix was better than it by more than the noise (trial 1: +0.1 ± "
+    assert same.sentence.startswith(start)
+
+
+def test_the_rival_is_picked_by_validation_among_those_that_cost_no_more() -> None:
+    """Trial 3 has the best test values, trial 2 the best validation but too many parameters."""
+    lora, small = complete(0, 0.8, 100, baseline="lora"), complete(1, 0.7, 50)
+    large, lucky = complete(2, 0.9, 200), complete(3, 0.8, 90)
+    sides = (large, 0.8, LOW), (lucky, 0.7, HIGH)
+    (only,) = compare(repeated((lora, 0.7, LOW), (small, 0.75, LOW), *sides), OBJECTIVES)
+    assert only.rival is not None
+    assert only.rival.number == 1
+    assert only.rival.values["accuracy"] == pytest.approx(0.75)
+    head = replace(lora, values={**lora.values, "trainable_params": 0.0}, baseline="head-only")
+    (only,) = compare(repeated((head, 0.7, LOW), (small, 0.75, LOW), *sides), OBJECTIVES)
+    assert only.rival is not None
+    assert only.rival.number == 2
+    assert "points with 200 parameters against none" in only.sentence
 
 
 def test_gain_of_a_minimised_objective_is_positive_for_less() -> None:
     loss = Objective("accuracy", "minimize", reference=1.0)
-    records = [complete(0, 0.9, 100, baseline="lora"), complete(1, 0.8, 50)]
-    assert compare(records, (loss, PARAMS))[0].gain == pytest.approx(0.1)
+    lora, mix = complete(0, 0.9, 100, baseline="lora"), complete(1, 0.8, 50)
+    (only,) = compare(repeated((lora, 0.9, HIGH), (mix, 0.8, LOW)), (loss, PARAMS))
+    assert only.gain == pytest.approx(2.2)
 
 
-def test_baselines_do_not_compete_with_each_other() -> None:
-    records = [complete(0, 0.8, 100, baseline="a"), complete(1, 0.9, 50, baseline="b")]
-    assert [c.rival for c in compare(records, OBJECTIVES)] == [None, None]
+def test_what_cannot_be_compared_says_so() -> None:
+    lora, mix = complete(0, 0.9, 100, baseline="lora"), complete(1, 0.8, 50)
+    other = complete(1, 0.8, 50, baseline="other")
+    alone, _ = compare(repeated((lora, 0.9, HIGH), (other, 0.9, LOW)), OBJECTIVES)
+    assert alone.sentence == "no mix was trained again beside lora"
+    (single,) = compare(repeated((lora, 0.9, HIGH), (mix, 0.8, LOW[:1])), OBJECTIVES)
+    assert single.sentence == "trial 1 and lora cannot be told apart by a single fresh training"
+    records = repeated((lora, 0.9, HIGH), (mix, 0.8, LOW))
+    assert compare([replace(record, test={}) for record in records], OBJECTIVES) == ()
+    assert compare(STUDY, OBJECTIVES) == ()
+    assert compare(records, (PARAMS,)) == ()
+    (costless,) = compare(records, (ACCURACY,))
+    assert "points (3 seeds)" in costless.sentence
 
 
-def test_comparison_needs_both_kinds_of_objective() -> None:
-    with pytest.raises(StudyError):
-        compare(STUDY, (ACCURACY,))
+def test_samples_without_spread_have_no_margin() -> None:
+    assert welch([0.5, 0.5], [0.4, 0.4]) == 0
+    assert welch([0.5], [0.4, 0.4]) is None

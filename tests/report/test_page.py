@@ -10,7 +10,7 @@ import pytest
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.report import Front, hypervolumes, write_report
-from tests.report.trials import ACCURACY, OBJECTIVES, PARAMS, STUDY, complete
+from tests.report.trials import ACCURACY, OBJECTIVES, PARAMS, STUDY, again, complete
 
 EVIL = "<img src=x onerror=alert(1)>&\"'"
 VOID = {"meta", "br", "link"}
@@ -50,8 +50,8 @@ def test_page_says_what_happened(tmp_path: Path) -> None:
         "MiniLM",
         "movies",
         "7 complete, 1 stopped, 1 failed, 1 rejected, 1 running, 1 waiting",
-        "better accuracy than 2 of 3 baselines",
-        "+0.0250",
+        "one training each, on the validation split",
+        "No baseline was trained again with fresh seeds.",
         "adapter/ffn 64 @4-5 · lora[q,v] r16 @0-5",
         "learning_rate 0.001",
         "300,000",
@@ -65,7 +65,25 @@ def test_page_says_what_happened(tmp_path: Path) -> None:
 
 def test_every_trial_has_a_row(tmp_path: Path) -> None:
     tags = [tag for tag, _ in page(tmp_path).tags]
-    assert tags.count("tr") == (1 + 4) + (1 + 3) + (1 + len(STUDY))
+    assert tags.count("tr") == (1 + 4) + (1 + len(STUDY))
+
+
+def test_page_compares_with_baselines_on_the_test_split(tmp_path: Path) -> None:
+    fresh = [again(12 + i, 4, 0.84, t) for i, t in enumerate((0.83, 0.84))]
+    fresh += [again(14 + i, 0, 0.81, t) for i, t in enumerate((0.80, 0.83))]
+    fresh += [again(16, 1, 0.8, 0.7), again(17, 1, 0.8, 0.7)]
+    reader = page(tmp_path, (*STUDY, *fresh))
+    for part in (
+        "means of 2 fresh trainings each, on the validation split; no trial was chosen by its test",
+        "lora is as good: no mix was better than it by more than the noise (trial 4: +2.0 ± ",
+        "trial 4 beats pfeiffer by 13.5 ± 6.4 points with 0.7 times its parameters (2 seeds)",
+        "test accuracy ↑",
+        "0.8350 ± 0.064",
+    ):
+        assert part in reader.text, part
+    tags = [tag for tag, _ in reader.tags]
+    assert tags.count("tr") == (1 + 1) + (1 + 3) + (1 + len(STUDY) + len(fresh))
+    assert [a["class"] for t, a in reader.tags if t == "li"] == ["", "good"]
 
 
 def test_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
