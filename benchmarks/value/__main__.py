@@ -3,7 +3,7 @@
 `python -m benchmarks.value` gives every arm 32 full trainings on each data set, takes its picks by
 validation accuracy, trains them again with five fresh seeds and scores those on the test split.
 It writes `benchmarks/results/value.json`, anew after every data set of a repetition. `--data` asks
-it of a file instead. `--small` is little data and few trainings, in `runs/value`.
+it of a file instead, and `--small` of little data with few trainings, both in `runs/value`.
 
 Every search and every training is a line that is written as soon as it ends, so that an
 interrupted comparison goes on where it stopped; delete `value_searches.jsonl` and
@@ -34,7 +34,7 @@ from benchmarks.value.texts import REPORTED, SIZES, TEXTS, own, title
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "value.json"
-SMALL_RESULTS = ROOT / "runs" / "value" / "value.json"
+OWN_RESULTS = ROOT / "runs" / "value" / "value.json"
 PACKAGES = ("torch", "transformers", "optuna", "botorch")
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
@@ -127,12 +127,11 @@ def show(report: dict[str, Any]) -> None:
             shown.add_column(column, justify="right")
         for arm, by_pick in arms.items():
             for pick, numbers in by_pick.items():
-                low, high = numbers["interval"] or (float("nan"), float("nan"))
                 shown.add_row(
                     arm,
                     pick,
                     f"{numbers['gain_over_tuned_lora']:+.2f}",
-                    f"{low:+.2f} to {high:+.2f}",
+                    " to ".join(f"{end:+.2f}" for end in numbers["interval"] or ()),
                     f"{numbers['gain_over_best_single']:+.2f}",
                     f"× {numbers['params_ratio']:.2f}",
                     str(numbers["pairs"]),
@@ -164,7 +163,7 @@ def main() -> None:
     arms = [arm for arm in ARMS if arm in {*chosen.arms, REFERENCE}]
     if "autopeft_paper" in arms and find_spec("numpyro") is None:
         raise SystemExit("autopeft_paper needs the extra `benchmark`; --arms names others")
-    output = chosen.output or (SMALL_RESULTS if chosen.small else RESULTS)
+    output = chosen.output or (OWN_RESULTS if chosen.small or chosen.data else RESULTS)
     compare(replace(extent, sets=sets, repetitions=repetitions), arms, chosen.workers, output)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from autopeft.core.config import PeftConfig
 from autopeft.search.surrogate import one_thread
@@ -64,7 +64,7 @@ class Retraining:
     data: str
     repetition: int
     n_train: int
-    config: str
+    config: str = field(repr=False)
     seed: int
 
 
