@@ -50,7 +50,7 @@ class Comparison:
         """What came of it, for people."""
         name = self.baseline.baseline
         if self.rival is None:
-            return f"no mix was trained again beside {name}"
+            return f"no mix was among the finalists, to be compared with {name}"
         trial = f"trial {self.rival.number}"
         if self.margin is None:
             return f"{trial} and {name} cannot be told apart by a single fresh training"

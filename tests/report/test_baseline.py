@@ -77,7 +77,7 @@ def test_what_cannot_be_compared_says_so() -> None:
     lora, mix = complete(0, 0.9, 100, baseline="lora"), complete(1, 0.8, 50)
     other = complete(1, 0.8, 50, baseline="other")
     alone, _ = compare(repeated((lora, 0.9, HIGH), (other, 0.9, LOW)), OBJECTIVES)
-    assert alone.sentence == "no mix was trained again beside lora"
+    assert alone.sentence == "no mix was among the finalists, to be compared with lora"
     (single,) = compare(repeated((lora, 0.9, HIGH), (mix, 0.8, LOW[:1])), OBJECTIVES)
     assert single.sentence == "trial 1 and lora cannot be told apart by a single fresh training"
     records = repeated((lora, 0.9, HIGH), (mix, 0.8, LOW))
