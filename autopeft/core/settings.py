@@ -20,7 +20,7 @@ class TrainSettings(Section):
     """
 
     learning_rate: float = Field(default=1e-3, gt=0)
-    batch_size: int = Field(default=32, ge=1, le=LARGEST)
+    batch_size: int = Field(default=16, ge=1, le=LARGEST)
     gradient_accumulation_steps: int = Field(default=1, ge=1, le=LARGEST)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup_ratio: float = Field(default=0.06, ge=0, lt=1)

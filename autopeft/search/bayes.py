@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, cached_property, partial
 from itertools import islice
@@ -24,7 +24,14 @@ from autopeft.objective.known import Known, KnownLosses
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import front
 from autopeft.search.belief import Belief
-from autopeft.search.candidates import candidates, everything, spread, thrifty, unseen
+from autopeft.search.candidates import (
+    candidates,
+    everything,
+    nearest,
+    spread,
+    thrifty,
+    unseen,
+)
 from autopeft.search.experience import experience
 from autopeft.search.features import features
 from autopeft.search.gain import corner_of, expected_gain
@@ -32,6 +39,9 @@ from autopeft.search.history import History, Observation, read_history
 from autopeft.search.prior import Prior
 from autopeft.search.surrogate import one_thread
 from autopeft.space.bound import BoundSpace, Drawn
+
+N_STARTUP = 3
+"""Trials with which the model begins where earlier studies tell what to expect."""
 
 N_EXACT = 8
 """For how many promising candidates slow known objectives are computed."""
@@ -42,6 +52,9 @@ N_SURE = 2
 N_FALLBACK = 64
 """How many random configurations are drawn where no model helps."""
 
+NARROW = 0.25
+"""The share of the range of measured losses that counts: close to the best, where users choose."""
+
 N_CLIMBS, N_CLIMBERS = 2, 12
 """How often neighbours of the most promising candidates join them, and of how many."""
 
@@ -50,7 +63,8 @@ class BayesSampler(BaseSampler):
     """Proposes the unseen configuration with the largest expected gain of hypervolume.
 
     A Gaussian process learns the measured objectives from features of the configurations; known
-    objectives enter the hypervolume exactly. Candidates are random configurations and neighbours
+    objectives enter the hypervolume exactly, and not at all for every second proposal, which looks
+    for the best measured values at any cost. Candidates are random configurations and neighbours
     of the Pareto set. A decision depends on the seed, the trial's number and the history alone.
     Trials may carry the user attributes `config`, `known` and `reports` of a study's record; in
     plain Optuna the parameters and values serve. Numerical trouble never ends a study: the trial
@@ -65,8 +79,8 @@ class BayesSampler(BaseSampler):
         earlier: observations of earlier studies, losses in the order of the objectives; None for
             the trials that come with autopeft.
         seed: of all randomness.
-        n_startup: with how many trials, running ones included, the model begins; baselines are
-            not among them, since they say little about the space.
+        n_startup: with how many trials, running ones included, the model begins, baselines not
+            counted; by default few where earlier studies tell what to expect.
 
     References:
         Yang et al., Efficient Computation of Expected Hypervolume Improvement Using Box
@@ -91,8 +105,8 @@ class BayesSampler(BaseSampler):
         self._everything = everything(space)
         self._earlier = earlier
         self._distributions = {n: d for n, d in space.distributions().items() if not d.single()}
-        default = max(8, round(2 * len(self._distributions) ** 0.5))
-        self.n_startup = default if n_startup is None else n_startup
+        self._n_startup = n_startup
+        self._nearest = cache(self._found_near)
 
     @cached_property
     def _prior(self) -> Prior:
@@ -100,6 +114,13 @@ class BayesSampler(BaseSampler):
         if self._earlier is None:
             return _own_prior(self.objectives, tuple(learned), n_layers)
         return Prior(self._earlier, learned, n_layers)
+
+    @cached_property
+    def n_startup(self) -> int:
+        """With how many trials the model begins."""
+        if self._n_startup is not None:
+            return self._n_startup
+        return N_STARTUP if len(self._prior) else max(8, round(2 * len(self._distributions) ** 0.5))
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -148,7 +169,7 @@ class BayesSampler(BaseSampler):
         with one_thread():
             if n_observed + n_pending < self.n_startup or n_observed < self.n_startup // 2:
                 return self._first(history, rng, number)
-            return self._best(history, rng)
+            return self._best(history, rng, at_any_cost=number % 2 == 1)
 
     def _first(self, history: History, rng: np.random.Generator, index: int) -> Drawn:
         """A configuration of a wanted cost, unlike the others."""
@@ -160,7 +181,7 @@ class BayesSampler(BaseSampler):
         rows = features([*taken, *configs], self.space.n_layers)
         costs = np.array([cost(config) for config in configs])
         promise = self._prior.promise(configs) if configs and len(self._prior) else None
-        for _ in range(min(len(drawn), N_EXACT)):
+        for _ in range(min(len(drawn), 4 * N_EXACT)):
             place = spread(index, costs, rows[len(taken) :], rows[: len(taken)], promise)
             if self._known.allows(drawn[place].config, slow=True):
                 return drawn[place]
@@ -169,23 +190,24 @@ class BayesSampler(BaseSampler):
             promise = None if promise is None else np.delete(promise, place)
         raise RuntimeError("no unseen configuration within the limits was found")
 
-    def _best(self, history: History, rng: np.random.Generator) -> Drawn:
+    def _best(self, history: History, rng: np.random.Generator, at_any_cost: bool) -> Drawn:
         """The candidate of the largest gain; slow known losses are first estimated."""
         measured, pending = self._usable(history.observed), self._usable(history.pending)
         drawn = self._candidates(measured, history, rng)
         configs = [each.config for each in drawn]
         n_layers, prior = self.space.n_layers, self._prior
         belief = Belief(measured, pending, self._known, configs, n_layers, prior)
-        gains = self._gains(belief, configs)
+        gains_of = partial(self._gains, belief, at_any_cost)
+        gains = gains_of(configs)
         for _ in range(N_CLIMBS if self._everything is None else 0):
             best = [drawn[i] for i in np.argsort(-gains, kind="stable")[:N_CLIMBERS]]
             near = [moved for each in best for moved in self.space.near(each, rng, N_CLIMBERS)]
             fresh = unseen(near, history.seen | {each.config.key for each in drawn})
             fresh = self._allowed(fresh)
-            gains = np.append(gains, self._gains(belief, [each.config for each in fresh]))
+            gains = np.append(gains, gains_of([each.config for each in fresh]))
             drawn += fresh
         order = np.argsort(-gains, kind="stable")
-        return self._finalist(belief, [drawn[i] for i in order[: 4 * N_EXACT]])
+        return self._finalist(gains_of, [drawn[i] for i in order])
 
     def _candidates(
         self, measured: Sequence[Observation], history: History, rng: np.random.Generator
@@ -209,25 +231,47 @@ class BayesSampler(BaseSampler):
         return allowed
 
     def _points(self, observations: Iterable[Observation]) -> Iterator[Drawn]:
-        """The observations of which the record tells a point of the space, baselines left out."""
+        """Observations as points of the space; of a baseline, the point that is most like it."""
         for observation in observations:
-            with suppress(SpaceError, ValueError):
+            try:
                 yield self.space.at(observation.point)
+            except (SpaceError, ValueError):
+                yield self._nearest(observation.config)
+
+    def _found_near(self, config: PeftConfig) -> Drawn:
+        rng = np.random.default_rng([self.seed, zlib.crc32(config.key.encode())])
+        return nearest(self.space, rng, config)
 
     def _allowed(self, drawn: Iterable[Drawn]) -> list[Drawn]:
         """Those that keep the limits that are cheap to check."""
         return [each for each in drawn if self._known.allows(each.config, slow=False)]
 
     def _gains(
-        self, belief: Belief, candidates: Sequence[PeftConfig], exact: Array | None = None
+        self,
+        belief: Belief,
+        at_any_cost: bool,
+        candidates: Sequence[PeftConfig],
+        exact: Array | None = None,
     ) -> Array:
+        """The hypervolume that each candidate is expected to add.
+
+        Args:
+            belief: what is expected of configurations.
+            at_any_cost: whether only the measured losses span it.
+            candidates: the configurations.
+            exact: known losses, where they have been computed.
+        """
         means, deviations = belief(candidates, exact)
         order = [*self._known.learned, *self._known.exact]
         references = np.array([self.objectives[i].worst for i in order])
         corner = corner_of(belief.observed, references)
-        return expected_gain(belief.reached, corner, means, deviations)
+        n_learned = len(self._known.learned)
+        best = belief.reached[:, :n_learned].min(axis=0)
+        corner[:n_learned] = best + NARROW * (corner[:n_learned] - best)
+        n = n_learned if at_any_cost else len(order)
+        return expected_gain(belief.reached[:, :n], corner[:n], means[:, :n], deviations[:, :n])
 
-    def _finalist(self, belief: Belief, promising: Sequence[Drawn]) -> Drawn:
+    def _finalist(self, gains_of: Callable[..., Array], promising: Sequence[Drawn]) -> Drawn:
         """The best of candidates, the most promising ones first, by exact known losses."""
         allowed = (each for each in promising if self._known.allows(each.config, slow=True))
         first = list(islice(allowed, self._n_exact()))
@@ -235,7 +279,7 @@ class BayesSampler(BaseSampler):
             raise RuntimeError("no promising configuration is within the limits")
         configs = [each.config for each in first]
         exact = [self._known.row(c, [math.nan] * len(self.objectives)) for c in configs]
-        return first[int(self._gains(belief, configs, np.array(exact)).argmax())]
+        return first[int(gains_of(configs, np.array(exact)).argmax())]
 
     def _n_exact(self) -> int:
         """How many candidates are compared by exact known losses."""

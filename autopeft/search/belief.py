@@ -14,7 +14,7 @@ from autopeft.objective.pareto import front
 from autopeft.search.features import Encoder
 from autopeft.search.history import Observation
 from autopeft.search.prior import Prior
-from autopeft.search.surrogate import Surrogate
+from autopeft.search.surrogate import Surrogate, tempered
 
 N_MOST = 300
 """Observations that a model is fitted to; of more, the latest and those nearest to the front."""
@@ -36,7 +36,7 @@ class Belief:
     Attributes:
         reached: expected losses `(n, m)` that a gain is over: those of the measured, as far as they
             are learned from, and of the pending.
-        observed: losses `(n, m)` of all measured as they were told, and of the pending.
+        observed: losses `(n, m)` of all measured, tempered, and of the pending.
 
     Raises:
         ValueError, RuntimeError: no model can be fitted to the losses.
@@ -53,7 +53,8 @@ class Belief:
     ) -> None:
         self._known, self._prior = known, prior
         exact = np.array([known.row(o.config, o.losses) for o in [*measured, *pending]])
-        losses = np.array([[o.losses[i] for i in known.learned] for o in measured])
+        columns = [[o.losses[i] for o in measured] for i in known.learned]
+        losses = np.stack([tempered(np.array(column)) for column in columns], axis=1)
         doubts = np.array([[o.doubts[i] for i in known.learned] for o in measured])
         informative = [learned_from(loss, exact[: len(measured)]) for loss in losses.T]
         used = np.unique(np.concatenate(informative))

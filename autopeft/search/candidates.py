@@ -11,6 +11,7 @@ import numpy as np
 
 from autopeft.core.config import PeftConfig
 from autopeft.objective.array import Array
+from autopeft.search.features import features
 from autopeft.space.bound import BoundSpace, Drawn
 
 N_ALL = 2048
@@ -19,6 +20,8 @@ N_ALL = 2048
 N_RANDOM = 192
 N_NEAR = 192
 N_WALK = 12
+N_CLOSE = 8
+"""Candidates that are close enough to a wanted cost; an eighth of them, where that is more."""
 
 N_DEARER = 4
 """Neighbours in a row, for each decision, that are not cheaper where a long walk ends."""
@@ -39,7 +42,28 @@ def candidates(
     """Random configurations and neighbours of the elites, each once, none of them seen."""
     n_near = max(4, N_NEAR // max(1, len(elites)))
     near = [neighbour for elite in elites for neighbour in space.near(elite, rng, n_near)]
-    return unseen([*near, *(space.draw(rng) for _ in range(N_RANDOM))], seen)
+    return unseen([*near, *anywhere(space, rng)], seen)
+
+
+def anywhere(space: BoundSpace, rng: np.random.Generator) -> list[Drawn]:
+    """Random configurations: uniform ones, and as many sketches."""
+    return [space.draw(rng) if i % 2 else space.sketch(rng) for i in range(N_RANDOM)]
+
+
+def nearest(space: BoundSpace, rng: np.random.Generator, config: PeftConfig) -> Drawn:
+    """The point that is most like a configuration of elsewhere, as far as a climb finds it."""
+
+    def closest(drawn: Sequence[Drawn]) -> Drawn:
+        goal, *rows = features([config, *(each.config for each in drawn)], space.n_layers)
+        return drawn[int(((np.array(rows) - goal) ** 2).sum(axis=1).argmin())]
+
+    here = closest(anywhere(space, rng))
+    for _ in range(N_WALK):
+        there = closest([here, *space.near(here, rng, N_NEAR)])
+        if there == here:
+            break
+        here = there
+    return here
 
 
 def thrifty(
@@ -52,7 +76,7 @@ def thrifty(
 
     Uniform choices make configurations of nearly the same size; the walk fills the small end.
     """
-    drawn = [space.draw(rng) for _ in range(N_RANDOM)]
+    drawn = anywhere(space, rng)
     here = min(drawn, key=lambda each: cost(each.config))
     return unseen([*drawn, *downhill(space, rng, here, cost)], seen)
 
@@ -114,7 +138,6 @@ def spread(
     rows: Array,
     taken: Array,
     promise: Array | None = None,
-    n_close: int = 8,
 ) -> int:
     """The candidate of a wanted cost that promises most, or else is most unlike all that are taken.
 
@@ -127,14 +150,13 @@ def spread(
         rows: features of the candidates, shape `(n, d)`.
         taken: features of the configurations of the history, shape `(k, d)`; `k` may be 0.
         promise: losses that are expected of the candidates, shape `(n,)`; None where nothing is.
-        n_close: how many candidates are close enough to the wanted cost.
 
     Returns:
         The index of the candidate.
     """
     target = costs.min() + van_der_corput(index) * (costs.max() - costs.min())
     close = np.argsort(np.abs(costs - target), kind="stable")
-    close = close[:n_close] if np.ptp(costs) > 0 else close
+    close = close[: max(N_CLOSE, len(costs) // 8)] if np.ptp(costs) > 0 else close
     if promise is not None:
         return int(close[int(promise[close].argmin())])
     if not len(taken):

@@ -49,11 +49,8 @@ def _studies() -> tuple[tuple[int, Trials], ...]:
 
 
 def _trials(document: Mapping[str, Any]) -> Iterator[tuple[PeftConfig, Mapping[str, float]]]:
-    """Placements are written once and named by their place in the list."""
-    for place, values in document["trials"]:
-        placed = [{**document["place"][i], "where": layers} for i, layers in place]
-        config = PeftConfig.from_dict({"place": placed, **document["settings"]})
-        yield config, dict(zip(document["metrics"], values, strict=True))
+    for config, values in document["trials"]:
+        yield PeftConfig.from_dict(config), dict(zip(document["metrics"], values, strict=True))
 
 
 def _stretched(config: PeftConfig, n_from: int, n_to: int) -> PeftConfig:

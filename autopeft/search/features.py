@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from autopeft.core.config import PeftConfig, Placement, Settings
+from autopeft.core.config import LEARNING_RATE, PeftConfig, Placement, Settings
 from autopeft.core.methods import size_of, size_option
 from autopeft.core.options import is_finite
+from autopeft.core.settings import BackboneSettings, TrainSettings
 from autopeft.objective.array import Array
 
 N_REMEMBERED = 2**14
@@ -21,6 +22,9 @@ N_REMEMBERED = 2**14
 
 ANCHORS = 6
 """Depths at which a profile over the layers is read."""
+
+_TRAIN, _BACKBONE = TrainSettings().model_dump(), BackboneSettings().model_dump()
+"""The settings of a configuration that says nothing else."""
 
 Kind = tuple[str, Settings]
 
@@ -181,17 +185,21 @@ def _profiles(
 @lru_cache(N_REMEMBERED)
 def _named(config: PeftConfig) -> Mapping[str, Any]:
     """The settings of a configuration, and its numeric options beside sizes, by name."""
-    settings = {f"train.{key}": value for key, value in config.train}
-    settings |= {f"backbone.{key}": value for key, value in config.backbone}
-    return {**settings, **_numbers_of(config)}
+    train, backbone = _TRAIN | dict(config.train), _BACKBONE | dict(config.backbone)
+    settings = {f"train.{key}": value for key, value in train.items()}
+    settings |= {f"backbone.{key}": value for key, value in backbone.items()}
+    return {**settings, **_numbers_of(config, train[LEARNING_RATE])}
 
 
-def _numbers_of(config: PeftConfig) -> Mapping[str, float]:
-    """The numeric options beside the size, averaged over the layers they hold on."""
+def _numbers_of(config: PeftConfig, rate: float) -> Mapping[str, float]:
+    """The numeric options beside the size, averaged over the layers they hold on.
+
+    A placement without a learning rate has that of the training, `rate`.
+    """
     sums: dict[str, list[float]] = {}
     for placement in config.placements:
         size = size_option(placement.method)
-        for key, value in placement.options:
+        for key, value in {LEARNING_RATE: rate, **dict(placement.options)}.items():
             if key != size and is_finite(value):
                 entry = sums.setdefault(f"{placement.method}.{key}", [0.0, 0.0])
                 entry[0] += float(value) * len(placement.layers)

@@ -10,7 +10,7 @@ from autopeft.core.config import PeftConfig
 from autopeft.objective.array import Array
 from autopeft.search.features import Encoder
 from autopeft.search.history import Observation
-from autopeft.search.surrogate import Surrogate, one_thread
+from autopeft.search.surrogate import Surrogate, one_thread, tempered
 
 N_LEAST = 8
 """Observations below which an earlier study says nothing."""
@@ -44,7 +44,7 @@ class Prior:
                 if len(measured) >= N_LEAST:
                     encode = Encoder([o.config for o in measured], n_layers)
                     rows = encode([o.config for o in measured])
-                    losses = np.array([o.losses[index] for o in measured])
+                    losses = tempered(np.array([o.losses[index] for o in measured]))
                     doubts = np.array([o.doubts[index] for o in measured])
                     with one_thread():
                         self._models.append((encode, Surrogate(rows, losses, doubts)))

@@ -24,6 +24,9 @@ from autopeft.space.walk import Choose, Walk
 
 Params = Mapping[str, Any]
 
+P_ABSENT, P_FREE = 0.5, 0.15
+"""Of the domains of a sketch, how many leave out what can be absent, and differ by group."""
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -36,6 +39,28 @@ class Drawn:
 
     config: PeftConfig
     point: Params
+
+
+@dataclass(frozen=True)
+class _Stroke:
+    """What a sketch decides for a domain.
+
+    Attributes:
+        shared: the value in all groups; None where each has its own.
+    """
+
+    shared: Any
+
+    @classmethod
+    def of(cls, dimension: Dimension, rng: np.random.Generator) -> _Stroke:
+        chance = rng.random()
+        if dimension.absent is not None and chance < P_ABSENT:
+            return cls(dimension.absent)
+        is_free = chance > 1 - P_FREE
+        return cls(None if is_free else dimension.sample(rng))
+
+    def value(self, dimension: Dimension, rng: np.random.Generator) -> Any:
+        return dimension.sample(rng) if self.shared is None else self.shared
 
 
 class BoundSpace:
@@ -104,6 +129,22 @@ class BoundSpace:
     def draw(self, rng: np.random.Generator) -> Drawn:
         """A point drawn uniformly."""
         return self._drawn(lambda dimension: dimension.sample(rng))
+
+    def sketch(self, rng: np.random.Generator) -> Drawn:
+        """A point of few ideas, like those that people think of.
+
+        Half of the placements that may be absent from a group are absent from all; most others have
+        the same size in all.
+        """
+        strokes: dict[str, _Stroke] = {}
+
+        def chosen(dimension: Dimension) -> Any:
+            domain = dimension.name.partition("@")[0]
+            if domain not in strokes:
+                strokes[domain] = _Stroke.of(dimension, rng)
+            return strokes[domain].value(dimension, rng)
+
+        return self._drawn(chosen)
 
     def near(self, drawn: Drawn, rng: np.random.Generator, n: int) -> list[Drawn]:
         """Up to `n` different configurations that one changed decision away from `drawn` gives."""

@@ -51,6 +51,11 @@ class Dimension:
         """Whether neighbouring values are more alike than distant ones."""
         return self.values is None or all(is_finite(value) for value in self.values)
 
+    @property
+    def absent(self) -> Value | None:
+        """The value that leaves a placement out of a group, 0 or False; else None."""
+        return next((value for value in self.values or () if value in (0, False)), None)
+
     def distribution(self) -> BaseDistribution:
         """The decision for Optuna."""
         span = self.span

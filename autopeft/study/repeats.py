@@ -9,6 +9,7 @@ import numpy as np
 
 from autopeft.objective import pareto
 from autopeft.objective.objective import Objective
+from autopeft.search.expected import expected_losses
 from autopeft.study.trial import TrialRecord
 
 
@@ -35,14 +36,14 @@ def repeats(
 def _finalists(
     trials: Sequence[TrialRecord], objectives: Sequence[Objective], most: int
 ) -> list[TrialRecord]:
-    """The best complete trial by the first learned objective, then the front, least crowded first.
+    """The complete trials of the front of expected losses, best by the first measured objective.
 
     Baselines may be among them.
     """
     complete = [t for t in trials if t.state == "complete" and t.repeat_of is None]
-    rows = [[o.loss(t.values[o.name]) for o in objectives] for t in complete]
+    losses = [o.loss(t.values[o.name]) for t in complete for o in objectives]
+    rows = np.array(losses).reshape(-1, len(objectives))
+    expected = expected_losses([t.config for t in complete], rows, objectives)
     quality = next((i for i, o in enumerate(objectives) if not o.known), 0)
-    front = np.flatnonzero(pareto.front(rows))
-    first = sorted(front, key=lambda i: rows[i][quality])[:1]
-    lonely = front[np.argsort(-pareto.crowding([rows[i] for i in front]), kind="stable")]
-    return [complete[i] for i in dict.fromkeys([*first, *lonely])][:most]
+    front = np.flatnonzero(pareto.front(expected))
+    return [complete[i] for i in front[np.argsort(expected[front, quality], kind="stable")]][:most]

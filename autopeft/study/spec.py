@@ -83,7 +83,7 @@ class FidelitySection(Section):
 
     epochs: float | list[float] = 3.0
     reduction: float = Field(default=3.0, ge=1.1, le=1_000)
-    stopper: str = "halving"
+    stopper: str = "none"
     signal: str = "auto"
     brackets: int = Field(default=1, ge=1, le=100)
 

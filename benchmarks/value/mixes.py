@@ -22,7 +22,6 @@ from benchmarks.value.bench import DEVICE, EPOCHS, MODEL, Bench, Trial
 from benchmarks.value.single import proposed
 
 SPACE = "layer-mix"
-BASELINES = ("lora", "pfeiffer")
 """Those of the study."""
 
 
@@ -54,7 +53,7 @@ def autopeft(bench: Bench, budget: int, seed: int) -> list[Trial]:
 def study_of(bench: Bench, budget: int, seed: int, folder: str) -> dict[str, Any]:
     """The study whose trials and repeats are at most so many trainings, with files in a folder."""
     default = Search()
-    repeated = default.n_finalists + len(BASELINES) if default.n_finalists else 0
+    n_repeats = default.n_finalists * default.n_seeds
     return {
         "name": "value",
         "model": MODEL,
@@ -62,9 +61,8 @@ def study_of(bench: Bench, budget: int, seed: int, folder: str) -> dict[str, Any
         "space": SPACE,
         "objectives": "accuracy-params",
         "search": {
-            "n_trials": max(len(BASELINES), budget - repeated * default.n_seeds),
+            "n_trials": max(1, budget - n_repeats),
             "seed": seed,
-            "baselines": list(BASELINES),
         },
         "fidelity": {"epochs": EPOCHS},
         "engine": {"resources": {"cpu": 1}},

@@ -97,7 +97,7 @@ TEXTS: Mapping[str, Texts] = {
 }
 """By name."""
 
-REPORTED = ("products", "editorials", "tweets", "newsgroups", "election")
+REPORTED = ("products", "tweets", "newsgroups", "election", "editorials")
 """Those on which nothing of autopeft was chosen."""
 
 

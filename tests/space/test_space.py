@@ -18,6 +18,7 @@ from autopeft.space import Layers, SearchSpace, choice, real, subset
 from tests.shapes import MINILM
 
 SPACES = names("search_spaces")
+METHODS = ["lora", "adapter", "prefix", "bitfit"]
 FIXED = ["lora", "houlsby", "pfeiffer", "parallel", "mam", "bitfit", "prefix", "s4-model"]
 
 
@@ -156,8 +157,8 @@ def test_points_travel_on_a_backbone_without_biases(space, seed):
 def test_a_point_that_lacks_a_decision_is_refused():
     bound = SearchSpace.load("layer-mix").on(6)
     point = {**bound.draw(np.random.default_rng(0)).point}
-    del point["layers.pattern"]
-    with pytest.raises(SpaceError, match=r"layer-mix: the point does not say layers\.pattern"):
+    del point["train.batch_size"]
+    with pytest.raises(SpaceError, match=r"layer-mix: the point does not say train\.batch_size"):
         bound.at(point)
 
 
@@ -186,9 +187,37 @@ def test_published_size_of_autopeft():
 
 def test_assignments_are_the_product_of_the_domains():
     bound = SearchSpace.load("layer-mix").on(6)
-    assert bound.assignments == 5 * (2 * 4) ** 4 * 4**4 * 3**4 * 2**4
+    assert bound.assignments == (7 * 4 * 3 * 2) ** 4 * 4 * 2 * 3
     assert bound.assignments == math.prod(len(d.values or (0,)) for d in bound.dimensions.values())
-    assert bound.continuous == ["train.learning_rate"]
+    rates = [f"{i}.{method}.learning_rate" for i, method in enumerate(METHODS)]
+    assert bound.continuous == [*rates, "train.learning_rate"]
+
+
+def test_sketches_leave_out_whole_methods_and_share_sizes():
+    bound = SearchSpace.load("layer-mix").on(6)
+    rng = np.random.default_rng(0)
+    sketches = [bound.sketch(rng).config for _ in range(200)]
+    drawn = [bound.draw(rng).config for _ in range(200)]
+    for few, many in (
+        (_mean(_n_methods, sketches), _mean(_n_methods, drawn)),
+        (_mean(_n_sizes, sketches), _mean(_n_sizes, drawn)),
+    ):
+        assert few < 0.65 * many
+    assert len({config.key for config in sketches}) > 190
+    points = [bound.sketch(rng) for _ in range(20)]
+    assert all(bound.at(drawn.point) == drawn for drawn in points)
+
+
+def _n_methods(config: PeftConfig) -> int:
+    return len({p.method for p in config.placements})
+
+
+def _n_sizes(config: PeftConfig) -> int:
+    return len(config.placements)
+
+
+def _mean(quantity, configs) -> float:
+    return float(np.mean([quantity(config) for config in configs]))
 
 
 def test_sizes_of_fill_stay_within_the_budget():
