@@ -21,7 +21,7 @@ RECORDED: Any = {
     "task": True,
     "space": True,
     "objectives": True,
-    "search": {"sampler", "strategy", "n_trials", "seed"},
+    "search": {"sampler", "strategy", "n_trials", "seed", "baselines", "n_finalists", "n_seeds"},
 }
 """What a record tells of the study file that it was last run with."""
 
@@ -49,9 +49,10 @@ class Search(Section):
         baselines: fixed configurations that are trained first.
         warm_start: earlier studies, by name or file, from which `bayes` learns what to expect; by
             default the trials that come with autopeft, and none where the list is empty.
-        n_finalists: configurations of the front that are trained again with other seeds at the
-            end; they do not count among `n_trials`.
-        n_seeds: trainings of each of those in all.
+        n_finalists: configurations that are trained again at the end, as the baselines are, and
+            scored on the test split; these trainings come on top of `n_trials`, and 0 leaves all
+            of them out.
+        n_seeds: fresh trainings of each of those; the one that selected it is none of them.
     """
 
     sampler: str = "bayes"
@@ -60,7 +61,7 @@ class Search(Section):
     seed: int = Field(default=0, ge=0, lt=2**32)
     baselines: list[Any] = Field(default_factory=list)
     warm_start: list[Any] | None = None
-    n_finalists: int = Field(default=0, ge=0, le=1_000)
+    n_finalists: int = Field(default=3, ge=0, le=1_000)
     n_seeds: int = Field(default=3, ge=2, le=1_000)
 
     @property

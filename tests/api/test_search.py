@@ -7,8 +7,10 @@ from safetensors.torch import load_file
 
 import autopeft
 from autopeft.api.earlier import observations
+from autopeft.api.outcome import open_study
 from autopeft.cli.show import front_of, show_front
 from autopeft.objective.objective import load_objectives
+from autopeft.study.spec import Search
 from autopeft.task.task import Task
 from autopeft.train.member_training import STATE_FILE
 from autopeft.train.trainer import Trainer
@@ -40,6 +42,13 @@ def test_finalists_and_baselines_end_as_means_of_fresh_seeds(first):
         assert trial.test["accuracy"] == pytest.approx(fmean(t.test["accuracy"] for t in fresh))
         assert trial.folder == first.trials[trial.number].folder
     assert autopeft.run(first.spec).trials == first.trials
+
+
+def test_a_record_tells_what_is_trained_again(first):
+    assert Search().n_finalists == Search().n_seeds == 3
+    bare = first.spec.model_copy(update={"search": Search()})
+    search = open_study(bare).spec.search
+    assert (search.n_finalists, search.n_seeds, search.baselines) == (1, 2, ["head-only"])
 
 
 def test_only_repeats_are_scored_on_the_test_split_and_at_their_end(first):
