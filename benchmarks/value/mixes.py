@@ -22,7 +22,6 @@ from benchmarks.value.bench import DEVICE, EPOCHS, MODEL, Bench, Trial
 from benchmarks.value.single import proposed
 
 SPACE = "layer-mix"
-"""Those of the study."""
 
 
 def random(bench: Bench, budget: int, seed: int) -> list[Trial]:
