@@ -36,14 +36,15 @@ def repeats(
 def _finalists(
     trials: Sequence[TrialRecord], objectives: Sequence[Objective], most: int
 ) -> list[TrialRecord]:
-    """The complete trials of the front of expected losses, best by the first measured objective.
+    """Complete trials on the front of expected losses, best by the first measured objective.
 
-    Baselines may be among them.
+    All trials tell what to expect; baselines, which are repeated anyway, take no place.
     """
     complete = [t for t in trials if t.state == "complete" and t.repeat_of is None]
     losses = [o.loss(t.values[o.name]) for t in complete for o in objectives]
     rows = np.array(losses).reshape(-1, len(objectives))
     expected = expected_losses([t.config for t in complete], rows, objectives)
     quality = next((i for i, o in enumerate(objectives) if not o.known), 0)
-    front = np.flatnonzero(pareto.front(expected))
+    proposed = np.array([i for i, t in enumerate(complete) if t.baseline is None], dtype=int)
+    front = proposed[pareto.front(expected[proposed])]
     return [complete[i] for i in front[np.argsort(expected[front, quality], kind="stable")]][:most]

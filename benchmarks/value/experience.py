@@ -8,6 +8,7 @@ reported, and writes them into the package. Every row is kept as soon as it is t
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from autopeft.core.config import PeftConfig
 from autopeft.core.order import Order
 from autopeft.core.settings import BackboneSettings
 from autopeft.model.backbone import meta_backbone
+from autopeft.space.bound import BoundSpace
 from autopeft.train.trainer import Trainer
 from benchmarks.rows import Row, rows_of
 from benchmarks.value.texts import task
@@ -32,6 +34,9 @@ SETS = ("movies", "reuters")
 METRICS = ("accuracy", "validation_loss")
 BASELINES = ("head-only", "lora", "pfeiffer", "houlsby", "parallel", "bitfit", "prefix")
 N_DRAWN, UNIFORM_EVERY, SEED = 50, 4, 7
+ALONE = {"lora": 14, "adapter": 6}
+"""How often a method stands alone, with one size in all layers."""
+
 MAX_LENGTH, EPOCHS, CACHE = 32, 3.0, 3 * 10**8
 
 
@@ -45,7 +50,7 @@ class Training:
 
 @cache
 def configs() -> list[PeftConfig]:
-    """Random ones with a placement, most of them sketches, every fourth uniform; the baselines."""
+    """Random mixes, most of them sketches, every fourth uniform; baselines; methods alone."""
     backbone = meta_backbone(MODEL, BackboneSettings())
     space = on_backbone(str(SPACE), backbone)
     rng = np.random.default_rng(SEED)
@@ -55,7 +60,20 @@ def configs() -> list[PeftConfig]:
         config = (space.draw(rng) if is_uniform else space.sketch(rng)).config
         if config.placements:
             drawn.setdefault(config.key, config)
-    return [*drawn.values(), *(configuration(name, backbone) for name in BASELINES)]
+    baselines = [configuration(name, backbone) for name in BASELINES]
+    return [*drawn.values(), *baselines, *_alone(space, rng)]
+
+
+def _alone(space: BoundSpace, rng: np.random.Generator) -> Iterator[PeftConfig]:
+    """Sketches of one method with one size in all layers."""
+    left = dict(ALONE)
+    while any(left.values()):
+        config = space.sketch(rng).config
+        if len(config.placements) == 1 and len(config.layers) == space.n_layers:
+            method = config.placements[0].method
+            if left.get(method, 0):
+                left[method] -= 1
+                yield config
 
 
 @cache
