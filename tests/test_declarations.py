@@ -31,10 +31,10 @@ KEYS = {
     "head-only": "3947b05cd20868c1",
     "houlsby": "f112fd55f4209f1c",
     "lora": "910bf2182df3ed2b",
-    "mam": "89f9a63d3400bebb",
+    "mam": "9131370af8ecc1b5",
     "parallel": "2587d3fa49317e13",
     "pfeiffer": "c3b81d6e26af3a0c",
-    "prefix": "0bad098bc68092ed",
+    "prefix": "3b4ae82cc2fdb112",
 }
 """On six layers, as studies have recorded them."""
 

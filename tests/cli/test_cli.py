@@ -43,8 +43,9 @@ def test_run_shows_a_line_for_every_ended_trial(ran, autopeft):
 
 @pytest.mark.filterwarnings("always::autopeft.core.errors.AutoPeftWarning")
 def test_a_warning_is_one_line(ran, autopeft):
-    changes = ("--set", "name=few", "--set", "fidelity.epochs=[1, 3]")
-    said = autopeft("run", ran.path, "--n-trials", 1, *changes)
+    changes = ("name=few", "fidelity.epochs=[1, 3]", "fidelity.stopper=halving")
+    sets = [part for change in changes for part in ("--set", change)]
+    said = autopeft("run", ran.path, "--n-trials", 1, *sets)
     told = "validation examples are too few to stop by; trials are ranked by training loss"
     assert [line.split(" ", 2)[2] for line in said.err.splitlines() if "few" in line] == [told]
     assert said.err.startswith("autopeft: ")
