@@ -34,6 +34,8 @@ class Objective:
         known: whether the value is computed before training instead of measured by it.
         scale: `log` for counts and bytes, so that a loss is the decimal logarithm of `1 + value`.
         reference: the worst value that still counts in a hypervolume, in the user's unit.
+        within: how far behind the best value seen a measured one may be and still be of interest
+            to the search, in the user's unit; None where the reference alone decides.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -42,6 +44,7 @@ class Objective:
     known: bool = False
     scale: Literal["linear", "log"] = "linear"
     reference: float = 0.0
+    within: Annotated[float, Field(gt=0)] | None = None
 
     @field_validator("known")
     @classmethod
@@ -57,6 +60,13 @@ class Objective:
         if info.data.get("scale") == "log" and reference < 0:
             raise ValueError(f"must not be negative on a log scale, got {reference:g}")
         return reference
+
+    @field_validator("within")
+    @classmethod
+    def _is_measured(cls, within: float | None, info: ValidationInfo) -> float | None:
+        if within is not None and (info.data.get("known") or info.data.get("scale") == "log"):
+            raise ValueError("is for measured objectives on a linear scale")
+        return within
 
     def loss(self, value: float) -> float:
         """The value as a number to minimise; NaN where the scale does not admit the value."""

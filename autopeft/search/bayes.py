@@ -52,9 +52,6 @@ N_SURE = 2
 N_FALLBACK = 64
 """How many random configurations are drawn where no model helps."""
 
-NARROW = 0.25
-"""The share of the range of measured losses that counts: close to the best, where users choose."""
-
 N_CLIMBS, N_CLIMBERS = 2, 12
 """How often neighbours of the most promising candidates join them, and of how many."""
 
@@ -63,8 +60,9 @@ class BayesSampler(BaseSampler):
     """Proposes the unseen configuration with the largest expected gain of hypervolume.
 
     A Gaussian process learns the measured objectives from features of the configurations; known
-    objectives enter the hypervolume exactly, and not at all for every second proposal, which looks
-    for the best measured values at any cost. Candidates are random configurations and neighbours
+    objectives enter the hypervolume exactly. Where a measured objective says `within`, only losses
+    that close to the best count, and every second proposal looks for better ones at any cost.
+    Candidates are random configurations and neighbours
     of the Pareto set. A decision depends on the seed, the trial's number and the history alone.
     Trials may carry the user attributes `config`, `known` and `reports` of a study's record; in
     plain Optuna the parameters and values serve. Numerical trouble never ends a study: the trial
@@ -169,7 +167,8 @@ class BayesSampler(BaseSampler):
         with one_thread():
             if n_observed + n_pending < self.n_startup or n_observed < self.n_startup // 2:
                 return self._first(history, rng, number)
-            return self._best(history, rng, at_any_cost=number % 2 == 1)
+            leads = any(self.objectives[index].within for index in self._known.learned)
+            return self._best(history, rng, at_any_cost=leads and number % 2 == 1)
 
     def _first(self, history: History, rng: np.random.Generator, index: int) -> Drawn:
         """A configuration of a wanted cost, unlike the others."""
@@ -265,10 +264,11 @@ class BayesSampler(BaseSampler):
         order = [*self._known.learned, *self._known.exact]
         references = np.array([self.objectives[i].worst for i in order])
         corner = corner_of(belief.observed, references)
-        n_learned = len(self._known.learned)
-        best = belief.reached[:, :n_learned].min(axis=0)
-        corner[:n_learned] = best + NARROW * (corner[:n_learned] - best)
-        n = n_learned if at_any_cost else len(order)
+        best = belief.reached.min(axis=0)
+        for column, index in enumerate(self._known.learned):
+            if (within := self.objectives[index].within) is not None:
+                corner[column] = min(corner[column], best[column] + within)
+        n = len(self._known.learned) if at_any_cost else len(order)
         return expected_gain(belief.reached[:, :n], corner[:n], means[:, :n], deviations[:, :n])
 
     def _finalist(self, gains_of: Callable[..., Array], promising: Sequence[Drawn]) -> Drawn:

@@ -45,8 +45,9 @@ def test_a_name_a_path_a_mapping_and_a_list_mean_the_same() -> None:
     path = catalog.find("objectives", "accuracy-params")
     from_name = load_objectives("accuracy-params")
     assert load_objectives(path) == load_objectives(str(path)) == from_name
-    assert load_objectives([ACCURACY, PARAMS]) == from_name
-    assert load_objectives({"name": "mine", "objectives": [ACCURACY, PARAMS]}) == from_name
+    items = [{**ACCURACY, "within": 0.05}, PARAMS]
+    assert load_objectives(items) == from_name
+    assert load_objectives({"name": "mine", "objectives": items}) == from_name
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,8 @@ def test_a_name_a_path_a_mapping_and_a_list_mean_the_same() -> None:
         ),
         ([{**ACCURACY, "name": ""}], "name: .*at least 1 character"),
         ([{**PARAMS, "reference": -1}], "reference: must not be negative"),
+        ([{**PARAMS, "within": 0.1}], "within: is for measured objectives on a linear scale"),
+        ([{**ACCURACY, "within": 0}], "within: .*greater than 0"),
     ],
 )
 def test_bad_documents_are_named(items: list[dict[str, object]], message: str) -> None:

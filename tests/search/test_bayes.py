@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,19 @@ def test_limits_hold_for_cheap_and_slow_objectives() -> None:
         config = sampler.choose(observed(n), np.random.default_rng(n), n).config
         assert kit.cost(config) <= limits["trainable_params"]
         assert memory(config) <= limits["peak_memory"]
+
+
+def test_who_says_within_is_proposed_what_is_nearly_best() -> None:
+    known, close = {"trainable_params": Known(kit.cost)}, replace(ACCURACY, within=0.02)
+    history = observed(14)
+    worth = {}
+    for accuracy in (ACCURACY, close):
+        sampler = BayesSampler(SPACE, (accuracy, PARAMS), known)
+        proposals = [
+            sampler.choose(history, np.random.default_rng(n), n).config for n in range(14, 22)
+        ]
+        worth[accuracy] = np.mean([kit.accuracy(config) for config in proposals])
+    assert worth[close] > worth[ACCURACY] + 0.01
 
 
 def test_slow_objectives_are_computed_for_few_candidates_only() -> None:

@@ -13,6 +13,7 @@ from autopeft.search.candidates import (
     everything,
     least,
     spread,
+    nearest,
     thrifty,
     unseen,
     van_der_corput,
@@ -108,3 +109,16 @@ def test_among_equal_costs_the_most_different_is_chosen() -> None:
     rows = np.array([[0.1], [0.9], [0.5]])
     assert spread(0, np.zeros(3), rows, np.array([[0.0]])) == 1
     assert spread(0, np.zeros(3), rows, np.array([[0.0], [1.0]])) == 2
+
+
+def test_the_nearest_point_to_one_of_the_space_is_much_like_it() -> None:
+    """A configuration of elsewhere has the neighbours of the point that is most like it."""
+    far = []
+    for seed in range(5):
+        config = SPACE.draw(np.random.default_rng(seed)).config
+        near = nearest(SPACE, np.random.default_rng(100 + seed), config).config
+        other = SPACE.draw(np.random.default_rng(200 + seed)).config
+        goal, *rows = features([config, near, other], SPACE.n_layers)
+        distances = [float(np.linalg.norm(row - goal)) for row in rows]
+        far.append(distances[0] / distances[1])
+    assert np.mean(far) < 0.3
