@@ -174,7 +174,8 @@ class BayesSampler(BaseSampler):
         """A configuration of a wanted cost, unlike the others."""
         cheapest = self._known.cheapest
         cost = (lambda config: 0.0) if cheapest is None else partial(self._known.loss, cheapest)
-        drawn = self._allowed(thrifty(self.space, rng, cost, history.seen))
+        allowed = self._allowed(thrifty(self.space, rng, cost, history.seen))
+        drawn = [each for each in allowed if each.config.placements] or allowed
         configs = [each.config for each in drawn]
         taken = [o.config for o in (*history.observed, *history.pending)]
         rows = features([*taken, *configs], self.space.n_layers)

@@ -12,6 +12,9 @@ from autopeft.objective.objective import Objective
 from autopeft.search.expected import expected_losses
 from autopeft.study.trial import TrialRecord
 
+CLOSE = 0.01
+"""How far behind the best a trial is close to it, in the unit of the objective."""
+
 
 def repeats(
     trials: Sequence[TrialRecord], objectives: Sequence[Objective], most: int, seeds: Iterable[int]
@@ -36,9 +39,11 @@ def repeats(
 def _finalists(
     trials: Sequence[TrialRecord], objectives: Sequence[Objective], most: int
 ) -> list[TrialRecord]:
-    """Complete trials on the front of expected losses, best by the first measured objective.
+    """Complete trials on the front of expected losses.
 
-    All trials tell what to expect; baselines, which are repeated anyway, take no place.
+    First comes the best by the first measured objective, then the last of those close to it, which
+    costs least, then the others from the best on. All trials tell what to expect; baselines, which
+    are repeated anyway, take no place.
     """
     complete = [t for t in trials if t.state == "complete" and t.repeat_of is None]
     losses = [o.loss(t.values[o.name]) for t in complete for o in objectives]
@@ -47,4 +52,6 @@ def _finalists(
     quality = next((i for i, o in enumerate(objectives) if not o.known), 0)
     proposed = np.array([i for i, t in enumerate(complete) if t.baseline is None], dtype=int)
     front = proposed[pareto.front(expected[proposed])]
-    return [complete[i] for i in front[np.argsort(expected[front, quality], kind="stable")]][:most]
+    ranked = front[np.argsort(expected[front, quality], kind="stable")]
+    close = [i for i in ranked if expected[i, quality] <= expected[ranked[0], quality] + CLOSE]
+    return [complete[i] for i in dict.fromkeys([*ranked[:1], *close[-1:], *ranked])][:most]
