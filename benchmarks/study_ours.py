@@ -51,7 +51,8 @@ def study_file(setting: Setting, folder: Path, stopping: bool) -> Path:
     """Writes the study file of one side; its record and tensors lie in `folder`."""
     fidelity: dict[str, Any] = {"epochs": float(setting.epochs), "stopper": "none"}
     if stopping:
-        fidelity = {"epochs": [FIRST_RUNG, float(setting.epochs)], "reduction": REDUCTION}
+        rungs = [FIRST_RUNG, float(setting.epochs)]
+        fidelity = {"epochs": rungs, "reduction": REDUCTION, "stopper": "halving"}
     document = {
         "name": NAME,
         "model": setting.model,

@@ -11,10 +11,8 @@ from autopeft.objective import pareto
 from autopeft.objective.objective import Objective
 from autopeft.report.front import Front, known, learned, losses
 from autopeft.report.value import shown
+from autopeft.study.repeats import POINT
 from autopeft.study.trial import TrialRecord
-
-POINT = 0.01
-"""How far from the best the cheapest may be, unless told otherwise."""
 
 
 @dataclass(frozen=True)

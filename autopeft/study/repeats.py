@@ -12,8 +12,8 @@ from autopeft.objective.objective import Objective
 from autopeft.search.expected import expected_losses
 from autopeft.study.trial import TrialRecord
 
-CLOSE = 0.01
-"""How far behind the best a trial is close to it, in the unit of the objective."""
+POINT = 0.01
+"""How far behind the best a trial is close to it, in the unit of the objective, unless told."""
 
 
 def repeats(
@@ -53,5 +53,5 @@ def _finalists(
     proposed = np.array([i for i, t in enumerate(complete) if t.baseline is None], dtype=int)
     front = proposed[pareto.front(expected[proposed])]
     ranked = front[np.argsort(expected[front, quality], kind="stable")]
-    close = [i for i in ranked if expected[i, quality] <= expected[ranked[0], quality] + CLOSE]
+    close = [i for i in ranked if expected[i, quality] <= expected[ranked[0], quality] + POINT]
     return [complete[i] for i in dict.fromkeys([*ranked[:1], *close[-1:], *ranked])][:most]

