@@ -113,6 +113,11 @@ class BayesSampler(BaseSampler):
             return _own_prior(self.objectives, tuple(learned), n_layers)
         return Prior(self._earlier, learned, n_layers)
 
+    @property
+    def _leads(self) -> bool:
+        """Whether a measured objective says that what is nearly best is wanted."""
+        return any(self.objectives[i].within is not None for i in self._known.learned)
+
     @cached_property
     def n_startup(self) -> int:
         """With how many trials the model begins."""
@@ -167,15 +172,13 @@ class BayesSampler(BaseSampler):
         with one_thread():
             if n_observed + n_pending < self.n_startup or n_observed < self.n_startup // 2:
                 return self._first(history, rng, number)
-            leads = any(self.objectives[index].within for index in self._known.learned)
-            return self._best(history, rng, at_any_cost=leads and number % 2 == 1)
+            return self._best(history, rng, at_any_cost=self._leads and number % 2 == 1)
 
     def _first(self, history: History, rng: np.random.Generator, index: int) -> Drawn:
         """A configuration of a wanted cost, unlike the others."""
         cheapest = self._known.cheapest
         cost = (lambda config: 0.0) if cheapest is None else partial(self._known.loss, cheapest)
-        allowed = self._allowed(thrifty(self.space, rng, cost, history.seen))
-        drawn = [each for each in allowed if each.config.placements] or allowed
+        drawn = self._allowed(thrifty(self.space, rng, cost, history.seen))
         configs = [each.config for each in drawn]
         taken = [o.config for o in (*history.observed, *history.pending)]
         rows = features([*taken, *configs], self.space.n_layers)
@@ -243,8 +246,13 @@ class BayesSampler(BaseSampler):
         return nearest(self.space, rng, config)
 
     def _allowed(self, drawn: Iterable[Drawn]) -> list[Drawn]:
-        """Those that keep the limits that are cheap to check."""
-        return [each for each in drawn if self._known.allows(each.config, slow=False)]
+        """Those that keep the limits that are cheap to check.
+
+        The head alone, which costs nothing, is left out of a search for what is nearly best.
+        """
+        allowed = [each for each in drawn if self._known.allows(each.config, slow=False)]
+        placed = [each for each in allowed if each.config.placements]
+        return (placed or allowed) if self._leads else allowed
 
     def _gains(
         self,

@@ -104,6 +104,24 @@ def test_who_says_within_is_proposed_what_is_nearly_best() -> None:
     assert worth[close] > worth[ACCURACY] + 0.01
 
 
+def test_the_head_alone_is_left_to_a_search_for_the_whole_front() -> None:
+    place = [{"method": "lora", "r": {"choice": [0, 64]}}]
+    space = SearchSpace(place=place).on(SPACE.shape)
+    empty, full = (space.resolve(dict.fromkeys(space.dimensions, r)) for r in (0, 64))
+    history, known = observed(14), {"trainable_params": Known(kit.cost)}
+
+    def proposed(accuracy: Objective, history: History) -> set[str]:
+        sampler = BayesSampler(space, (accuracy, PARAMS), known, earlier=())
+        choices = (sampler.choose(history, np.random.default_rng(n), n) for n in range(4))
+        return {drawn.config.key for drawn in choices}
+
+    leading = replace(ACCURACY, within=0.02)
+    assert empty.key in proposed(ACCURACY, history)
+    assert proposed(leading, history) == {full.key}
+    tried = replace(history, seen=history.seen | {full.key})
+    assert proposed(leading, tried) == {empty.key}
+
+
 def test_slow_objectives_are_computed_for_few_candidates_only() -> None:
     asked: list[str] = []
 
