@@ -49,6 +49,9 @@ N_EXACT = 8
 N_SURE = 2
 """The same where their estimates are good."""
 
+N_PROVEN = 8
+"""How many of the best configurations of earlier studies lead to candidates."""
+
 N_FALLBACK = 64
 """How many random configurations are drawn where no model helps."""
 
@@ -175,10 +178,19 @@ class BayesSampler(BaseSampler):
             return self._best(history, rng, at_any_cost=self._leads and number % 2 == 1)
 
     def _first(self, history: History, rng: np.random.Generator, index: int) -> Drawn:
-        """A configuration of a wanted cost, unlike the others."""
-        cheapest = self._known.cheapest
-        cost = (lambda config: 0.0) if cheapest is None else partial(self._known.loss, cheapest)
-        drawn = self._allowed(thrifty(self.space, rng, cost, history.seen))
+        """A configuration of a wanted cost, that promises most or else is unlike the others.
+
+        In a search for what is nearly best the wanted costs are those of what earlier studies
+        found best.
+        """
+        cost = self._cost
+        proven = self._proven if self._leads else []
+        drawn = self._allowed(
+            unseen(proven, history.seen) + thrifty(self.space, rng, cost, history.seen)
+        )
+        if proven:
+            low, high = (end(cost(each.config) for each in proven) for end in (min, max))
+            drawn = [each for each in drawn if low <= cost(each.config) <= high] or drawn
         configs = [each.config for each in drawn]
         taken = [o.config for o in (*history.observed, *history.pending)]
         rows = features([*taken, *configs], self.space.n_layers)
@@ -225,13 +237,30 @@ class BayesSampler(BaseSampler):
             learned = [[o.losses[i] for i in self._known.learned] for o in measured]
             best = front(np.column_stack([learned, rows]))
             elites = self._points(o for o, is_best in zip(measured, best, strict=True) if is_best)
-            fresh = candidates(self.space, rng, list(elites), history.seen)
+            fresh = candidates(self.space, rng, [*elites, *self._proven], history.seen)
         else:
             fresh = unseen(self._everything, history.seen)
         allowed = self._allowed(fresh)
         if not allowed:
             raise RuntimeError("no unseen configuration within the limits was found")
         return allowed
+
+    @cached_property
+    def _cost(self) -> Callable[[PeftConfig], float]:
+        """The known loss that is cheapest to compute; 0 where none is known."""
+        cheapest = self._known.cheapest
+        return (lambda config: 0.0) if cheapest is None else partial(self._known.loss, cheapest)
+
+    @cached_property
+    def _proven(self) -> list[Drawn]:
+        """Points most like what earlier studies found best for its cost, the best ones first."""
+        configs = self._prior.configs
+        if not configs:
+            return []
+        promise = self._prior.promise(configs)
+        is_best = front(np.column_stack([promise, [self._cost(config) for config in configs]]))
+        order = sorted(np.flatnonzero(is_best), key=lambda place: promise[place])[:N_PROVEN]
+        return unseen([self._nearest(configs[place]) for place in order], frozenset())
 
     def _points(self, observations: Iterable[Observation]) -> Iterator[Drawn]:
         """Observations as points of the space; of a baseline, the point that is most like it."""

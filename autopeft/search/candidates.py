@@ -39,10 +39,10 @@ def everything(space: BoundSpace) -> list[Drawn] | None:
 def candidates(
     space: BoundSpace, rng: np.random.Generator, elites: Sequence[Drawn], seen: AbstractSet[str]
 ) -> list[Drawn]:
-    """Random configurations and neighbours of the elites, each once, none of them seen."""
+    """The elites, neighbours of theirs and random configurations, each once, none of them seen."""
     n_near = max(4, N_NEAR // max(1, len(elites)))
     near = [neighbour for elite in elites for neighbour in space.near(elite, rng, n_near)]
-    return unseen([*near, *anywhere(space, rng)], seen)
+    return unseen([*elites, *near, *anywhere(space, rng)], seen)
 
 
 def anywhere(space: BoundSpace, rng: np.random.Generator) -> list[Drawn]:

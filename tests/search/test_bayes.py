@@ -104,6 +104,18 @@ def test_who_says_within_is_proposed_what_is_nearly_best() -> None:
     assert worth[close] > worth[ACCURACY] + 0.01
 
 
+def test_a_search_for_what_is_nearly_best_begins_with_what_was() -> None:
+    known, empty = {"trainable_params": Known(kit.cost)}, History((), (), frozenset())
+    study = observed(60).observed
+    best = sorted((kit.accuracy(o.config) for o in study), reverse=True)
+    first = {}
+    for accuracy in (ACCURACY, replace(ACCURACY, within=0.02)):
+        sampler = BayesSampler(SPACE, (accuracy, PARAMS), known, earlier=[study])
+        proposals = [sampler.choose(empty, np.random.default_rng(n), n).config for n in range(3)]
+        first[accuracy.within] = np.mean([kit.accuracy(config) for config in proposals])
+    assert first[0.02] > best[12] > first[None]
+
+
 def test_the_head_alone_is_left_to_a_search_for_the_whole_front() -> None:
     place = [{"method": "lora", "r": {"choice": [0, 64]}}]
     space = SearchSpace(place=place).on(SPACE.shape)
