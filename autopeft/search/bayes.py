@@ -259,6 +259,8 @@ class BayesSampler(BaseSampler):
             return []
         promise = self._prior.promise(configs)
         is_best = front(np.column_stack([promise, [self._cost(config) for config in configs]]))
+        if self._leads:
+            is_best &= promise < np.median(promise)
         order = sorted(np.flatnonzero(is_best), key=lambda place: promise[place])[:N_PROVEN]
         return unseen([self._nearest(configs[place]) for place in order], frozenset())
 

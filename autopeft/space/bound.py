@@ -27,6 +27,9 @@ Params = Mapping[str, Any]
 P_ABSENT, P_FREE = 0.5, 0.15
 """Of the domains of a sketch, how many leave out what can be absent, and differ by group."""
 
+P_WHOLE = 0.3
+"""How many neighbours have one value in all groups, absent as often as in a sketch."""
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -139,7 +142,7 @@ class BoundSpace:
         strokes: dict[str, _Stroke] = {}
 
         def chosen(dimension: Dimension) -> Any:
-            domain = dimension.name.partition("@")[0]
+            domain = _domain(dimension.name)
             if domain not in strokes:
                 strokes[domain] = _Stroke.of(dimension, rng)
             return strokes[domain].value(dimension, rng)
@@ -147,22 +150,44 @@ class BoundSpace:
         return self._drawn(chosen)
 
     def near(self, drawn: Drawn, rng: np.random.Generator, n: int) -> list[Drawn]:
-        """Up to `n` different configurations that one changed decision away from `drawn` gives."""
+        """Up to `n` different configurations that one changed decision away from `drawn` gives.
+
+        For some of them the decision is changed alike in all groups.
+        """
         names = list(drawn.point)
         moved: dict[PeftConfig, Drawn] = {}
         for _ in range(4 * n if names else 0):
             if len(moved) == n:
                 break
-            neighbour = self._moved(drawn.point, names[int(rng.integers(len(names)))], rng)
+            name = names[int(rng.integers(len(names)))]
+            move = self._moved_whole if rng.random() < P_WHOLE else self._moved
+            neighbour = move(drawn.point, name, rng)
             if neighbour.config != drawn.config:
                 moved.setdefault(neighbour.config, neighbour)
         return list(moved.values())
 
     def _moved(self, point: Params, name: str, rng: np.random.Generator) -> Drawn:
-        """The point with another value of one decision; what it newly asks for is drawn."""
-        changed = {**point, name: self.dimensions[name].move(point[name], rng)}
+        """The point with another value of one decision."""
+        return self._changed(point, {name: self.dimensions[name].move(point[name], rng)}, rng)
+
+    def _moved_whole(self, point: Params, name: str, rng: np.random.Generator) -> Drawn:
+        """The point with another value of a decision, or what leaves it out, in all groups."""
+        dimension = self.dimensions[name]
+        is_left_out = dimension.absent is not None and rng.random() < P_ABSENT
+        value = dimension.absent if is_left_out else dimension.move(point[name], rng)
+        alike = [other for other in point if _domain(other) == _domain(name)]
+        return self._changed(point, dict.fromkeys(alike, value), rng)
+
+    def _changed(self, point: Params, new: Params, rng: np.random.Generator) -> Drawn:
+        """The point with new values; what they newly ask for is drawn."""
+        changed = {**point, **new}
         return self._drawn(lambda d: changed[d.name] if d.name in changed else d.sample(rng))
 
     def _drawn(self, choose: Choose) -> Drawn:
         walk = Walk(self._ground, choose)
         return Drawn(self._compose(walk), walk.chosen)
+
+
+def _domain(name: str) -> str:
+    """The domain of a decision, which may ask for one in every group."""
+    return name.partition("@")[0]

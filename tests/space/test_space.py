@@ -105,6 +105,16 @@ def check_points(bound, seed):
     return drawn.config
 
 
+def test_some_neighbours_change_all_groups_alike():
+    bound, rng = SearchSpace.load("layer-mix").on(6), np.random.default_rng(0)
+    sizes = {f"0.lora.r@g{group}": 4 for group in (1, 2, 3, 4)}
+    drawn = bound.at({**bound.draw(rng).point, **sizes})
+    near = [tuple(n.point.get(name) for name in sizes) for n in bound.near(drawn, rng, 300)]
+    assert (0, 0, 0, 0) in near
+    assert {(1,) * 4, (16,) * 4} & {*near}
+    assert {(4, 4, 4, 1), (4, 4, 4, 16)} & {*near}
+
+
 @settings(suppress_health_check=list(HealthCheck))
 @given(spaces(), st.integers(0, 2**32 - 1))
 def test_points_travel_with_their_configurations(space, seed):
@@ -187,7 +197,7 @@ def test_published_size_of_autopeft():
 
 def test_assignments_are_the_product_of_the_domains():
     bound = SearchSpace.load("layer-mix").on(6)
-    assert bound.assignments == (4 * 4 * 3 * 2) ** 4 * 4 * 2 * 3
+    assert bound.assignments == (4 * 4 * 3 * 2) ** 4 * 4 * 2 * 3 * 2
     assert bound.assignments == math.prod(len(d.values or (0,)) for d in bound.dimensions.values())
     rates = [f"{i}.{method}.learning_rate" for i, method in enumerate(METHODS)]
     assert bound.continuous == [*rates, "train.learning_rate"]
