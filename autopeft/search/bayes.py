@@ -25,6 +25,7 @@ from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import front
 from autopeft.search.belief import Belief
 from autopeft.search.candidates import (
+    anywhere,
     candidates,
     everything,
     nearest,
@@ -49,8 +50,9 @@ N_EXACT = 8
 N_SURE = 2
 """The same where their estimates are good."""
 
-N_PROVEN = 8
-"""How many of the best configurations of earlier studies lead to candidates."""
+N_PROMISING, N_ASCENTS = 8, 6
+"""How many points that earlier studies promise to be best lead to candidates, and how often their
+neighbours are looked through for better ones."""
 
 N_FALLBACK = 64
 """How many random configurations are drawn where no model helps."""
@@ -180,22 +182,17 @@ class BayesSampler(BaseSampler):
     def _first(self, history: History, rng: np.random.Generator, index: int) -> Drawn:
         """A configuration of a wanted cost, that promises most or else is unlike the others.
 
-        In a search for what is nearly best the wanted costs are those of what earlier studies
-        found best.
+        In a search for what is nearly best it is one of those that promise most.
         """
-        cost = self._cost
-        proven = self._proven if self._leads else []
-        drawn = self._allowed(
-            unseen(proven, history.seen) + thrifty(self.space, rng, cost, history.seen)
-        )
-        if proven:
-            low, high = (end(cost(each.config) for each in proven) for end in (min, max))
-            drawn = [each for each in drawn if low <= cost(each.config) <= high] or drawn
+        cost, promising = self._cost, self._promising if self._leads else []
+        leading = self._allowed(unseen(promising, history.seen))
+        drawn = leading or self._allowed(thrifty(self.space, rng, cost, history.seen))
         configs = [each.config for each in drawn]
         taken = [o.config for o in (*history.observed, *history.pending)]
         rows = features([*taken, *configs], self.space.n_layers)
         costs = np.array([cost(config) for config in configs])
-        promise = self._prior.promise(configs) if configs and len(self._prior) else None
+        is_told = len(self._prior) > 0 and not leading
+        promise = self._prior.promise(configs) if configs and is_told else None
         for _ in range(min(len(drawn), 4 * N_EXACT)):
             place = spread(index, costs, rows[len(taken) :], rows[: len(taken)], promise)
             if self._known.allows(drawn[place].config, slow=True):
@@ -237,7 +234,7 @@ class BayesSampler(BaseSampler):
             learned = [[o.losses[i] for i in self._known.learned] for o in measured]
             best = front(np.column_stack([learned, rows]))
             elites = self._points(o for o, is_best in zip(measured, best, strict=True) if is_best)
-            fresh = candidates(self.space, rng, [*elites, *self._proven], history.seen)
+            fresh = candidates(self.space, rng, [*elites, *self._promising], history.seen)
         else:
             fresh = unseen(self._everything, history.seen)
         allowed = self._allowed(fresh)
@@ -252,17 +249,23 @@ class BayesSampler(BaseSampler):
         return (lambda config: 0.0) if cheapest is None else partial(self._known.loss, cheapest)
 
     @cached_property
-    def _proven(self) -> list[Drawn]:
-        """Points most like what earlier studies found best for its cost, the best ones first."""
-        configs = self._prior.configs
-        if not configs:
+    def _promising(self) -> list[Drawn]:
+        """Points that promise most for their cost before any trial, as far as climbs find them."""
+        if not len(self._prior):
             return []
-        promise = self._prior.promise(configs)
-        is_best = front(np.column_stack([promise, [self._cost(config) for config in configs]]))
-        if self._leads:
-            is_best &= promise < np.median(promise)
-        order = sorted(np.flatnonzero(is_best), key=lambda place: promise[place])[:N_PROVEN]
-        return unseen([self._nearest(configs[place]) for place in order], frozenset())
+        rng = np.random.default_rng(self.seed)
+        found = self._best_promises(anywhere(self.space, rng))
+        for _ in range(N_ASCENTS):
+            near = [moved for each in found for moved in self.space.near(each, rng, N_CLIMBERS)]
+            found = self._best_promises(unseen([*found, *near], frozenset()))
+        return found
+
+    def _best_promises(self, drawn: Sequence[Drawn]) -> list[Drawn]:
+        """The best of those that nothing cheaper promises to beat, the best one first."""
+        promise = self._prior.promise([each.config for each in drawn])
+        is_best = front(np.column_stack([promise, [self._cost(each.config) for each in drawn]]))
+        order = sorted(np.flatnonzero(is_best), key=lambda place: promise[place])
+        return [drawn[int(place)] for place in order[:N_PROMISING]]
 
     def _points(self, observations: Iterable[Observation]) -> Iterator[Drawn]:
         """Observations as points of the space; of a baseline, the point that is most like it."""

@@ -32,28 +32,22 @@ class Prior:
         studies: the observations of each earlier study, losses in the order of the objectives.
         learned: indices of the objectives that are measured.
         n_layers: of the backbone.
-
-    Attributes:
-        configs: of the earlier studies that are learned from, each once.
     """
 
     def __init__(
         self, studies: Sequence[Sequence[Observation]], learned: Sequence[int], n_layers: int
     ) -> None:
         self._models: list[tuple[Encoder, Surrogate]] = []
-        known: dict[str, PeftConfig] = {}
         for observations in studies:
             for index in learned:
                 measured = [o for o in observations if np.isfinite(o.losses[index])][-N_MOST:]
                 if len(measured) >= N_LEAST:
-                    known |= {o.config.key: o.config for o in measured}
                     encode = Encoder([o.config for o in measured], n_layers)
                     rows = encode([o.config for o in measured])
                     losses = tempered(np.array([o.losses[index] for o in measured]))
                     doubts = np.array([o.doubts[index] for o in measured])
                     with one_thread():
                         self._models.append((encode, Surrogate(rows, losses, doubts)))
-        self.configs = tuple(known.values())
 
     def __len__(self) -> int:
         return len(self._models)
