@@ -25,7 +25,6 @@ from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import front
 from autopeft.search.belief import Belief
 from autopeft.search.candidates import (
-    anywhere,
     candidates,
     everything,
     nearest,
@@ -192,7 +191,7 @@ class BayesSampler(BaseSampler):
         rows = features([*taken, *configs], self.space.n_layers)
         costs = np.array([cost(config) for config in configs])
         is_told = len(self._prior) > 0 and not leading
-        promise = self._prior.promise(configs) if configs and is_told else None
+        promise = self._prior.promise(configs) if is_told else None
         for _ in range(min(len(drawn), 4 * N_EXACT)):
             place = spread(index, costs, rows[len(taken) :], rows[: len(taken)], promise)
             if self._known.allows(drawn[place].config, slow=True):
@@ -254,14 +253,15 @@ class BayesSampler(BaseSampler):
         if not len(self._prior):
             return []
         rng = np.random.default_rng(self.seed)
-        found = self._best_promises(anywhere(self.space, rng))
+        found = self._best_promises(thrifty(self.space, rng, self._cost, frozenset()))
         for _ in range(N_ASCENTS):
             near = [moved for each in found for moved in self.space.near(each, rng, N_CLIMBERS)]
             found = self._best_promises(unseen([*found, *near], frozenset()))
         return found
 
-    def _best_promises(self, drawn: Sequence[Drawn]) -> list[Drawn]:
-        """The best of those that nothing cheaper promises to beat, the best one first."""
+    def _best_promises(self, fresh: Sequence[Drawn]) -> list[Drawn]:
+        """The best allowed ones that nothing cheaper promises to beat, the best one first."""
+        drawn = self._allowed(fresh)
         promise = self._prior.promise([each.config for each in drawn])
         is_best = front(np.column_stack([promise, [self._cost(each.config) for each in drawn]]))
         order = sorted(np.flatnonzero(is_best), key=lambda place: promise[place])

@@ -65,6 +65,8 @@ class Prior:
 
     def promise(self, configs: Sequence[PeftConfig]) -> Array:
         """The sum of the columns, each in units of its deviation; shape `(len(configs),)`."""
+        if not configs:
+            return np.zeros(0)
         columns = self(configs)
         spread = columns.std(axis=0)
         return (columns / np.where(spread > 0, spread, 1.0)).sum(axis=1)

@@ -116,6 +116,16 @@ def test_a_search_for_what_is_nearly_best_begins_with_what_was() -> None:
     assert first[0.02] > best[12] > first[None]
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_limits_that_nothing_keeps_are_told() -> None:
+    space = SearchSpace(place=[{"method": "lora", "r": {"int": [1, 64]}}]).on(SPACE.shape)
+    objectives, known = (replace(ACCURACY, within=0.02), PARAMS), Known(kit.cost)
+    limits = {"trainable_params": 10.0}
+    sampler = BayesSampler(space, objectives, {"trainable_params": known}, limits)
+    with pytest.raises(RuntimeError, match="within the limits"):
+        sampler.choose(History((), (), frozenset()), np.random.default_rng(0), 0)
+
+
 def test_the_head_alone_is_left_to_a_search_for_the_whole_front() -> None:
     place = [{"method": "lora", "r": {"choice": [0, 64]}}]
     space = SearchSpace(place=place).on(SPACE.shape)
