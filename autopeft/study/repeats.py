@@ -41,9 +41,9 @@ def _finalists(
 ) -> list[TrialRecord]:
     """Complete trials on the front of expected losses.
 
-    First comes the best by the first measured objective, then the last of those close to it, which
-    costs least, then the others from the best on. All trials tell what to expect; baselines, which
-    are repeated anyway, take no place.
+    First comes the best by the first measured objective, then the last of those within a point of
+    it, which costs least, within two points, within four and so on, then the others from the best
+    on. All trials tell what to expect; baselines, which are repeated anyway, take no place.
     """
     complete = [t for t in trials if t.state == "complete" and t.repeat_of is None]
     losses = [o.loss(t.values[o.name]) for t in complete for o in objectives]
@@ -53,5 +53,7 @@ def _finalists(
     proposed = np.array([i for i, t in enumerate(complete) if t.baseline is None], dtype=int)
     front = proposed[pareto.front(expected[proposed])]
     ranked = front[np.argsort(expected[front, quality], kind="stable")]
-    close = [i for i in ranked if expected[i, quality] <= expected[ranked[0], quality] + POINT]
-    return [complete[i] for i in dict.fromkeys([*ranked[:1], *close[-1:], *ranked])][:most]
+    behind = expected[ranked, quality] - expected[ranked[:1], quality]
+    cheapest = [ranked[behind <= POINT * 2**n][-1:] for n in range(most)]
+    chosen = np.concatenate([ranked[:1], *cheapest, ranked])
+    return [complete[i] for i in dict.fromkeys(chosen.tolist())][:most]

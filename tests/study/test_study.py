@@ -12,7 +12,7 @@ from autopeft.space import SearchSpace
 from autopeft.study.record import agree, find_record, read_trials
 from autopeft.study.repeats import repeats
 from tests.contracts import engine as kit
-from tests.report.trials import OBJECTIVES, STUDY
+from tests.report.trials import OBJECTIVES, STUDY, complete
 
 
 def trials_of(folder):
@@ -280,6 +280,13 @@ def test_the_most_accurate_trial_is_a_finalist_and_the_front_follows():
     assert {*numbers[3:]} <= {0, 1, 2}
     assert [a["repeat"] for _, a in repeats(trials[:1], OBJECTIVES, 2, [7, 8])] == ["0:7", "0:8"]
     assert list(repeats(trials[7:], OBJECTIVES, 2, [7])) == []
+
+
+def test_finalists_are_the_cheapest_ever_further_behind_the_best():
+    worth = [(0.85, 300_000), (0.849, 290_000), (0.845, 60_000), (0.835, 40_000), (0.77, 9_000)]
+    trials = [complete(number, *each, 1e9) for number, each in enumerate(worth)]
+    found = [t.number for t, _ in repeats(trials, OBJECTIVES[:2], 5, [7])]
+    assert found == [0, 2, 3, 4, 1]
 
 
 def test_one_run_with_one_evaluator_searches_and_repeats(tmp_path):
