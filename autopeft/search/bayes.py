@@ -56,6 +56,10 @@ neighbours are looked through for better ones."""
 N_FALLBACK = 64
 """How many random configurations are drawn where no model helps."""
 
+HOPE = 1e-6
+"""What the gain of a candidate counts that is expected to be further behind than is of interest:
+what costs nearly nothing would gain so much that the slightest chance outweighed everything."""
+
 N_CLIMBS, N_CLIMBERS = 2, 12
 """How often neighbours of the most promising candidates join them, and of how many."""
 
@@ -307,12 +311,14 @@ class BayesSampler(BaseSampler):
         order = [*self._known.learned, *self._known.exact]
         references = np.array([self.objectives[i].worst for i in order])
         corner = corner_of(belief.observed, references)
-        best = belief.reached.min(axis=0)
+        best, is_far = belief.reached.min(axis=0), np.zeros(len(means), bool)
         for column, index in enumerate(self._known.learned):
             if (within := self.objectives[index].within) is not None:
                 corner[column] = min(corner[column], best[column] + within)
+                is_far |= means[:, column] > best[column] + within
         n = len(self._known.learned) if at_any_cost else len(order)
-        return expected_gain(belief.reached[:, :n], corner[:n], means[:, :n], deviations[:, :n])
+        gains = expected_gain(belief.reached[:, :n], corner[:n], means[:, :n], deviations[:, :n])
+        return np.where(is_far, HOPE * gains, gains)
 
     def _finalist(self, gains_of: Callable[..., Array], promising: Sequence[Drawn]) -> Drawn:
         """The best of candidates, the most promising ones first, by exact known losses."""
