@@ -45,7 +45,7 @@ def test_a_name_a_path_a_mapping_and_a_list_mean_the_same() -> None:
     path = catalog.find("objectives", "accuracy-params")
     from_name = load_objectives("accuracy-params")
     assert load_objectives(path) == load_objectives(str(path)) == from_name
-    items = [{**ACCURACY, "within": 0.05}, PARAMS]
+    items = [{**ACCURACY, "within": 0.02}, PARAMS]
     assert load_objectives(items) == from_name
     assert load_objectives({"name": "mine", "objectives": items}) == from_name
 
