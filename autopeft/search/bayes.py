@@ -70,11 +70,11 @@ class BayesSampler(BaseSampler):
     A Gaussian process learns the measured objectives from features of the configurations; known
     objectives enter the hypervolume exactly. Where a measured objective says `within`, only losses
     that close to the best count, and every second proposal looks for better ones at any cost.
-    Candidates are random configurations and neighbours
-    of the Pareto set. A decision depends on the seed, the trial's number and the history alone.
+    Candidates are random configurations, and neighbours of the Pareto set and of what earlier
+    studies promise most. A decision depends on the seed, the trial's number and the history alone.
     Trials may carry the user attributes `config`, `known` and `reports` of a study's record; in
-    plain Optuna the parameters and values serve. Numerical trouble never ends a study: the trial
-    is then a random unseen configuration and its user attribute `fallback` says why.
+    plain Optuna the parameters and values serve. Numerical trouble never ends a study: the trial is
+    then a random unseen configuration and its user attribute `fallback` says why.
 
     Args:
         space: where candidates come from.
