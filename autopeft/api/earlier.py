@@ -33,7 +33,8 @@ def observations(
             if not set(measured) & set(theirs):
                 measures = f"{outcome.spec.name!r} measures {', '.join(theirs)}"
                 raise StudyError(f"{measures}, not {' or '.join(measured)}")
-            complete = [trial for trial in outcome.trials if trial.state == "complete"]
+            trials = [trial for trial in outcome.trials if trial.repeat_of is None]
+            complete = [trial for trial in trials if trial.state == "complete"]
             rows = [[o.loss(t.values.get(o.name, math.nan)) for o in objectives] for t in complete]
             pairs = zip(complete, rows, strict=True)
             by_study.append([Observation(trial.config, tuple(row)) for trial, row in pairs])

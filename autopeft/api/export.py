@@ -17,7 +17,7 @@ from autopeft.exporter.card import CardFacts
 from autopeft.exporter.writer import export as write
 from autopeft.model.backbone import Backbone, load_backbone
 from autopeft.model.positions import positions
-from autopeft.report.seeds import folded
+from autopeft.report.seeds import folded, fresh
 from autopeft.report.value import shown, tested, valued
 from autopeft.study.record import check_same, stamp_of
 from autopeft.study.trial import TrialRecord
@@ -36,6 +36,9 @@ def export(
 ) -> Path:
     """Writes a trial of a study for the tools that will use it, weights in float32.
 
+    Where it was trained again with fresh seeds, the tensors are those of the best of these
+    trainings on the validation split.
+
     Args:
         study: the study, or what its record says.
         output: a folder that does not exist or is empty.
@@ -53,7 +56,8 @@ def export(
         choice = outcome.choose(pick, within)
         trial, reason = choice.trial.number, choice.reason
     chosen = outcome.trial(trial)
-    state, backbone = _state(outcome, chosen), _backbone(outcome, chosen)
+    trained = _trained(outcome, chosen)
+    state, backbone = _state(outcome, trained), _backbone(outcome, chosen)
     task = Task.from_mapping(outcome.spec.task)
     facts = CardFacts(
         base_model=outcome.spec.model,
@@ -62,7 +66,8 @@ def export(
         study=outcome.spec.name,
         trial=chosen.number,
         max_length=min(task.max_length, positions(backbone.model)),
-        metrics=_metrics(outcome, chosen),
+        epochs=trained.epochs,
+        metrics=_metrics(outcome, chosen, trained),
         counts=chosen.known,
         reason=reason,
         comparisons=tuple(comparison.sentence for comparison in outcome.comparisons),
@@ -72,14 +77,23 @@ def export(
     )
 
 
-def _metrics(outcome: Outcome, trial: TrialRecord) -> dict[str, str]:
+def _trained(outcome: Outcome, trial: TrialRecord) -> TrialRecord:
+    """The best fresh training of a trial by the first learned objective; itself without any."""
+    quality = next((o for o in outcome.objectives if not o.known), None)
+    again = fresh(outcome.trials).get(trial.number)
+    if quality is None or not again:
+        return trial
+    return min(again, key=lambda repeat: quality.loss(repeat.values[quality.name]))
+
+
+def _metrics(outcome: Outcome, trial: TrialRecord, trained: TrialRecord) -> dict[str, str]:
     """Of the exported training, and of fresh trainings of its configuration where there are any."""
     means = {record.number: record for record in folded(outcome.trials)}.get(trial.number, trial)
     seeds = f"mean of {means.n_seeds} fresh trainings"
     rows = {}
     for objective in (o for o in outcome.objectives if not o.known):
         name = objective.name
-        rows[f"{name}, validation, this training"] = shown(objective, trial.values[name])
+        rows[f"{name}, validation, this training"] = shown(objective, trained.values[name])
         if means.n_seeds:
             rows[f"{name}, validation, {seeds}"] = valued(objective, means)
             rows[f"{name}, test, {seeds}"] = tested(objective, means)

@@ -80,6 +80,7 @@ class Outcome:
             "data": spec.task.get("data", ""),
             "search space": spec.space if isinstance(spec.space, str) else "inline",
             "sampler": spec.search.proposer,
+            "epochs": _epochs(spec),
             "seed": spec.search.seed,
             "storage": redacted(spec.storage_url),
         }
@@ -111,6 +112,12 @@ class Outcome:
             why = f" ({trial.error})" if trial.error else ""
             raise ExportError(f"trial {number} is {trial.state}{why}; it has no tensors", "trial")
         return trial
+
+
+def _epochs(spec: StudySpec) -> str:
+    """How far trials go, and finalists where there are any."""
+    last, final = f"{spec.fidelity.bounds[1]:g}", f"{spec.fidelity.final:g}"
+    return f"{last}, with fresh seeds {final}" if spec.search.n_finalists else last
 
 
 def open_study(

@@ -57,12 +57,17 @@ class Progress:
 
     def _announcement(self) -> str:
         """What comes on top of the trials of the search."""
-        search = self._search
+        search, fidelity = self._search, self.prepared.spec.fidelity
         ends = f"{search.n_finalists} finalists + {len(search.baselines)} baselines"
         return (
-            f"{search.n_trials} trials, then at most {most_repeats(search)} more trainings: "
+            f"{search.n_trials} trials of {fidelity.bounds[1]:g} epochs, then at most "
+            f"{most_repeats(search)} trainings of {fidelity.final:g}: "
             f"({ends}) x {search.n_seeds} fresh seeds, scored on the test split"
         )
+
+    def _seconds_left(self, trials: tuple[TrialRecord, ...]) -> float | None:
+        stretch = self.prepared.spec.fidelity.stretch
+        return seconds_left(trials, self._search, stretch, time.time())
 
     def _lines(self, trials: tuple[TrialRecord, ...]) -> None:
         now = {t.number for t in trials if t.state in {"complete", "stopped", "failed"}}
@@ -78,7 +83,7 @@ class Progress:
             for o in self.prepared.objectives
             if o.name in trial.values
         )
-        left = seconds_left(trials, self._search, time.time())
+        left = self._seconds_left(trials)
         what = f"{trial.baseline}: " if trial.baseline else ""
         line = "  ".join(
             part
@@ -107,7 +112,7 @@ class Progress:
             if best is not None:
                 value = shown(objective, best.values[objective.name])
                 table.add_row(f"best {title(objective)}", value, escape(summary(best.config)))
-        left = seconds_left(trials, self._search, time.time())
+        left = self._seconds_left(trials)
         spent = duration(time.monotonic() - self.started)
         table.add_row("time", spent, "" if left is None else f"about {duration(left)} left")
         return table

@@ -30,12 +30,15 @@ def most_repeats(search: Search) -> int:
     return search.n_finalists and (search.n_finalists + len(search.baselines)) * search.n_seeds
 
 
-def seconds_left(trials: Sequence[TrialRecord], search: Search, now: float) -> float | None:
+def seconds_left(
+    trials: Sequence[TrialRecord], search: Search, stretch: float, now: float
+) -> float | None:
     """An estimate from what trials took so far and how fast they came to their ends.
 
     Args:
         trials: of the study.
         search: how many are to be trained, and how many of those once more.
+        stretch: how many times as far as a trial a training with a fresh seed goes.
         now: the time, in seconds since the epoch.
 
     Returns:
@@ -48,10 +51,12 @@ def seconds_left(trials: Sequence[TrialRecord], search: Search, now: float) -> f
     proposals = [t.number for t in counted if t.baseline is None and t.number in took]
     one = fmean(took[n] for n in proposals) if len(proposals) >= N_TELL else fmean(took.values())
     whole = [took[t.number] for t in counted if t.state == "complete" and t.number in took]
-    again = fmean(whole) if whole else one
+    again = stretch * (fmean(whole) if whole else one)
     work = one * max(0, search.n_trials - len(counted)) + again * _unqueued(trials, search)
     for trial in trials:
-        expected = one if trial.repeat_of is None else took.get(trial.repeat_of, again)
+        first = None if trial.repeat_of is None else took.get(trial.repeat_of)
+        known = again if first is None else stretch * first
+        expected = one if trial.repeat_of is None else known
         if trial.state in UNDER_WAY:
             work += max(0.0, expected - _elapsed(trial, now))
         elif trial.state == "waiting" and trial.repeat_of is not None:

@@ -58,20 +58,20 @@ def states_of(trials: Sequence[TrialRecord]) -> dict[str, int]:
 def status_of(outcome: Outcome) -> dict[str, Any]:
     """The status of a study as plain values."""
     best = {}
+    spec = outcome.spec
+    left = seconds_left(outcome.trials, spec.search, spec.fidelity.stretch, time.time())
     for objective in outcome.objectives:
         trial = best_of(outcome.trials, objective)
         if trial is not None:
             value = plain(objective, trial.values)
             best[objective.name] = {"trial": trial.number, "value": value}
     return {
-        "study": outcome.spec.name,
-        "n_trials": planned(outcome.trials, outcome.spec.search),
+        "study": spec.name,
+        "n_trials": planned(outcome.trials, spec.search),
         "states": states_of(outcome.trials),
         "best": best,
         "hypervolume": outcome.hypervolume,
-        "seconds_left": None
-        if outcome.ended
-        else seconds_left(outcome.trials, outcome.spec.search, time.time()),
+        "seconds_left": None if outcome.ended else left,
         "ended": outcome.ended,
     }
 

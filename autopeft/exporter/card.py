@@ -28,6 +28,7 @@ class CardFacts:
         study: name of the study.
         trial: number of the trial, or None.
         max_length: tokens after which texts were cut, or None.
+        epochs: how far it was trained, or None.
         metrics: by what was measured and where, as they are to be read.
         counts: by name, such as `trainable_params`; bytes for memory.
         reason: why this trial, as a sentence.
@@ -40,6 +41,7 @@ class CardFacts:
     study: str = ""
     trial: int | None = None
     max_length: int | None = None
+    epochs: float | None = None
     metrics: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
@@ -130,7 +132,8 @@ def _placements(config: PeftConfig) -> str:
 
 
 def _settings(config: PeftConfig, facts: CardFacts) -> str:
-    settings = thaw(config.train) | thaw(config.backbone) | {"max_length": facts.max_length}
+    length = {"num_train_epochs": facts.epochs, "max_length": facts.max_length}
+    settings = thaw(config.train) | thaw(config.backbone) | length
     return f"Trained with {_options(settings)}." if settings else ""
 
 

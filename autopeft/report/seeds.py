@@ -15,10 +15,14 @@ CONFIDENCE = 0.95
 
 
 def fresh(records: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:
-    """The complete repeats by the number of the trial that they repeat."""
+    """The complete repeats by the number of the trial that they repeat.
+
+    Where some were trained farther than others, those as far as the latest.
+    """
+    complete = [r for r in records if r.repeat_of is not None and r.state == "complete"]
     repeats: dict[int, list[TrialRecord]] = {}
-    for record in records:
-        if record.repeat_of is not None and record.state == "complete":
+    for record in complete:
+        if record.repeat_of is not None and record.epochs == complete[-1].epochs:
             repeats.setdefault(record.repeat_of, []).append(record)
     return repeats
 
@@ -32,8 +36,7 @@ def folded(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     """
     given = list(records)
     repeats = fresh(given)
-    taken = {record.number for of_trial in repeats.values() for record in of_trial}
-    unfolded = [record for record in given if record.number not in taken]
+    unfolded = [r for r in given if r.repeat_of is None or r.state != "complete"]
     return [_mean(record, repeats.get(record.number, ())) for record in unfolded]
 
 

@@ -58,8 +58,8 @@ class History:
 def read_history(
     trials: Sequence[FrozenTrial], space: BoundSpace, objectives: Sequence[Objective]
 ) -> History:
-    """The history that the trials tell; trials that tell no configuration are passed over."""
-    trials = sorted(trials, key=lambda trial: trial.number)
+    """The history that the trials tell, but for repeats and those without a configuration."""
+    trials = sorted(filter(tells, trials), key=lambda trial: trial.number)
     documents = [Document(trial.user_attrs) for trial in trials]
     by_objective = [_losses(trials, documents, o, index) for index, o in enumerate(objectives)]
     measured = [index for index, o in enumerate(objectives) if not o.known]
@@ -82,6 +82,11 @@ def read_history(
             observed.append(seen_as)
             n_baselines += document.baseline is not None
     return History(tuple(observed), tuple(pending), frozenset(seen), n_baselines)
+
+
+def tells(trial: FrozenTrial) -> bool:
+    """Whether a trial may be compared with others, as repeats may not, which are trained longer."""
+    return "repeat_of" not in trial.user_attrs
 
 
 def config_of(trial: FrozenTrial, document: Document, space: BoundSpace) -> PeftConfig | None:

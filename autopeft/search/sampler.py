@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autopeft.core.errors import StudyError, unknown
 from autopeft.objective.known import Known
 from autopeft.objective.objective import Objective
-from autopeft.search.history import Observation
+from autopeft.search.history import Observation, tells
 from autopeft.search.staged import StagedSampler
 from autopeft.space.bound import BoundSpace
 
@@ -39,7 +39,7 @@ class Replayable(BaseSampler):
     Optuna's samplers draw from a stream of random numbers that begins anew in every process, so a
     resumed study would repeat its first trials. Here every trial has a stream of its own. Complete
     trials that do not hold all decisions, such as baselines outside the space, are hidden from the
-    sampler, because some samplers drop or miss every decision that one trial lacks.
+    sampler, because some samplers drop or miss every decision that one trial lacks; so are repeats.
 
     Args:
         make: the sampler of a seed.
@@ -102,7 +102,7 @@ class Replayable(BaseSampler):
 
 
 class _View(Study):
-    """A study without the complete trials that lack a decision."""
+    """A study without repeats and the complete trials that lack a decision."""
 
     def __init__(self, study: Study, names: frozenset[str]) -> None:
         self.__dict__.update(study.__dict__)
@@ -115,9 +115,10 @@ class _View(Study):
         use_cache: bool = False,
     ) -> list[FrozenTrial]:
         trials = super()._get_trials(deepcopy, states, use_cache)
-        return [
-            t for t in trials if t.state != TrialState.COMPLETE or self._names <= t.params.keys()
-        ]
+        return [t for t in trials if tells(t) and self._is_whole(t)]
+
+    def _is_whole(self, trial: FrozenTrial) -> bool:
+        return trial.state != TrialState.COMPLETE or self._names <= trial.params.keys()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autopeft.core.errors import StudyError
 from autopeft.objective.objective import Objective
+from autopeft.search.history import tells
 from autopeft.space.bound import BoundSpace, Params
 from autopeft.space.dimension import Dimension
 
@@ -66,7 +67,8 @@ class StagedSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Fixed values for earlier stages, random ones for the others."""
         rng = np.random.default_rng([self._seed, trial.number])
-        fixed = self.fixed(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        fixed = self.fixed([trial for trial in complete if tells(trial)])
         drawn = {name: d.sample(rng) for name, d in self._dimensions.items()}
         if len(fixed) < len(drawn):
             return {**drawn, **fixed}

@@ -24,6 +24,7 @@ _HANDED_ON = (
     "repeat",
     "repeat_of",
     "seed",
+    "epochs",
 )
 """Attributes that a trial which waits has of those it is queued with."""
 
@@ -63,7 +64,7 @@ class Queue:
             How many were queued.
         """
         seeds = range(terms.seed + 1, terms.seed + 1 + terms.n_seeds)
-        due = repeats(trials, objectives, terms.n_finalists, seeds)
+        due = repeats(trials, objectives, terms.n_finalists, seeds, terms.final_epochs)
         new = [(trial, attrs) for trial, attrs in due if not index.has_repeat(attrs["repeat"])]
         for trial, attrs in new:
             self.put(trial.point, {**_configured(trial.config), **attrs})

@@ -17,7 +17,11 @@ POINT = 0.01
 
 
 def repeats(
-    trials: Sequence[TrialRecord], objectives: Sequence[Objective], most: int, seeds: Iterable[int]
+    trials: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    most: int,
+    seeds: Iterable[int],
+    epochs: float,
 ) -> Iterator[tuple[TrialRecord, dict[str, Any]]]:
     """Finalists and baselines with the attributes of each repeat, one seed after the other.
 
@@ -26,14 +30,16 @@ def repeats(
         objectives: of the study.
         most: how many finalists; with none, baselines are not repeated either.
         seeds: of the repeats.
+        epochs: of each repeat; those of another length are other repeats.
     """
     finalists = _finalists(trials, objectives, most)
     baselines = [t for t in trials if t.baseline is not None and t.state == "complete"]
     again = {trial.number: trial for trial in [*finalists, *baselines]} if most else {}
     for seed in seeds:
         for trial in again.values():
-            name = f"{trial.number}:{seed}"
-            yield trial, {"repeat": name, "repeat_of": trial.number, "seed": seed}
+            name = f"{trial.number}:{seed}:{epochs:g}"
+            attrs = {"repeat": name, "repeat_of": trial.number, "seed": seed, "epochs": epochs}
+            yield trial, attrs
 
 
 def _finalists(

@@ -22,6 +22,7 @@ RECORDED: Any = {
     "space": True,
     "objectives": True,
     "search": {"sampler", "strategy", "n_trials", "seed", "baselines", "n_finalists", "n_seeds"},
+    "fidelity": {"epochs", "final_epochs"},
 }
 """What a record tells of the study file that it was last run with."""
 
@@ -61,7 +62,7 @@ class Search(Section):
     seed: int = Field(default=0, ge=0, lt=2**32)
     baselines: list[Any] = Field(default_factory=list)
     warm_start: list[Any] | None = None
-    n_finalists: int = Field(default=3, ge=0, le=1_000)
+    n_finalists: int = Field(default=2, ge=0, le=1_000)
     n_seeds: int = Field(default=3, ge=2, le=1_000)
 
     @property
@@ -75,6 +76,8 @@ class FidelitySection(Section):
 
     Attributes:
         epochs: `[first, last]` rung; a single number trains every trial that far.
+        final_epochs: how far finalists and baselines are trained again; by default twice the last
+            rung.
         reduction: at every rung one of so many goes on.
         stopper: a name of `STOPPERS`.
         signal: the metric that halving ranks by; `auto` is the least noisy one at hand.
@@ -83,6 +86,7 @@ class FidelitySection(Section):
     """
 
     epochs: float | list[float] = 3.0
+    final_epochs: float | None = Field(default=None, ge=EPOCHS[0], le=EPOCHS[1])
     reduction: float = Field(default=3.0, ge=1.1, le=1_000)
     stopper: str = "none"
     signal: str = "auto"
@@ -104,6 +108,16 @@ class FidelitySection(Section):
         """First and last rung."""
         values = self.epochs if isinstance(self.epochs, list) else [self.epochs]
         return values[0], values[-1]
+
+    @property
+    def final(self) -> float:
+        """How far finalists and baselines are trained again."""
+        return self.final_epochs or 2 * self.bounds[1]
+
+    @property
+    def stretch(self) -> float:
+        """How many times as far that is as a trial goes."""
+        return self.final / self.bounds[1]
 
 
 class Resources(Section):
@@ -265,8 +279,9 @@ class StudySpec(Section):
 
     def as_recorded(self, document: Mapping[str, Any]) -> StudySpec:
         """The study file with what a record tells instead of what the file has come to say."""
-        search = self.search.model_copy(update=dict(document.get("search", {})))
-        return self.model_copy(update={**document, "search": search})
+        parts = {"search": self.search, "fidelity": self.fidelity}
+        known = {k: part.model_copy(update=document.get(k, {})) for k, part in parts.items()}
+        return self.model_copy(update={**document, **known})
 
 
 def load_spec(reference: Reference, changes: Mapping[str, Any] | None = None) -> StudySpec:

@@ -167,7 +167,7 @@ class Study:
         self._set_paused(trial, False)
 
     def curves(self) -> list[Curve]:
-        """The learning curves of all trials but those that wait to be started or were rejected."""
+        """The learning curves of all trials that were started, without repeats."""
         self._read()
         return list(self._curves.values())
 
@@ -286,11 +286,12 @@ class Study:
 
     def _handed_out(self, trial: optuna.Trial, config: PeftConfig) -> Trial:
         self._running[trial.number] = trial, Clock()  # proposing it is no training
-        seed = trial.user_attrs.get("seed", self.terms.seed)
+        attrs = trial.user_attrs
+        seed = attrs.get("seed", self.terms.seed)
+        rungs = (attrs["epochs"],) if "epochs" in attrs else self.terms.rungs
         folder, stamp = self._folder(trial.number), stamp_of(self._id, config)
-        tests = "repeat_of" in trial.user_attrs
-        order = Order(self.terms.rungs, seed, folder, stamp, tests=tests)
-        protected = not {"baseline", "repeat_of"}.isdisjoint(trial.user_attrs)
+        order = Order(rungs, seed, folder, stamp, tests="repeat_of" in attrs)
+        protected = not {"baseline", "repeat_of"}.isdisjoint(attrs)
         return Trial(trial.number, config, order, protected)
 
     def _folder(self, number: int) -> str:
@@ -383,7 +384,7 @@ class Study:
     def _read(self) -> None:
         """Brings the values and the curves of all trials up to date."""
         for trial in self._seen().unread():
-            if trial.state in ("waiting", "rejected"):
+            if trial.state in ("waiting", "rejected") or trial.repeat_of is not None:
                 self._curves.pop(trial.number, None)
             else:
                 self._curves[trial.number] = trial.curve(self.objectives)

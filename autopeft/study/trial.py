@@ -81,6 +81,11 @@ class TrialRecord:
     margins: Mapping[str, float] = field(default_factory=dict)
     test_margins: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def epochs(self) -> float:
+        """How far it was trained, as its reports say."""
+        return self.reports[-1].fidelity if self.reports else 0.0
+
     def curve(self, objectives: Iterable[Objective]) -> Curve:
         """The trial as a stopper sees it; baselines and repeats are never stopped.
 

@@ -42,6 +42,7 @@ class Trial:
         loss: on the validation split, likewise.
         epochs: of all its trainings together.
         trainings: how often the arm trained it.
+        length: epochs of a training that the arm recommends.
     """
 
     config: dict[str, Any]
@@ -50,6 +51,7 @@ class Trial:
     loss: float | None
     epochs: float
     trainings: int = 1
+    length: float = EPOCHS
 
 
 class Bench:
@@ -78,11 +80,11 @@ class Bench:
             accuracy = loss = None
         return Trial(config.to_dict(), int(self._params(config)), accuracy, loss, EPOCHS)
 
-    def tested(self, config: PeftConfig, seed: int) -> float:
+    def tested(self, config: PeftConfig, epochs: float, seed: int) -> float:
         """The accuracy on the test split of a configuration, trained anew; 0 if it diverges."""
         with tempfile.TemporaryDirectory() as folder:
             try:
-                for _ in self._trainer([config], Order((EPOCHS,), seed, folder)):
+                for _ in self._trainer([config], Order((epochs,), seed, folder)):
                     pass
             except RuntimeError:
                 return 0.0

@@ -12,7 +12,7 @@ from scipy.stats import t
 
 from benchmarks.rows import Row
 from benchmarks.value.picks import PICKS
-from benchmarks.value.runs import FRESH, REFERENCE, SINGLE, document, picks_by_arm
+from benchmarks.value.runs import FRESH, REFERENCE, SINGLE, picks_by_arm, training
 
 POINTS = 100
 """Points of accuracy in a whole."""
@@ -42,7 +42,9 @@ class Gain:
 
 def gains(searches: Sequence[Row], retrainings: Sequence[Row], seeds: int) -> list[Gain]:
     """Of every pick whose retrainings are all there, and those of what it is compared with."""
-    tests = {(_pair(r), r["config"], r["seed"]): r["test_accuracy"] for r in retrainings}
+    tests = {
+        (_pair(r), (r["config"], r["epochs"]), r["seed"]): r["test_accuracy"] for r in retrainings
+    }
     all_gains: list[Gain] = []
     for pair, rows in groupby(sorted(searches, key=_pair), _pair):
         of_pair = list(rows)
@@ -59,7 +61,7 @@ def _gains_of(
     pair: Pair, picks: Mapping[str, Mapping[str, Row]], tests: Mapping[Any, float], seeds: int
 ) -> Iterator[Gain]:
     def mean(trial: Row) -> float | None:
-        keys = [(pair, document(trial), FRESH + n) for n in range(seeds)]
+        keys = [(pair, training(trial), FRESH + n) for n in range(seeds)]
         return float(np.mean([tests[k] for k in keys])) if tests.keys() >= set(keys) else None
 
     lora = picks[REFERENCE]["best"]

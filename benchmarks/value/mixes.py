@@ -15,7 +15,7 @@ from autopeft.api.outcome import Outcome
 from autopeft.api.run import run
 from autopeft.objective.objective import load_objectives
 from autopeft.report.seeds import folded
-from autopeft.study.spec import Search
+from autopeft.study.spec import FidelitySection, Search
 from benchmarks.search.race import Axes
 from benchmarks.search.saas_sampler import SaasSampler
 from benchmarks.value.bench import DEVICE, EPOCHS, MODEL, Bench, Trial
@@ -50,9 +50,13 @@ def autopeft(bench: Bench, budget: int, seed: int) -> list[Trial]:
 
 
 def study_of(bench: Bench, budget: int, seed: int, folder: str) -> dict[str, Any]:
-    """The study whose trials and repeats are at most so many trainings, with files in a folder."""
+    """The study whose trials and repeats are at most so many full trainings; files in a folder.
+
+    Repeats that would take more than half of them are left out.
+    """
     default = Search()
-    n_repeats = default.n_finalists * default.n_seeds
+    repeats = default.n_finalists * default.n_seeds * FidelitySection(epochs=EPOCHS).stretch
+    repeats = repeats if 2 * repeats <= budget else 0
     return {
         "name": "value",
         "model": MODEL,
@@ -60,7 +64,8 @@ def study_of(bench: Bench, budget: int, seed: int, folder: str) -> dict[str, Any
         "space": SPACE,
         "objectives": "accuracy-params",
         "search": {
-            "n_trials": max(1, budget - n_repeats),
+            "n_trials": int(budget - repeats),
+            "n_finalists": default.n_finalists if repeats else 0,
             "seed": seed,
         },
         "fidelity": {"epochs": EPOCHS},
@@ -81,6 +86,7 @@ def trials_of(outcome: Outcome) -> Iterator[Trial]:
                 params=int(trial.known["trainable_params"]),
                 accuracy=trial.values.get("accuracy"),
                 loss=fmean(each["validation_loss"] for each in ended) if ended else None,
-                epochs=sum(run.reports[-1].fidelity for run in runs),
+                epochs=sum(run.epochs for run in runs),
                 trainings=len(runs),
+                length=runs[-1].epochs,
             )

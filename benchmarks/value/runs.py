@@ -59,12 +59,14 @@ class Retraining:
 
     Attributes:
         config: its document, as JSON with sorted keys.
+        epochs: of the training.
     """
 
     data: str
     repetition: int
     n_train: int
     config: str = field(repr=False)
+    epochs: float
     seed: int
 
 
@@ -81,12 +83,12 @@ def retrain(order: Retraining) -> Row:
     with one_thread():
         here = bench(order.data, order.repetition, order.n_train)
         config = PeftConfig.from_dict(json.loads(order.config))
-        return {"test_accuracy": here.tested(config, order.seed)}
+        return {"test_accuracy": here.tested(config, order.epochs, order.seed)}
 
 
-def document(trial: Row) -> str:
-    """The configuration of a trial as an order names it."""
-    return json.dumps(trial["config"], sort_keys=True)
+def training(trial: Row) -> tuple[str, float]:
+    """What an order says of a trial: its configuration and its length."""
+    return json.dumps(trial["config"], sort_keys=True), trial["length"]
 
 
 def picks_by_arm(searches: Sequence[Row]) -> dict[str, Mapping[str, Row]]:
@@ -101,5 +103,5 @@ def retrainings(searches: Sequence[Row], seeds: int) -> list[Retraining]:
     first = searches[0]
     place = first["data"], first["repetition"], first["n_train"]
     chosen = [trial for arm in picks_by_arm(searches).values() for trial in arm.values()]
-    configs = dict.fromkeys(map(document, chosen))
-    return [Retraining(*place, c, FRESH + n) for n in range(seeds) for c in configs]
+    trainings = dict.fromkeys(map(training, chosen))
+    return [Retraining(*place, *each, FRESH + n) for n in range(seeds) for each in trainings]

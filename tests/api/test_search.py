@@ -3,6 +3,7 @@
 from statistics import fmean
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import autopeft
@@ -27,13 +28,14 @@ def first(tmp_path_factory):
 
 
 def test_finalists_and_baselines_end_as_means_of_fresh_seeds(first):
-    """A baseline that is a finalist has no more seeds than others."""
+    """They go twice as far; a baseline that is a finalist has no more seeds than others."""
     repeats = [t for t in first.trials if t.repeat_of is not None]
     again = {t.repeat_of for t in repeats}
     assert 0 in again
     assert len(again) <= 2
     assert len(repeats) == 2 * len(again)
     assert all(t.state == "complete" for t in repeats)
+    assert {t.epochs for t in repeats} == {2 * first.trials[0].epochs}
     assert {t.number for t in first.front.trials} <= again
     for trial in first.front.trials:
         fresh = [t for t in repeats if t.repeat_of == trial.number]
@@ -45,7 +47,7 @@ def test_finalists_and_baselines_end_as_means_of_fresh_seeds(first):
 
 
 def test_a_record_tells_what_is_trained_again(first):
-    assert Search().n_finalists == Search().n_seeds == 3
+    assert (Search().n_finalists, Search().n_seeds) == (2, 3)
     bare = first.spec.model_copy(update={"search": Search()})
     search = open_study(bare).spec.search
     assert (search.n_finalists, search.n_seeds, search.baselines) == (1, 2, ["head-only"])
@@ -80,17 +82,30 @@ def test_a_card_tells_its_training_from_fresh_ones(first, tmp_path):
     best = first.choose("best")
     assert f"Picked because {best.reason}." in card
     assert f"- {first.comparisons[0].sentence}" in card
-    own = first.trials[best.trial.number].values["accuracy"]
-    assert f"| accuracy, validation, this training | {own:.4f} |" in card
+    again = [t for t in first.trials if t.repeat_of == best.trial.number]
+    own = max(again, key=lambda t: t.values["accuracy"])
+    assert f"| accuracy, validation, this training | {own.values['accuracy']:.4f} |" in card
+    assert f"num_train_epochs {own.epochs}, max_length" in card
+    assert own.epochs == 2 * best.trial.epochs
     assert (
         f"| accuracy, test, mean of 2 fresh trainings | {best.trial.test['accuracy']:.4f}" in card
     )
 
 
+def test_the_tensors_of_the_best_fresh_training_are_exported(first, tmp_path):
+    best = first.choose("best").trial
+    again = [t for t in first.trials if t.repeat_of == best.number]
+    own = max(again, key=lambda t: t.values["accuracy"])
+    there = load_file(f"{own.folder}/{STATE_FILE}")
+    exported = load_file(autopeft.export(first, tmp_path / "out", pick="best") / STATE_FILE)
+    assert exported.keys() == there.keys()
+    assert all(torch.equal(exported[name], there[name]) for name in there)
+
+
 def test_an_earlier_study_is_read_by_the_names_of_its_objectives(first):
     objectives = load_objectives("accuracy-params")
     (found,) = observations([first.spec], objectives)
-    complete = [t for t in first.trials if t.state == "complete"]
+    complete = [t for t in first.trials if t.state == "complete" and t.repeat_of is None]
     assert [o.config for o in found] == [t.config for t in complete]
     assert [o.losses[0] for o in found] == [-t.values["accuracy"] for t in complete]
     other = load_objectives([{"name": "f1", "goal": "maximize", "reference": 0}])

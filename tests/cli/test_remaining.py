@@ -11,7 +11,7 @@ from autopeft.study.spec import Search
 from autopeft.study.trial import TrialRecord
 
 SEARCH = Search(n_trials=24, baselines=[*"abcde"], n_finalists=3, n_seeds=3)
-OVERHEAD = 0.4
+OVERHEAD, STRETCH = 0.4, 2.0
 
 
 def timeline(n_workers: int, seed: int, spread: float) -> list[tuple[TrialRecord, float]]:
@@ -23,7 +23,7 @@ def timeline(n_workers: int, seed: int, spread: float) -> list[tuple[TrialRecord
         free = [max(free)] * n_workers if number == 24 else free
         repeat_of = None if number < 24 else (number - 24) % 7
         again = None if repeat_of is None else trials[repeat_of][0].seconds
-        seconds = again or rng.uniform(15 / spread, 15 * spread)
+        seconds = STRETCH * again if again else rng.uniform(15 / spread, 15 * spread)
         worker = free.index(min(free))
         began = free[worker]
         free[worker] = ended = began + OVERHEAD + seconds
@@ -59,7 +59,7 @@ def test_the_time_left_is_right_within_a_third_from_the_fifth_trial_on(
     last = max(ended for _, ended in trials)
     ends = sorted(ended for _, ended in trials)[4:]
     for now in [*ends, *(end + 3 for end in ends[:-1])]:
-        left = seconds_left(seen(trials, now), SEARCH, now)
+        left = seconds_left(seen(trials, now), SEARCH, STRETCH, now)
         assert left is not None
         assert abs(left - (last - now)) <= max((last - now) / 3, 20), (now, left, last - now)
 
@@ -68,7 +68,9 @@ def test_a_break_between_two_runs_is_no_work() -> None:
     trials = [trial for trial, _ in timeline(1, 0, spread=1.0)][:10]
     late = [replace(t, began=t.began + 9e4, ended=t.ended + 9e4) for t in trials[5:]]
     search = Search(n_trials=20, n_finalists=0)
-    assert seconds_left([*trials[:5], *late], search, 2e5) == pytest.approx(10 * (15 + OVERHEAD))
+    assert seconds_left([*trials[:5], *late], search, STRETCH, 2e5) == pytest.approx(
+        10 * (15 + OVERHEAD)
+    )
 
 
 def test_short_proposals_count_for_themselves_once_there_are_some() -> None:
@@ -79,14 +81,14 @@ def test_short_proposals_count_for_themselves_once_there_are_some() -> None:
         replace(t, state="stopped", seconds=3.0, began=began + 3 * i, ended=began + 3 * i + 3)
         for i, t in enumerate(trials[5:])
     ]
-    left = seconds_left([*trials[:5], *stopped], Search(n_trials=19, n_finalists=0), 90)
+    left = seconds_left([*trials[:5], *stopped], Search(n_trials=19, n_finalists=0), STRETCH, 90)
     assert left == pytest.approx(30, rel=0.05)
 
 
 def test_nothing_is_known_before_the_first_end() -> None:
     running = TrialRecord(0, "running", PeftConfig(), began=0.0)
-    assert seconds_left([running], SEARCH, 9.0) is None
-    assert seconds_left([], SEARCH, 9.0) is None
+    assert seconds_left([running], SEARCH, STRETCH, 9.0) is None
+    assert seconds_left([], SEARCH, STRETCH, 9.0) is None
 
 
 def test_repeats_come_on_top() -> None:
@@ -100,4 +102,4 @@ def test_repeats_come_on_top() -> None:
     assert planned([trial for trial, _ in trials], SEARCH) == 24 + 21
     failed = [replace(trial, state="failed") for trial in search_only]
     assert planned(failed, SEARCH) == 24
-    assert seconds_left(seen(trials, trials[-1][1]), SEARCH, trials[-1][1]) == 0
+    assert seconds_left(seen(trials, trials[-1][1]), SEARCH, STRETCH, trials[-1][1]) == 0

@@ -139,7 +139,28 @@ def foreign() -> optuna.trial.FrozenTrial:
     return optuna.create_trial(values=[0.8, 1e4], user_attrs={"config": config})
 
 
-CHECKS = (check_legal, check_pure, check_tolerant)
+def check_blind(make: Make) -> None:
+    """What finalists reach in trainings of another length changes no proposal."""
+    setting, proposed = problem(), []
+    for state, values in ((TrialState.FAIL, None), (TrialState.COMPLETE, [0.99, 1.0])):
+        study = new_study(make(setting))
+        for _ in range(N_FEW):
+            trial, config = ask(study, setting.space)
+            study.tell(trial, [accuracy(config), cost(config)])
+        first = study.trials[0]
+        repeat = optuna.create_trial(
+            state=state,
+            values=values,
+            params=first.params,
+            distributions=first.distributions,
+            user_attrs={**first.user_attrs, "repeat_of": 0},
+        )
+        study.add_trial(repeat)
+        proposed.append(ask(study, setting.space)[0].params)
+    assert proposed[0] == proposed[1]
+
+
+CHECKS = (check_legal, check_pure, check_tolerant, check_blind)
 
 
 def main(names: Iterable[str]) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from autopeft.core.report import Report
 from autopeft.report.chart import chart
 from autopeft.report.front import Front
 from autopeft.report.page import render
@@ -33,6 +34,19 @@ def test_means_and_margins() -> None:
     assert (found[4].n_seeds, found[4].margins) == (1, {})
     assert found[0] is STUDY[0]
     assert folded(found) == found
+
+
+def test_repeats_of_another_length_than_the_latest_are_left_out() -> None:
+    """A study that was continued with other `final_epochs`."""
+    rows = [(12, 3, 0.6, 3.0), (13, 4, 0.6, 3.0), (14, 3, 0.8, 6.0), (15, 3, 0.9, 6.0)]
+    trials = [
+        replace(again(number, of, value, value), reports=(Report(9, epochs, {}),))
+        for number, of, value, epochs in rows
+    ]
+    found = folded([*STUDY, *trials])
+    assert [record.number for record in found] == [record.number for record in STUDY]
+    assert found[3].values["accuracy"] == pytest.approx(0.85)
+    assert [(r.number, r.n_seeds) for r in found if r.n_seeds] == [(3, 2)]
 
 
 def test_without_repeats_nothing_changes() -> None:

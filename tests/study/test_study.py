@@ -218,7 +218,8 @@ class Seeded(kit.Curves):
 
 
 def repeating(study, n_finalists, n_seeds):
-    study.terms = replace(study.terms, n_finalists=n_finalists, n_seeds=n_seeds)
+    last = study.terms.rungs[-1]
+    study.terms = replace(study.terms, n_finalists=n_finalists, n_seeds=n_seeds, final_epochs=last)
     return study
 
 
@@ -265,11 +266,15 @@ def accuracy_of(trial):
 
 def test_the_most_accurate_trial_is_a_finalist_and_the_front_follows():
     trials = [replace(t, folder=None) for t in STUDY]
-    numbers = [t.number for t, _ in repeats(trials, OBJECTIVES[:2], 1, [7])]
+    numbers = [t.number for t, _ in repeats(trials, OBJECTIVES[:2], 1, [7], 6.0)]
     assert numbers == [3, 0, 1, 2]
-    numbers = [t.number for t, _ in repeats(trials, OBJECTIVES[:2], 3, [7])]
+    numbers = [t.number for t, _ in repeats(trials, OBJECTIVES[:2], 3, [7], 6.0)]
     close = repeats(
-        [replace(t, values={**t.values, "accuracy": 0.8}) for t in trials], OBJECTIVES[:2], 2, [7]
+        [replace(t, values={**t.values, "accuracy": 0.8}) for t in trials],
+        OBJECTIVES[:2],
+        2,
+        [7],
+        6.0,
     )
     cheapest = min(
         (t for t in trials if t.state == "complete" and t.baseline is None),
@@ -278,14 +283,17 @@ def test_the_most_accurate_trial_is_a_finalist_and_the_front_follows():
     assert next(close)[0].number == cheapest.number
     assert numbers[0] == max((t for t in trials if t.state == "complete"), key=accuracy_of).number
     assert {*numbers[3:]} <= {0, 1, 2}
-    assert [a["repeat"] for _, a in repeats(trials[:1], OBJECTIVES, 2, [7, 8])] == ["0:7", "0:8"]
-    assert list(repeats(trials[7:], OBJECTIVES, 2, [7])) == []
+    assert [a["repeat"] for _, a in repeats(trials[:1], OBJECTIVES, 2, [7, 8], 6.0)] == [
+        "0:7:6",
+        "0:8:6",
+    ]
+    assert list(repeats(trials[7:], OBJECTIVES, 2, [7], 6.0)) == []
 
 
 def test_finalists_are_the_cheapest_ever_further_behind_the_best():
     worth = [(0.85, 300_000), (0.849, 290_000), (0.845, 60_000), (0.835, 40_000), (0.77, 9_000)]
     trials = [complete(number, *each, 1e9) for number, each in enumerate(worth)]
-    found = [t.number for t, _ in repeats(trials, OBJECTIVES[:2], 5, [7])]
+    found = [t.number for t, _ in repeats(trials, OBJECTIVES[:2], 5, [7], 6.0)]
     assert found == [0, 2, 3, 4, 1]
 
 
