@@ -16,7 +16,7 @@ from benchmarks.value.bench import Bench
 from benchmarks.value.figures import by_arm, gains, interval
 from benchmarks.value.mixes import autopeft_paper, study_of, trials_of
 from benchmarks.value.picks import picks
-from benchmarks.value.runs import ARMS, FRESH, retrainings, training
+from benchmarks.value.runs import ARMS, FRESH, LONGER, retrainings, training
 from benchmarks.value.single import faster
 from tests.tiny import BAD, GOOD, write_table
 
@@ -75,10 +75,12 @@ def test_picks_are_among_those_that_were_trained_again() -> None:
 def test_equal_picks_share_their_retrainings() -> None:
     searches = [found("tuned_lora", trial(0.8, 100)), found("random", trial(0.7, 100))]
     orders = retrainings(searches, 2)
-    assert [order.seed for order in orders] == [FRESH, FRESH + 1]
-    assert {(order.config, order.epochs) for order in orders} == {training(trial(0.8, 100))}
+    assert [order.seed for order in orders] == [FRESH, FRESH, FRESH + 1, FRESH + 1]
+    pick, longer = trial(0.8, 100), trial(0.8, 100, length=6.0)
+    expected = {training(pick), training(longer)}
+    assert {(order.config, order.epochs) for order in orders} == expected
     searches[1]["trials"][0]["length"] = 6.0
-    assert [order.epochs for order in retrainings(searches, 2)] == [3, 6, 3, 6]
+    assert retrainings(searches, 2) == orders
 
 
 def test_gains_are_paired_and_the_best_single_method_is_chosen_by_validation() -> None:
@@ -102,8 +104,8 @@ def test_gains_are_paired_and_the_best_single_method_is_chosen_by_validation() -
 def test_pairs_that_are_not_whole_do_not_count() -> None:
     searches = [found("tuned_lora", trial(0.8, 100)), found("random", trial(0.7, 10))]
     tests = scores(searches, {"100": 0.7, "10": 0.6})
-    assert {g.arm for g in gains(searches, tests, 2)} == {"tuned_lora", "random"}
-    assert {g.arm for g in gains(searches, tests[:-1], 2)} == {"tuned_lora"}
+    assert {g.arm for g in gains(searches, tests, 2)} == {"tuned_lora", "random", LONGER}
+    assert {g.arm for g in gains(searches, tests[:-1], 2)} == {"tuned_lora", "random"}
     assert not gains(searches[1:], tests, 2)
 
 
@@ -190,7 +192,7 @@ def test_arms_keep_to_the_budget_and_the_comparison_resumes(file: Path, tmp_path
     assert json.loads(output.read_text()) == report
     assert report["budget"] == dict.fromkeys(arms, 3)
     assert report["repetitions"] == {"own.csv": 1}
-    assert set(report["pooled"]) == set(report["by_data"]["own.csv"]) == set(arms)
+    assert set(report["pooled"]) == set(report["by_data"]["own.csv"]) == {*arms, LONGER}
     assert report["pooled"]["tuned_lora"]["best"]["gain_over_tuned_lora"] == 0
     assert report["pooled"]["autopeft"]["within_params"]["params_ratio"] <= 1
     rows = [p.stat().st_mtime_ns for p in tmp_path.glob("*.jsonl")]

@@ -17,6 +17,9 @@ from benchmarks.value.single import baselines, tuned_adapter, tuned_lora
 REFERENCE = "tuned_lora"
 """The arm that the others are compared with."""
 
+LONGER = "tuned_lora_longer"
+"""The picks of the reference, trained twice as far as they were chosen by."""
+
 SINGLE = (REFERENCE, "tuned_adapter", "baselines")
 """Arms of one method."""
 
@@ -95,7 +98,10 @@ def picks_by_arm(searches: Sequence[Row]) -> dict[str, Mapping[str, Row]]:
     """The picks of all arms on one data set in one repetition, the reference among them."""
     trials = {row["arm"]: row["trials"] for row in searches}
     most = picks(trials[REFERENCE], 0)["best"]["params"]
-    return {arm: picks(of_arm, most) for arm, of_arm in trials.items()}
+    by_arm = {arm: picks(of_arm, most) for arm, of_arm in trials.items()}
+    reference = by_arm[REFERENCE].items()
+    longer = {name: {**trial, "length": 2 * trial["length"]} for name, trial in reference}
+    return {**by_arm, LONGER: longer}
 
 
 def retrainings(searches: Sequence[Row], seeds: int) -> list[Retraining]:
