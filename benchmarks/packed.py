@@ -69,7 +69,7 @@ class Training:
         for member in self.members:
             self.passes.pack.join(member)
         self.descents = [
-            Descent(m.by_rate(s.learning_rate), self.split.lengths, s, Order((10_000.0,), seed))
+            Descent(m.by_rate(s.learning_rate), split, on.criterion, s, Order((10_000.0,), seed))
             for seed, (m, s) in enumerate(zip(self.members, settings, strict=True))
         ]
         on.model.train()
@@ -78,8 +78,8 @@ class Training:
         """One step of every member."""
         rows = [descent.rows for descent in self.descents]
         sizes = [len(places) for places in rows]
-        logits, labels = self.passes.logits(self.split, torch.cat(rows), sizes)
-        parts = torch.split(logits, sizes), torch.split(labels, sizes)
+        outputs, targets = self.passes.outputs(self.split, torch.cat(rows), sizes)
+        parts = torch.split(outputs, sizes), torch.split(targets, sizes)
         losses = [d.loss(*part) for d, *part in zip(self.descents, *parts, strict=True)]
         torch.autograd.backward(torch.stack(losses).sum())
         for descent, loss in zip(self.descents, losses, strict=True):

@@ -72,7 +72,7 @@ def both(source: str, settings: BackboneSettings, device: str) -> tuple[Backbone
 
     The one without weights has the precision and not the quantization, as predictions want it.
     """
-    meta = meta_backbone(source, settings, task_type=TASK, device=device)
+    meta = meta_backbone(source, settings, head=TASK, device=device)
     return meta, quickened(load_backbone(source, TASK, settings, n_labels=2, device=device))
 
 

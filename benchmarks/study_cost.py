@@ -86,7 +86,7 @@ def plan_of(configs: Sequence[PeftConfig], size: Size, data: Path, tuned: bool) 
         splits = task_of(size).load()
         both = {"train": splits.train, "validation": splits.validation}
         DatasetDict(both).save_to_disk(data)
-    model = meta_backbone(MINILM, BackboneSettings(), task_type="text-classification").model
+    model = meta_backbone(MINILM, BackboneSettings(), head="text-classification").model
     equivalents = tuple(study_equivalent.peft_equivalent(config, model) for config in configs)
     warmup = TrainSettings().warmup_ratio
     form = form_of(size, 0.0, warmup, 0, tuned=tuned)
@@ -132,7 +132,7 @@ def floor(configs: Iterable[PeftConfig], size: Size) -> dict[str, Any]:
         ]
         for split in (data.train, data.validation)
     )
-    meta = meta_backbone(MINILM, BackboneSettings(), task_type="text-classification")
+    meta = meta_backbone(MINILM, BackboneSettings(), head="text-classification")
     texts = study_floor.Texts(train, validation)
     parts = study_floor.unavoidable(meta, configs, texts, size.epochs)
     rates = study_floor.rates(WORKERS)

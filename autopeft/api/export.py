@@ -21,6 +21,7 @@ from autopeft.report.seeds import folded, fresh
 from autopeft.report.value import shown, tested, valued
 from autopeft.study.record import check_same, stamp_of
 from autopeft.study.trial import TrialRecord
+from autopeft.task.registry import task_of
 from autopeft.task.task import Task
 from autopeft.train.member_training import STAMP, STATE_FILE
 
@@ -57,8 +58,8 @@ def export(
         trial, reason = choice.trial.number, choice.reason
     chosen = outcome.trial(trial)
     trained = _trained(outcome, chosen)
-    state, backbone = _state(outcome, trained), _backbone(outcome, chosen)
-    task = Task.from_mapping(outcome.spec.task)
+    task = task_of(outcome.spec.task)
+    state, backbone = _state(outcome, trained), _backbone(outcome, chosen, task)
     facts = CardFacts(
         base_model=outcome.spec.model,
         task=task.type,
@@ -118,10 +119,10 @@ def _state(outcome: Outcome, trial: TrialRecord) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _backbone(outcome: Outcome, trial: TrialRecord) -> Backbone:
+def _backbone(outcome: Outcome, trial: TrialRecord, task: Task) -> Backbone:
     """The backbone of a trial, in float32 unless its configuration says otherwise."""
     labels = label_names(outcome.identity)
-    if not labels:
+    if labels is None:
         reason = "the record tells no classes of the data; `autopeft run` adds them"
         raise ExportError(reason, outcome.spec.name)
     model = {"model": model_identity(outcome.spec.model)}
@@ -129,11 +130,12 @@ def _backbone(outcome: Outcome, trial: TrialRecord) -> Backbone:
     settings = BackboneSettings(**{"dtype": "float32", **dict(trial.config.backbone)})
     backbone = load_backbone(
         outcome.spec.model,
-        outcome.identity["task"]["type"],
+        task.head,
         settings,
-        n_labels=len(labels),
+        n_labels=max(1, len(labels)),
         device="cpu",
     )
-    backbone.model.config.id2label = dict(enumerate(labels))
-    backbone.model.config.label2id = {label: i for i, label in enumerate(labels)}
+    if labels:
+        backbone.model.config.id2label = dict(enumerate(labels))
+        backbone.model.config.label2id = {label: i for i, label in enumerate(labels)}
     return backbone

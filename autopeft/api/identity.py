@@ -11,6 +11,7 @@ from autopeft.objective.objective import Objective
 from autopeft.space.form import Form
 from autopeft.space.space import SearchSpace
 from autopeft.task.data import Data
+from autopeft.task.registry import task_of
 from autopeft.task.task import Task
 
 DATA = "task.data"
@@ -27,8 +28,8 @@ def data_identity(reference: str, data: Data) -> dict[str, Any]:
 
 
 def task_identity(task: Task) -> dict[str, Any]:
-    """The task without the place of its data."""
-    return task.model_dump(mode="json", exclude={"data"})
+    """The task without the place of its data, and what is said of its metric."""
+    return task.model_dump(mode="json", exclude={"data", "metric"})
 
 
 def space_identity(space: Form) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def meaning(key: str, recorded: Any) -> Any:
     """
     try:
         if key == "task":
-            return task_identity(Task.from_mapping({**recorded, "data": ""}))
+            return task_identity(task_of({**recorded, "data": ""}))
         if key == "space":
             return space_identity(SearchSpace.load(recorded))
     except AutoPeftError:
@@ -57,6 +58,7 @@ def meaning(key: str, recorded: Any) -> Any:
     return {"name": recorded} if key == "model" and isinstance(recorded, str) else recorded
 
 
-def label_names(identity: Mapping[str, Any]) -> tuple[str, ...]:
-    """The classes of the data that a recorded study was trained on; none in the first records."""
-    return tuple(identity.get(DATA, {}).get("labels", ()))
+def label_names(identity: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The classes of the data that a recorded study was trained on; None in the first records."""
+    labels = identity.get(DATA, {}).get("labels")
+    return None if labels is None else tuple(labels)

@@ -74,7 +74,7 @@ def plan(
     """
     step = StepSize(batch_size, sequence_length)
     space = SearchSpace.load(file)
-    backbone = meta_backbone(model, BackboneSettings(), task_type=task)
+    backbone = meta_backbone(model, BackboneSettings(), head=task)
     if sequence_length > positions(backbone.model):
         reason = f"the model takes {positions(backbone.model)} tokens, got {sequence_length}"
         raise StudyError(reason, "sequence_length")

@@ -50,7 +50,8 @@ from autopeft.study.study import Study
 from autopeft.study.terms import Terms
 from autopeft.task.batches import check_ids
 from autopeft.task.data import Data
-from autopeft.task.task import METRICS, Task
+from autopeft.task.registry import task_of
+from autopeft.task.task import Task
 from autopeft.task.tokens import Examples
 from autopeft.train.trainer import Trainer
 
@@ -129,7 +130,7 @@ class Prepared:
 
     def _examples(self, data: Data) -> Examples:
         """The examples, checked for the backbone; a line tells how many texts are cut."""
-        examples = Examples.of(data, load_tokenizer(self.spec.model), self.task.max_length)
+        examples = self.task.encode(data, load_tokenizer(self.spec.model))
         check_ids(examples.splits.values(), self.setting.backbone.model)
         train = examples.splits["train"]
         if train.n_cut:
@@ -195,10 +196,10 @@ def prepare(study: Reference | StudySpec, changes: Mapping[str, Any] | None = No
 
 def _prepared(spec: StudySpec) -> Prepared:
     _check_names(spec)
-    task = Task.from_mapping(spec.task)
-    objectives = _objectives(spec)
+    task = task_of(spec.task)
+    objectives = _objectives(spec, task)
     device = device_of(spec)
-    backbone = meta_backbone(spec.model, BackboneSettings(), task_type=task.type, device=device)
+    backbone = meta_backbone(spec.model, BackboneSettings(), head=task.head, device=device)
     length = min(task.max_length, positions(backbone.model))
     setting = Setting(backbone, length, device)
     known = known_quantities(setting)
@@ -221,7 +222,7 @@ def _prepared(spec: StudySpec) -> Prepared:
 
 def _check_names(spec: StudySpec) -> None:
     """Refuses names that a registry or the training does not know."""
-    signals = ("auto", "train_loss", "validation_loss", *METRICS)
+    signals = ("auto", "train_loss", "validation_loss", *task_of(spec.task).goals)
     for kind, name, registry, section in (
         ("sampler", spec.search.sampler, SAMPLERS, "search"),
         ("stopper", spec.fidelity.stopper, STOPPERS, "fidelity"),
@@ -231,13 +232,14 @@ def _check_names(spec: StudySpec) -> None:
             raise StudyError(unknown(kind, name, registry), f"{section}.{kind}")
 
 
-def _objectives(spec: StudySpec) -> tuple[Objective, ...]:
+def _objectives(spec: StudySpec, task: Task) -> tuple[Objective, ...]:
+    goals = task.goals
     with inside("objectives"):
         objectives = load_objectives(spec.objectives)
         for objective in objectives:
-            if not objective.known and objective.name not in METRICS:
-                raise StudyError(unknown("metric", objective.name, METRICS))
-            if not objective.known and objective.goal != METRICS[objective.name].goal:
+            if not objective.known and objective.name not in goals:
+                raise StudyError(unknown("metric", objective.name, goals))
+            if not objective.known and objective.goal != goals[objective.name]:
                 raise StudyError(f"{objective.name} is not to {objective.goal}")
     names = [objective.name for objective in objectives]
     if spec.task.get("metric", names[0]) not in names:

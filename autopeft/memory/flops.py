@@ -63,13 +63,14 @@ def count_flops(
         undo.enter_context(traced(model))
         undo.enter_context(padded_model(model))
         undo.enter_context(Kernels("cuda", padded=True))
-        batch = batch_of(model, batch_size, sequence_length)
+        criterion = backbone.criterion
+        batch = batch_of(model, criterion, batch_size, sequence_length)
         if depth:
             with lower:
                 hidden = enter(model, depth, {n: t for n, t in batch.items() if n != "labels"})
             undo.enter_context(started_at(model, depth, hidden))
         with upper:
-            loss = loss_of(outputs_of(model, batch), batch)
+            loss = loss_of(criterion, outputs_of(model, criterion, batch), batch)
         if loss.requires_grad:  # else nothing is trained
             with backward:
                 loss.backward()

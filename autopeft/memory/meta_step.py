@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
 
 from autopeft.core.errors import AutoPeftError, StudyError
+from autopeft.model.head import Criterion
 from autopeft.model.lower_layers import image_shape
 
 MetaBatch = dict[str, Tensor]
@@ -55,39 +54,45 @@ def traced(model: PreTrainedModel) -> Iterator[None]:
         raise StudyError(f"{what}; without data it fails: {reason}", "model") from error
 
 
-def batch_of(model: PreTrainedModel, batch_size: int, length: int) -> MetaBatch:
+def batch_of(
+    model: PreTrainedModel, criterion: Criterion, batch_size: int, length: int
+) -> MetaBatch:
     """What a model is trained on, on the meta device.
 
     Returns:
-        Token ids, mask and segments (batch, length) or pixels (batch, channels, height, width), and
-        `labels`: (batch,), or (batch, length) for a model that generates.
+        Token ids, mask and segments (batch, length) or pixels (batch, channels, height, width), of
+        a model with two stacks the ids of its decoder, too, and `labels`, the targets.
     """
     images = image_shape(model, batch_size)
     if images is not None:
-        return {"pixel_values": _empty(*images, dtype=torch.float32), "labels": _empty(batch_size)}
-    batch = {name: _empty(batch_size, length) for name in ("input_ids", "attention_mask")}
+        batch = {"pixel_values": _empty(*images, dtype=torch.float32)}
+    else:
+        batch = {name: _empty(batch_size, length) for name in _arguments(model)}
+    return {**batch, "labels": criterion.blank(batch_size, length, model.config.num_labels)}
+
+
+def _arguments(model: PreTrainedModel) -> list[str]:
+    """The arguments of a model of texts, each (batch, length)."""
+    names = ["input_ids", "attention_mask"]
     if getattr(model.config, "type_vocab_size", 0) > 1:
-        batch["token_type_ids"] = _empty(batch_size, length)
-    batch["labels"] = _empty(batch_size, length) if _generates(model) else _empty(batch_size)
-    return batch
+        names.append("token_type_ids")
+    if model.config.is_encoder_decoder and model.get_output_embeddings() is not None:
+        names.append("decoder_input_ids")
+    return names
 
 
 def _empty(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def outputs_of(model: PreTrainedModel, batch: MetaBatch) -> ModelOutput:
-    """What the model returns; it sees the labels only if it generates."""
-    hidden = () if _generates(model) else ("labels",)
-    return model(**{name: tensor for name, tensor in batch.items() if name not in hidden})
+def outputs_of(model: PreTrainedModel, criterion: Criterion, batch: MetaBatch) -> Tensor:
+    """What counts of what the model returns, (batch, …)."""
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    return criterion.outputs(model(**inputs))
 
 
-def loss_of(outputs: ModelOutput, batch: MetaBatch, smoothing: float = 0.0) -> Tensor:
-    """A scalar: cross entropy of one label an example, or the model's own of one a token."""
-    if "loss" in outputs:
-        return outputs.loss
-    return F.cross_entropy(outputs.logits.float(), batch["labels"], label_smoothing=smoothing)
-
-
-def _generates(model: PreTrainedModel) -> bool:
-    return model.get_output_embeddings() is not None
+def loss_of(
+    criterion: Criterion, outputs: Tensor, batch: MetaBatch, smoothing: float = 0.0
+) -> Tensor:
+    """The mean loss of the batch, a scalar."""
+    return criterion.losses(outputs, batch["labels"], smoothing).mean()

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, unknown
@@ -25,6 +24,7 @@ from autopeft.memory.meta_step import MetaBatch, batch_of, loss_of, outputs_of, 
 from autopeft.method.member import Member, draw
 from autopeft.method.pack import Pack
 from autopeft.model.backbone import Backbone
+from autopeft.model.head import Criterion
 from autopeft.model.kernels import Kernels
 from autopeft.model.lower_layers import enter, started_at, starting_depth
 from autopeft.model.offload import offloaded
@@ -132,12 +132,13 @@ def predict_pack(
         undo.enter_context(Kernels(device, padded))
         depth = starting_depth(model, backbone.shape, configs)
         members = _packed(model, configs, batch_sizes, backbone.modules_to_save, undo)
-        batch = batch_of(model, sum(batch_sizes), sequence_length)
+        batch = batch_of(model, backbone.criterion, sum(batch_sizes), sequence_length)
         distinct = batch_sizes[0] if len(set(batch_sizes)) == 1 else sum(batch_sizes)
         live.assign("batch", batch.values())
         undo.enter_context(live)
         offloads = device == "cuda" and settings.get("activation_offloading", False)
-        _trace(_Step(model, members, batch, distinct, depth, offloads), device, live)
+        step = _Step(model, backbone.criterion, members, batch, distinct, depth, offloads)
+        _trace(step, device, live)
     parts = {part: live.at_peak.get(part, 0) for part in PARTS}
     return Memory(live.peak, device, parts)
 
@@ -175,6 +176,7 @@ class _Step:
 
     Attributes:
         model: with the members on it.
+        criterion: what is trained for.
         members: what is trained.
         batch: of all members, micro-batch beside micro-batch.
         distinct: rows of the batch that differ.
@@ -183,6 +185,7 @@ class _Step:
     """
 
     model: PreTrainedModel
+    criterion: Criterion
     members: Sequence[Member]
     batch: MetaBatch
     distinct: int
@@ -195,14 +198,14 @@ class _Step:
     def weights(self) -> list[nn.Parameter]:
         return [weight for member in self.members for weight in member.trainable().values()]
 
-    def backward(self, live: Live) -> ModelOutput:
+    def backward(self, live: Live) -> Tensor:
         """Adds the gradients of a micro-batch to those that are there."""
         outputs, loss = self._forward(live)
         if loss.requires_grad:  # else nothing is trained
             loss.backward()
         return outputs
 
-    def _forward(self, live: Live) -> tuple[ModelOutput, Tensor]:
+    def _forward(self, live: Live) -> tuple[Tensor, Tensor]:
         with ExitStack() as inside:
             if self.depth:
                 entering = self._entering(live)
@@ -210,8 +213,9 @@ class _Step:
             if self.offloads:
                 held = (*self.model.parameters(), *self.model.buffers(), *self.weights())
                 inside.enter_context(offloaded((*held, *self.batch.values())))
-            outputs = outputs_of(self.model, self.batch)
-        return outputs, loss_of(outputs, self.batch, self.settings()[0].label_smoothing_factor)
+            outputs = outputs_of(self.model, self.criterion, self.batch)
+        smoothing = self.settings()[0].label_smoothing_factor
+        return outputs, loss_of(self.criterion, outputs, self.batch, smoothing)
 
     def _entering(self, live: Live) -> Tensor:
         """The hidden states that enter the lowest tuned layer, (rows, tokens, width).

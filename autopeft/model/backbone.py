@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,13 @@ from autopeft.core.settings import BackboneSettings
 from autopeft.core.shape import Shape
 from autopeft.method.sites import shape_of
 from autopeft.model.checkpoint import source_of
+from autopeft.model.head import HEADS, Criterion, Head
 from autopeft.model.hub import quiet, unreachable
 from autopeft.model.loaded import Loaded, check_layers, check_loaded, draw_head, drawn, seeded
 from autopeft.model.positions import positions
 from autopeft.model.precision import dtype_of, fast_dtype, in_bits, target_device
 from autopeft.model.shared import in_dtype
 
-TASK_TYPES = {
-    "text-classification": "AutoModelForSequenceClassification",
-    "image-classification": "AutoModelForImageClassification",
-    "causal-lm": "AutoModelForCausalLM",
-    "seq2seq-lm": "AutoModelForSeq2SeqLM",
-}
 _SIZES = (
     "hidden_size",
     "num_attention_heads",
@@ -47,6 +42,7 @@ class Backbone:
         tokenizer: None on the meta device.
         modules_to_save: paths of the modules that are trained whole whatever the configuration:
             the task head, and the pooler that feeds it.
+        criterion: what the outputs of the head are trained for.
         shape: of the pretrained part.
         dtype: of the parameters that are not quantized.
         device: `meta` for a model without weights.
@@ -55,6 +51,7 @@ class Backbone:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
     modules_to_save: tuple[str, ...]
+    criterion: Criterion
     shape: Shape
     dtype: torch.dtype
     device: torch.device
@@ -62,7 +59,7 @@ class Backbone:
 
 def load_backbone(
     reference: str,
-    task_type: str,
+    head: Head | str,
     settings: BackboneSettings,
     *,
     n_labels: int,
@@ -77,9 +74,9 @@ def load_backbone(
 
     Args:
         reference: id of the hub, folder, or `package:NAME/FOLDER` inside an installed package.
-        task_type: `text-classification`.
+        head: of the task, or the name of one of `HEADS`.
         settings: precision, quantization, checkpointing.
-        n_labels: outputs of the head.
+        n_labels: outputs of the head, unless it is pretrained itself.
         device: `auto` is CUDA where there is one, else the CPU.
 
     Raises:
@@ -89,7 +86,8 @@ def load_backbone(
     target = target_device(device)
     dtype = dtype_of(settings.dtype, fast_dtype(target))
     source = source_of(reference, needs_weights=True)
-    meta = meta_backbone(reference, settings, task_type=task_type, n_labels=n_labels)
+    head = _head(head)
+    meta = meta_backbone(reference, settings, head=head, n_labels=n_labels)
     arguments: dict[str, Any] = {
         "config": meta.model.config,
         "dtype": dtype,
@@ -97,7 +95,7 @@ def load_backbone(
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,
     }
-    load = partial(_loaded, task_type, arguments, meta.modules_to_save)
+    load = partial(_loaded, head, arguments, meta.modules_to_save)
     if settings.quantization != "none":
         bits = in_bits(settings.quantization, dtype, meta.modules_to_save)
         arguments["quantization_config"] = bits
@@ -111,7 +109,7 @@ def load_backbone(
     if settings.quantization == "nf4":
         _keep_4bit_layout(model)
     model = _finish(model, settings)
-    return Backbone(model, tokenizer, meta.modules_to_save, meta.shape, dtype, target)
+    return replace(meta, model=model, tokenizer=tokenizer, dtype=dtype, device=target)
 
 
 def load_tokenizer(reference: str) -> PreTrainedTokenizerBase:
@@ -141,8 +139,8 @@ def meta_backbone(
     reference: str,
     settings: BackboneSettings,
     *,
-    task_type: str | None = None,
-    n_labels: int = 2,
+    head: Head | str | None = None,
+    n_labels: int | None = None,
     device: str | None = None,
 ) -> Backbone:
     """The model without weights, from its `config.json` alone.
@@ -150,9 +148,9 @@ def meta_backbone(
     Args:
         reference: as in `load_backbone`; a folder with only `config.json` serves.
         settings: the precision is applied, quantization is not.
-        task_type: a key of `TASK_TYPES`; None means the one that the checkpoint was made for,
-            classification of texts where that says nothing.
-        n_labels: outputs of the head.
+        head: of the task, or the name of one of `HEADS`; None means the one that the checkpoint
+            was made for, classification of texts where that says nothing.
+        n_labels: outputs of the head, unless it is pretrained itself; None as it says.
         device: where the model is to run, which decides what `dtype: auto` is; None takes the
             precision in which the checkpoint is stored, bfloat16 for float16.
 
@@ -161,16 +159,25 @@ def meta_backbone(
     """
     source = source_of(reference, needs_weights=False)
     with quiet():
-        config = _pretrained(transformers.AutoConfig, source, {"num_labels": n_labels})
-    task_type = task_type or task_type_of(config)
-    if task_type not in TASK_TYPES:
-        raise StudyError(unknown("task type", task_type, TASK_TYPES), "task.type")
+        config = _pretrained(transformers.AutoConfig, source, {})
+    head = _head(head or task_type_of(config))
+    config.num_labels = head.n_labels if n_labels is None else n_labels
     _check_config(source, config)
-    if task_type.endswith("-classification"):
-        config.problem_type = "single_label_classification"  # whatever the checkpoint was for
+    config.problem_type = head.problem_type or config.problem_type
     dtype = dtype_of(settings.dtype, _automatic(config, device))
-    model = _from_config(config, task_type, settings, dtype)
-    return Backbone(model, None, head_of(model), shape_of(model), dtype, torch.device("meta"))
+    model = _from_config(config, head, settings, dtype)
+    return Backbone(
+        model, None, head_of(model), head.criterion, shape_of(model), dtype, torch.device("meta")
+    )
+
+
+def _head(head: Head | str) -> Head:
+    """The head of a name, or itself."""
+    if isinstance(head, Head):
+        return head
+    if head not in HEADS:
+        raise StudyError(unknown("task type", head, HEADS), "task.type")
+    return HEADS[head]
 
 
 def task_type_of(config: PreTrainedConfig) -> str:
@@ -215,14 +222,13 @@ def head_of(model: PreTrainedModel) -> tuple[str, ...]:
 
 
 def _loaded(
-    task_type: str, arguments: Mapping[str, Any], head: Sequence[str], source: str
+    head: Head, arguments: Mapping[str, Any], drawn_anew: Sequence[str], source: str
 ) -> Loaded:
     """A model with its weights and a fresh head, and what is missing in `source`."""
-    auto = getattr(transformers, TASK_TYPES[task_type])
     with quiet(), seeded():
-        model, info = _pretrained(auto, source, arguments)
-    check_loaded(info, head)
-    draw_head(model, head, drawn(info))
+        model, info = _pretrained(getattr(transformers, head.auto), source, arguments)
+    check_loaded(info, drawn_anew)
+    draw_head(model, drawn_anew, drawn(info))
     return model, info
 
 
@@ -242,19 +248,19 @@ def _pretrained(auto: Any, source: str, arguments: Mapping[str, Any]) -> Any:
 
 
 def _from_config(
-    config: PreTrainedConfig, task_type: str, settings: BackboneSettings, dtype: torch.dtype
+    config: PreTrainedConfig, head: Head, settings: BackboneSettings, dtype: torch.dtype
 ) -> PreTrainedModel:
     """The model on the meta device, without caches for generation."""
     for part in (config, config.get_text_config()):
         part.use_cache = False
     try:
         with torch.device("meta"):
-            auto = getattr(transformers, TASK_TYPES[task_type])
-            model = auto.from_config(config, dtype=dtype, trust_remote_code=False)
+            kind = getattr(transformers, head.auto)
+            model = kind.from_config(config, dtype=dtype, trust_remote_code=False)
             return _finish(model, settings)
     except Exception as error:  # a broken configuration can raise anything
         what = f"{config.name_or_path!r} of type {config.model_type!r}"
-        reason = f"{what} does not serve {task_type!r}: {_reason(error)}"
+        reason = f"{what} does not serve {head.task!r}: {_reason(error)}"
         raise StudyError(reason, "model") from error
 
 

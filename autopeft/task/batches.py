@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from autopeft.core.errors import StudyError, shown
+from autopeft.model.head import IGNORED, Criterion
 from autopeft.task.download import KEY
 from autopeft.task.split import texts_of
 
@@ -25,7 +26,7 @@ class Batch:
 
     Attributes:
         inputs: arguments of the model, each (examples, tokens).
-        labels: (examples,).
+        labels: the targets, (examples, …).
     """
 
     inputs: Mapping[str, Tensor]
@@ -41,16 +42,18 @@ class Encoded:
         columns: for each argument of the model one tensor (tokens,) an example.
         padding: what fills up each argument.
         lengths: (examples,) in tokens.
-        labels: (examples,).
+        labels: the targets, (examples, …), or where they are of tokens (tokens,) of each example.
         n_cut: examples whose texts have more tokens than are kept.
+        importance: of each example in training, (examples,); None is the same for all.
     """
 
     name: str
     columns: Mapping[str, list[Tensor]]
     padding: Mapping[str, int]
     lengths: Tensor
-    labels: Tensor
+    labels: Tensor | Sequence[Tensor]
     n_cut: int = 0
+    importance: Tensor | None = None
 
     @classmethod
     def of(
@@ -91,7 +94,19 @@ class Encoded:
             fill = self.padding[name]
             padded = pad_sequence([column[i] for i in indices], True, fill)
             inputs[name] = F.pad(padded, (0, missing), value=fill).to(device)
-        return Batch(inputs, self.labels[rows].to(device))
+        return Batch(inputs, self._targets(rows, missing).to(device))
+
+    def weights(self, criterion: Criterion) -> Tensor:
+        """How much each example weighs in a loss, (examples,)."""
+        if isinstance(self.labels, Tensor):
+            return criterion.weights(self.labels)
+        return torch.cat([criterion.weights(targets[None]) for targets in self.labels])
+
+    def _targets(self, rows: Tensor, missing: int) -> Tensor:
+        if isinstance(self.labels, Tensor):
+            return self.labels[rows]
+        padded = pad_sequence([self.labels[i] for i in rows.tolist()], True, IGNORED)
+        return F.pad(padded, (0, missing), value=IGNORED)
 
 
 def _check_lengths(name: str, lengths: Tensor, texts: Sequence[Sequence[str]]) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
-from datasets import ClassLabel, Dataset
+from datasets import Dataset
 
 from autopeft.core.errors import StudyError, shown, unknown
 from autopeft.task.digest import digest_of
 from autopeft.task.download import KEY
+from autopeft.task.labels import LABEL_KEY, Classes, Labels, missing
 from autopeft.task.split import complete, limited
 from autopeft.task.tables import SPLITS, read_tables
 
@@ -26,17 +27,19 @@ PAIR_COLUMNS = (
 )
 TEXT_COLUMNS = ("text", "sentence", "content", "review", "document")
 LABEL_COLUMNS = ("label", "labels", "target", "class", "category", "sentiment")
-_LABEL_KEY = "task.label_column"
-_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold the texts and the labels; None means the obvious one."""
+    """Which columns hold the texts and the labels; None means the obvious one.
+
+    Rows with the same `group` are never on two sides; None is no such column.
+    """
 
     text: str | None = None
     text_pair: str | None = None
     label: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Data:
     """Three splits with the columns `text`, `text_pair` (if the task has pairs) and `label`.
 
     Attributes:
-        label_names: the name of each class; a label is an index into it.
+        label_names: the name of each class, none where labels are numbers.
     """
 
     train: Dataset
@@ -65,6 +68,7 @@ class Data:
 def load_data(
     reference: str,
     columns: Columns | None = None,
+    labels: Labels | None = None,
     *,
     max_train_samples: int | None = None,
     max_eval_samples: int | None = None,
@@ -78,27 +82,37 @@ def load_data(
     Args:
         reference: id of the hub, file, folder or package, see `read_tables`.
         columns: where the texts and labels stand.
+        labels: what the labels are; None means a class a row.
         max_train_samples: training examples kept, by class.
         max_eval_samples: examples kept in validation and in test each, by class.
         validation_fraction: share of the training split that each missing split gets.
 
     Raises:
-        StudyError: no such data, no such column, no text, missing labels, fewer than two classes.
+        StudyError: no such data, no such column, no text, missing or unfit labels, a group on two
+            sides.
     """
     tables = {split: table for split, table in read_tables(reference).items() if len(table)}
     if "train" not in tables:
         raise StudyError(f"{reference!r} has no training examples", KEY)
+    labels = labels or Classes()
     named = _named(tables["train"], columns or Columns())
     examples = {
-        split: _examples(table, named, split)
+        split: _examples(table, named, split, labels)
         for split, table in tables.items()
         if split == "train" or not _hidden(table, named["label"])
     }
-    names = _class_names(tables["train"].features[named["label"]], examples)
-    splits = complete(_with_ids(examples, names), validation_fraction)
-    _check_labels(splits, names)
+    by_split = {split: rows["label"] for split, rows in examples.items()}
+    names = labels.names(tables["train"].features[named["label"]], by_split)
+    targeted = {
+        split: Dataset.from_dict({**rows, "label": labels.targets(names, rows["label"])})
+        for split, rows in examples.items()
+    }
+    splits = complete(targeted, validation_fraction, labels.stratum)
+    _check_used({s: labels.used(names, table["label"][:]) for s, table in splits.items()})
+    _check_groups(splits)
     limits = {"train": max_train_samples, "validation": max_eval_samples, "test": max_eval_samples}
-    return Data(**{s: limited(splits[s], limits[s]) for s in SPLITS}, label_names=tuple(names))
+    kept = {s: limited(splits[s], limits[s], labels.stratum) for s in SPLITS}
+    return Data(**kept, label_names=names)
 
 
 def _named(table: Dataset, columns: Columns) -> dict[str, str]:
@@ -114,6 +128,8 @@ def _named(table: Dataset, columns: Columns) -> dict[str, str]:
         kind = getattr(table.features[name], "dtype", "a list")
         if kind not in {"string", "large_string"}:
             raise StudyError(f"the column {name!r} holds {kind}, not text", f"task.{target}_column")
+    if columns.group is not None:
+        named["group"] = _column(table, "group", columns.group, ())
     return {**named, "label": _column(table, "label", columns.label, LABEL_COLUMNS)}
 
 
@@ -132,91 +148,48 @@ def _column(table: Dataset, target: str, name: str | None, obvious: Sequence[str
 def _hidden(table: Dataset, label: str) -> bool:
     """Whether a split comes without labels (none or -1), as the test splits of benchmarks do."""
     return label not in table.column_names or all(
-        _missing(value) or value in (-1, "-1") for value in table[label][:]
+        missing(value) or value in (-1, "-1") for value in table[label][:]
     )
 
 
-def _missing(value: Any) -> bool:
-    return value is None or value != value
-
-
-def _examples(table: Dataset, named: Mapping[str, str], split: str) -> dict[str, list[str]]:
-    """The columns of one split under their common names, without gaps, labels by their names."""
-    examples: dict[str, list[str]] = {}
+def _examples(
+    table: Dataset, named: Mapping[str, str], split: str, labels: Labels
+) -> dict[str, list[Any]]:
+    """The columns of one split under their common names, without gaps."""
+    examples: dict[str, list[Any]] = {}
     for target, name in named.items():
         _column(table, target, name, ())
         values = table[name][:]
         if target == "label":
-            values = _label_names(table.features[name], values)
-        absent = [row for row, value in enumerate(values, 1) if _missing(value)]
+            values = labels.read(table.features[name], values)
+        absent = [row for row, value in enumerate(values, 1) if missing(value)]
         if absent:
             raise StudyError(
                 f"{len(absent)} of {len(table)} rows of the split {split!r} have no {name!r}, "
                 f"first row {absent[0]}",
                 f"task.{target}_column",
             )
-        examples[target] = values
+        examples[target] = values if target != "group" else list(map(str, values))
     return examples
 
 
-def _label_names(feature: Any, values: Sequence[Any]) -> list[str | None]:
-    """How each label is called; None where there is none."""
-    if not isinstance(feature, ClassLabel):
-        return [None if _missing(v) or v == "" else _label_name(v) for v in values]
-    names = dict(enumerate(feature.names))
-    return [names.get(value) for value in values]
-
-
-def _label_name(label: Any) -> str:
-    """The spelling of a text, and that of JSON for anything else."""
-    if isinstance(label, str):
-        return label
-    if isinstance(label, bool):
-        return str(label).lower()
-    if isinstance(label, int) or (isinstance(label, float) and label.is_integer()):
-        return str(int(label))
-    raise StudyError(f"the labels must be names or whole numbers, got {shown(label)}", _LABEL_KEY)
-
-
-def _class_names(feature: Any, examples: Mapping[str, Mapping[str, list[str]]]) -> list[str]:
-    """The names of the classes in the order of their ids; numbers are sorted as such.
-
-    Raises:
-        StudyError: fewer than two, or numbers that are no classes.
-    """
-    trained = set(examples["train"]["label"])
-    if len(trained) < 2:
-        raise StudyError(f"the only label is {trained.pop()!r}; two classes are needed", _LABEL_KEY)
-    if isinstance(feature, ClassLabel):
-        return list(feature.names)
-    names = {name for columns in examples.values() for name in columns["label"]}
-    if not all(_NUMBER.fullmatch(name) for name in names):
-        return sorted(names)
-    fraction = next((name for name in names if not float(name).is_integer()), None)
-    if fraction is not None:
-        reason = f"the labels must be names or whole numbers, got {shown(fraction)}"
-        raise StudyError(reason, _LABEL_KEY)
-    return sorted(names, key=lambda name: (float(name), name))
-
-
-def _with_ids(
-    examples: Mapping[str, Mapping[str, list[str]]], names: Sequence[str]
-) -> dict[str, Dataset]:
-    """Tables whose labels are indices into `names`."""
-    ids = {name: index for index, name in enumerate(names)}
-    return {
-        split: Dataset.from_dict({**columns, "label": [ids[name] for name in columns["label"]]})
-        for split, columns in examples.items()
-    }
-
-
-def _check_labels(splits: Mapping[str, Dataset], names: Sequence[str]) -> None:
+def _check_used(names: Mapping[str, Sequence[str]]) -> None:
     """Refuses labels that nothing is trained on."""
-    labels = {split: set(table["label"][:]) for split, table in splits.items()}
-    for split in SPLITS[1:]:
-        strange = sorted(labels[split] - labels["train"])
+    for split, used in names.items():
+        strange = [name for name in used if name not in names["train"]]
         if strange:
-            listed = ", ".join(shown(names[label]) for label in strange[:5])
+            listed = ", ".join(map(shown, strange[:5]))
             more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
             reason = f"the split {split!r} has labels that training lacks: {listed}{more}"
-            raise StudyError(reason, _LABEL_KEY)
+            raise StudyError(reason, LABEL_KEY)
+
+
+def _check_groups(splits: Mapping[str, Dataset]) -> None:
+    """Refuses splits that the data came with where a group lies on two sides."""
+    tables = {s: splits[s] for s in SPLITS if "group" in splits[s].column_names}
+    groups = {split: set(table["group"][:]) for split, table in tables.items()}
+    for one, other in combinations(groups, 2):
+        if both := sorted(groups[one] & groups[other]):
+            some = ", ".join(map(shown, both[:3]))
+            reason = f"{len(both)} groups are in the splits {one!r} and {other!r}: {some}"
+            raise StudyError(reason, "task.group_column")

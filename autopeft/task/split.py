@@ -4,36 +4,47 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from typing import Any
 
 from datasets import Dataset
 
 from autopeft.core.errors import StudyError
 from autopeft.task.download import KEY
 
+Stratum = Callable[[Any], Hashable]
+"""Of a target: what a split has in the proportions of the whole."""
 
-def complete(tables: dict[str, Dataset], fraction: float) -> dict[str, Dataset]:
+
+def _itself(target: Any) -> Hashable:
+    return target
+
+
+def complete(
+    tables: dict[str, Dataset], fraction: float, stratum: Stratum = _itself
+) -> dict[str, Dataset]:
     """All three splits; those that are missing are cut from `train`.
 
     Args:
-        tables: by split, with the columns `text`, perhaps `text_pair`, and `label`.
-        fraction: of the training rows that each missing split gets, at least one row a class.
+        tables: by split, with the columns `text`, perhaps `text_pair`, perhaps `group`, `label`.
+        fraction: of the training rows that each missing split gets, at least one row a stratum.
+        stratum: of a label.
 
     Raises:
         StudyError: too few rows are left to train on.
     """
     missing = [split for split in ("test", "validation") if split not in tables]
     table = tables["train"]
-    n_classes = len(set(table["label"]))
-    n_rows = max(round(fraction * len(table)), n_classes)
-    order, texts = stratified_order(table), _texts(table)
+    n_strata = len(set(map(stratum, table["label"])))
+    n_rows = max(round(fraction * len(table)), n_strata)
+    order, texts = stratified_order(table, stratum), _same(table)
     splits, start = dict(tables), 0
     for split in missing:
         end = min(start + n_rows, len(order))
         while end < len(order) and texts[order[end]] == texts[order[end - 1]]:
             end += 1
         splits[split], start = table.select(order[start:end]), end
-    if len(set(table.select(order[start:])["label"])) < 2:
+    if len(set(map(str, table.select(order[start:])["label"]))) < 2:
         reason = f"{len(table)} training rows are too few to cut {' and '.join(missing)} from them"
         raise StudyError(reason, KEY)
     if missing:
@@ -41,20 +52,20 @@ def complete(tables: dict[str, Dataset], fraction: float) -> dict[str, Dataset]:
     return splits
 
 
-def limited(table: Dataset, limit: int | None) -> Dataset:
-    """At most `limit` rows, in the proportions of the classes; smaller limits are nested."""
+def limited(table: Dataset, limit: int | None, stratum: Stratum = _itself) -> Dataset:
+    """At most `limit` rows, in the proportions of the strata; smaller limits are nested."""
     if limit is None or len(table) <= limit:
         return table
-    return table.select(stratified_order(table)[:limit])
+    return table.select(stratified_order(table, stratum)[:limit])
 
 
-def stratified_order(table: Dataset) -> list[int]:
-    """All rows in an order of which every beginning has the classes in proportion.
+def stratified_order(table: Dataset, stratum: Stratum = _itself) -> list[int]:
+    """All rows in an order of which every beginning has the strata in proportion.
 
-    Rows of equal text follow each other. The order hangs on the texts alone, not on the order of
-    the rows.
+    Rows of equal text, or of one group, follow each other. The order hangs on the texts or groups
+    alone, not on the order of the rows.
     """
-    texts, labels = _texts(table), table["label"][:]
+    texts, labels = _same(table), map(stratum, table["label"][:])
     first: dict[tuple[str, ...], Hashable] = {}
     for text, label in zip(texts, labels, strict=True):
         first.setdefault(text, label)
@@ -73,8 +84,10 @@ def texts_of(table: Dataset) -> list[list[str]]:
     return [table[name][:] for name in ("text", "text_pair") if name in table.column_names]
 
 
-def _texts(table: Dataset) -> list[tuple[str, ...]]:
-    """What makes two rows the same example: the text, or both texts of a pair."""
+def _same(table: Dataset) -> list[tuple[str, ...]]:
+    """What two rows of one side share: the group, else the text or both texts of a pair."""
+    if "group" in table.column_names:
+        return [(group,) for group in table["group"][:]]
     return [tuple(text.strip() for text in row) for row in zip(*texts_of(table), strict=True)]
 
 

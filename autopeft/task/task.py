@@ -1,65 +1,43 @@
-"""What a study trains on and by which number it judges."""
+"""What a study trains on and by which numbers it judges: the contract of every task."""
 
 from __future__ import annotations
 
-import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
-from sklearn import metrics as sk
+from pydantic import Field
+from transformers import PreTrainedTokenizerBase
 
-from autopeft.core.errors import unknown
-from autopeft.core.validation import Section, validated
-from autopeft.task.data import Columns, Data, load_data
+from autopeft.core.validation import Section
+from autopeft.model.head import Head
+from autopeft.task.data import Data
+from autopeft.task.tokens import Examples
 
-Labels = Sequence[int]
+Goal = Literal["maximize", "minimize"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that says how well predicted labels agree with the true ones.
+    """A number that says how well predictions agree with what is true.
 
     Attributes:
         goal: whether more or less of it is better.
-        compute: from true and predicted labels.
+        compute: from what is true and what is predicted of each row, in the same order.
     """
 
     name: str
-    goal: Literal["maximize", "minimize"]
-    compute: Callable[[Labels, Labels], float]
-
-
-def _balanced_accuracy(labels: Labels, predictions: Labels) -> float:
-    """The mean recall of the classes that occur, without a warning for others."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return float(sk.balanced_accuracy_score(labels, predictions))
-
-
-_MACRO = {"average": "macro", "zero_division": 0.0}
-METRICS: Mapping[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("accuracy", "maximize", sk.accuracy_score),
-        Metric("balanced_accuracy", "maximize", _balanced_accuracy),
-        Metric("f1", "maximize", partial(sk.f1_score, **_MACRO)),
-        Metric("matthews_correlation", "maximize", sk.matthews_corrcoef),
-        Metric("precision", "maximize", partial(sk.precision_score, **_MACRO)),
-        Metric("recall", "maximize", partial(sk.recall_score, **_MACRO)),
-    )
-}
+    goal: Goal
+    compute: Callable[[Sequence[Any], Sequence[Any]], float]
 
 
 class Task(Section):
-    """The mapping `task` of a study.
+    """The mapping `task` of a study; a class for each `type`.
 
     Attributes:
         data: id of the hub, file, folder or package, see `read_tables`.
-        metric: a name of `METRICS`; `f1`, `precision` and `recall` are means over the classes.
-        text_column: None, like the other columns, stands for the obvious one.
+        metric: one of the objectives, which is about this task; None is any.
         max_length: tokens after which a text is cut.
         max_train_samples: training examples used; None is all.
         max_eval_samples: examples used of validation and of test each; None is all.
@@ -67,48 +45,52 @@ class Task(Section):
             the data has no such split.
     """
 
-    type: Literal["text-classification"] = "text-classification"
+    type: str
     data: str
-    metric: str = "accuracy"
-    text_column: str | None = None
-    text_pair_column: str | None = None
-    label_column: str | None = None
+    metric: str | None = None
     max_length: int = Field(default=128, ge=4, le=2**20)
     max_train_samples: int | None = Field(default=None, ge=2)
     max_eval_samples: int | None = Field(default=None, ge=2)
     validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
 
-    @field_validator("metric")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in METRICS:
-            raise ValueError(unknown("metric", name, METRICS))
-        return name
+    @property
+    @abstractmethod
+    def head(self) -> Head:
+        """What is put on the model."""
 
-    @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Task:
-        """The task that `mapping` describes.
+    @property
+    @abstractmethod
+    def metrics(self) -> Mapping[str, Metric]:
+        """What predictions are judged by, by name."""
 
-        Raises:
-            StudyError: an unknown key, a missing one, or a value out of its range.
-        """
-        return validated(cls, mapping, "task")
-
+    @abstractmethod
     def load(self) -> Data:
         """The examples.
 
         Raises:
-            StudyError: see `load_data`.
+            StudyError: they are not there, or are not of this task.
         """
-        return load_data(
-            self.data,
-            Columns(self.text_column, self.text_pair_column, self.label_column),
-            max_train_samples=self.max_train_samples,
-            max_eval_samples=self.max_eval_samples,
-            validation_fraction=self.validation_fraction,
-        )
 
+    @abstractmethod
+    def encode(self, data: Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
+        """The examples as a model reads them.
 
-def measure(labels: Labels, predictions: Labels) -> dict[str, float]:
-    """Every metric by name."""
-    return {name: float(metric.compute(labels, predictions)) for name, metric in METRICS.items()}
+        Raises:
+            StudyError: some cannot be read by it.
+        """
+
+    @property
+    def goals(self) -> dict[str, Goal]:
+        """Which way every number goes that an objective may name."""
+        return {"loss": "minimize", **{name: m.goal for name, m in self.metrics.items()}}
+
+    def measure(self, wanted: Sequence[Any], given: Sequence[Any], loss: float) -> dict[str, float]:
+        """Every number by name.
+
+        Args:
+            wanted: what is true of each row.
+            given: what is predicted of it.
+            loss: mean of all rows by their weights.
+        """
+        values = {name: float(m.compute(wanted, given)) for name, m in self.metrics.items()}
+        return {**values, "loss": loss}

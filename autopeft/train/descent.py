@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from autopeft.core.order import Order
 from autopeft.core.settings import TrainSettings
-from autopeft.task.batches import shuffled
+from autopeft.model.head import Criterion
+from autopeft.task.batches import Encoded, shuffled
 
 _CHECK_EVERY = 16
 
@@ -22,7 +22,8 @@ class Descent:
 
     Args:
         groups: what is optimised, by learning rate.
-        lengths: (examples,) of the training split, in tokens.
+        examples: the training split.
+        criterion: what is trained for.
         settings: learning rate, schedule, batch size.
         order: its last rung sets the length of the schedule, its seed the order of the examples.
 
@@ -35,16 +36,21 @@ class Descent:
     def __init__(
         self,
         groups: Mapping[float, Sequence[nn.Parameter]],
-        lengths: Tensor,
+        examples: Encoded,
+        criterion: Criterion,
         settings: TrainSettings,
         order: Order,
     ) -> None:
         self.step = 0
         self._parameters = [weight for group in groups.values() for weight in group]
         self._rates, self._settings = list(groups), settings
+        self._criterion, self._importance = criterion, examples.importance
+        self._weights = examples.weights(criterion) * (
+            1.0 if self._importance is None else self._importance
+        )
         self.rungs = list(order.ahead)
         together = settings.batch_size * settings.gradient_accumulation_steps
-        self._epoch = math.ceil(len(lengths) / together)
+        self._epoch = math.ceil(len(examples) / together)
         self._total = self._steps(order.rungs[-1])
         on_cpu = all(p.device.type == "cpu" for p in self._parameters)
         self._optimizer = torch.optim.AdamW(
@@ -53,7 +59,7 @@ class Descent:
             fused=on_cpu or None,
         )
         generator = torch.Generator().manual_seed(order.seed)
-        self._batches = shuffled(lengths, together, generator)
+        self._batches = shuffled(examples.lengths, together, generator)
         self._batch = self._micro_batches()
         self._learned = 0
         self._losses: list[Tensor] = []
@@ -78,16 +84,18 @@ class Descent:
         """Whether the next report is the last."""
         return len(self.rungs) == 1
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The share of a micro-batch, a scalar, in the mean loss of its batch.
 
         Args:
-            logits: (rows, labels).
-            labels: (rows,).
+            outputs: of the model, (rows, …).
+            targets: (rows, …).
         """
         smoothing = self._settings.label_smoothing_factor
-        share = len(labels) / sum(map(len, self._batch))
-        return F.cross_entropy(logits, labels, label_smoothing=smoothing) * share
+        losses = self._criterion.losses(outputs, targets, smoothing)
+        if self._importance is not None:
+            losses = losses * self._importance[self.rows].to(losses.device)
+        return losses.sum() / max(1e-6, self._weights[torch.cat(tuple(self._batch))].sum().item())
 
     def learn(self, loss: Tensor, seconds: float) -> None:
         """Takes note of what a micro-batch gave; after the last one of a batch, one step.

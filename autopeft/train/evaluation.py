@@ -2,48 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from autopeft.core.settings import TrainSettings
 from autopeft.method.member import Member
 from autopeft.task.batches import Encoded, by_length
-from autopeft.task.task import measure
 from autopeft.train.passes import Passes
+
+Measure = Callable[[Sequence[Any], Sequence[Any], float], dict[str, float]]
 
 CPU_TOKENS = 2048
 """Tokens of a batch on a CPU; of more of them the activations leave the caches."""
 
 
 @torch.inference_mode()
-def evaluate(passes: Passes, member: Member, split: Encoded, rows: Tensor) -> dict[str, float]:
-    """Every metric of a member as it is, in eval mode, with `loss` and `n_examples`.
+def evaluate(
+    passes: Passes, member: Member, split: Encoded, rows: Tensor, measure: Measure
+) -> dict[str, float]:
+    """Every metric of a member as it is, in eval mode, with `n_examples`.
 
     Args:
         passes: with the member in their pack.
         member: who is measured.
         split: where the examples are from.
         rows: which ones, (rows,).
+        measure: from what is true of each row, what is predicted, and the mean loss.
 
     Raises:
-        RuntimeError: some logit is not finite.
+        RuntimeError: some output is not finite.
     """
     passes.backbone.model.eval()
-    labels, predictions, loss, n_broken = [], [], 0.0, 0
+    criterion = passes.criterion
+    wanted: list[Any] = []
+    given: list[Any] = []
+    loss, weight, n_broken = 0.0, 0.0, 0
     max_tokens = CPU_TOKENS if passes.backbone.device.type == "cpu" else _trained(member, split)
     for places in by_length(split.lengths[rows], max_tokens):
         sizes = [len(places) if other is member else 0 for other in passes.pack.members]
-        logits, targets = passes.logits(split, rows[places], sizes)
-        n_broken += int((~logits.isfinite()).any(-1).sum())
-        loss += F.cross_entropy(logits, targets, reduction="sum").item()
-        labels += targets.tolist()
-        predictions += logits.argmax(-1).tolist()
+        outputs, targets = passes.outputs(split, rows[places], sizes)
+        n_broken += int((~outputs.isfinite()).flatten(1).any(1).sum())
+        loss += criterion.losses(outputs, targets).sum().item()
+        weight += criterion.weights(targets).sum().item()
+        wanted += criterion.rows(targets, targets)
+        given += criterion.rows(criterion.predictions(outputs), targets)
     n_examples = len(rows)
     if n_broken:
         examples = f"{n_broken} of {n_examples} {split.name} examples"
         raise RuntimeError(f"training diverged: the logits of {examples} are not finite")
-    return {**measure(labels, predictions), "loss": loss / n_examples, "n_examples": n_examples}
+    return {**measure(wanted, given, loss / max(1.0, weight)), "n_examples": n_examples}
 
 
 def _trained(member: Member, split: Encoded) -> int:

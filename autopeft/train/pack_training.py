@@ -10,7 +10,7 @@ import torch
 from autopeft.core.report import TEST, Failure, Report, described, fault_of
 from autopeft.method.member import Member
 from autopeft.task.batches import Encoded
-from autopeft.train.evaluation import evaluate
+from autopeft.train.evaluation import Measure, evaluate
 from autopeft.train.member_training import MemberTraining
 from autopeft.train.passes import Passes
 
@@ -28,10 +28,11 @@ class PackTraining:
     Args:
         passes: of the backbone.
         splits: `train`, `validation`, and `test` for orders that ask for it.
+        measure: of the task.
     """
 
-    def __init__(self, passes: Passes, splits: Mapping[str, Encoded]) -> None:
-        self._passes, self._splits = passes, splits
+    def __init__(self, passes: Passes, splits: Mapping[str, Encoded], measure: Measure) -> None:
+        self._passes, self._splits, self._measure = passes, splits, measure
         self._active: list[MemberTraining] = []
         self._resting: list[MemberTraining] = []
         self._most: float = float("inf")
@@ -106,9 +107,9 @@ class PackTraining:
         """One micro-batch of every active member; those that cannot go on."""
         rows = [member.descent.rows for member in self._active]
         sizes = [len(each) for each in rows]
-        logits, labels = self._passes.logits(self._splits["train"], torch.cat(rows), sizes)
-        shares = zip(self._active, logits.split(sizes), labels.split(sizes), strict=True)
-        losses = [member.descent.loss(outputs, targets) for member, outputs, targets in shares]
+        outputs, targets = self._passes.outputs(self._splits["train"], torch.cat(rows), sizes)
+        shares = zip(self._active, outputs.split(sizes), targets.split(sizes), strict=True)
+        losses = [member.descent.loss(given, wanted) for member, given, wanted in shares]
         torch.stack(losses).sum().backward()
         seconds = self._lap() / sum(sizes)
         failures = []
@@ -156,13 +157,13 @@ class PackTraining:
         start, split = time.perf_counter(), self._splits["validation"]
         n_examples = len(split) if last else min(EARLY, len(split))
         rows = torch.linspace(0, len(split) - 1, n_examples).round().long()
-        measured = evaluate(self._passes, tensors, split, rows)
-        measured["validation_loss"] = measured.pop("loss")
+        measured = evaluate(self._passes, tensors, split, rows, self._measure)
+        measured["validation_loss"] = measured["loss"]
         measured["n_validation"] = measured.pop("n_examples")
         return {**measured, "eval_seconds": time.perf_counter() - start}
 
     def _test(self, tensors: Member) -> dict[str, float]:
         """The metrics on all examples of the test split."""
         split = self._splits["test"]
-        measured = evaluate(self._passes, tensors, split, torch.arange(len(split)))
+        measured = evaluate(self._passes, tensors, split, torch.arange(len(split)), self._measure)
         return {f"{TEST}{name}": value for name, value in measured.items()}

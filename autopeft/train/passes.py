@@ -30,6 +30,7 @@ class Passes:
 
     Attributes:
         pack: who is on the backbone.
+        criterion: what is trained for.
     """
 
     def __init__(
@@ -42,11 +43,12 @@ class Passes:
         offloads: bool = False,
     ) -> None:
         self.backbone, self.pack = backbone, Pack(backbone.model, backbone.modules_to_save)
+        self.criterion = backbone.criterion
         self._depth, self._hidden, self._form, self._offloads = depth, hidden, form, offloads
         self._one_position: bool | None = None if depth == len(backbone.shape.layers) else False
 
-    def logits(self, split: Encoded, rows: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The logits of some examples, (rows, labels) in float32, and their labels, (rows,).
+    def outputs(self, split: Encoded, rows: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """What counts of what the model returns for some examples, and their targets; (rows, …).
 
         Args:
             split: where the examples are from.
@@ -62,7 +64,7 @@ class Passes:
             self.pack.split(sizes)
             if self._offloads and torch.is_grad_enabled():
                 inside.enter_context(offloaded(self._held(batch)))
-            return model(**batch.inputs).logits.float(), batch.labels
+            return self.criterion.outputs(model(**batch.inputs)), batch.labels
 
     def _entering(self, split: Encoded, rows: Tensor, batch: Batch) -> Tensor:
         """What enters the lowest tuned layer, (rows, tokens of the batch, width).

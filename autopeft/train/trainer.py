@@ -57,7 +57,7 @@ class Trainer:
     Configurations that join train side by side as far as they can share the backbone; the others
     wait. Everything below the lowest tuned layer is computed once an example, without dropout.
 
-    The metrics of a report are those of `METRICS` on the validation split, `validation_loss`,
+    The metrics of a report are those of the task on the validation split, `validation_loss`,
     `n_validation` (examples; some before the last rung, all at it), where the order asks for it
     those of the test split with `test_` before their names, `train_loss` (mean since the
     last report), `learning_rate` (of the last step), `train_seconds`, `epoch_seconds` (mean of an
@@ -94,7 +94,7 @@ class Trainer:
         self.task = task
         self.device = target_device(device)
         if examples is None:
-            examples = Examples.of(task.load(), load_tokenizer(reference), task.max_length)
+            examples = task.encode(task.load(), load_tokenizer(reference))
         self.label_names, self._splits = examples.label_names, examples.splits
         self._backbones: OrderedDict[BackboneSettings, Backbone] = OrderedDict()
         self._hidden = HiddenStates(cache, disk_cache)
@@ -159,7 +159,7 @@ class Trainer:
             member.load_state_dict(state)
             passes.pack.join(member)
             rows = torch.arange(len(self._splits[split]))
-            return evaluate(passes, member, self._splits[split], rows)
+            return evaluate(passes, member, self._splits[split], rows, self.task.measure)
         finally:
             passes.pack.close()
 
@@ -183,7 +183,10 @@ class Trainer:
             return False
         start = self._start_of(waiting.config)
         if self._start is None or self._pack is None:
-            self._start, self._pack = start, PackTraining(self._passes(start), self._splits)
+            self._start, self._pack = (
+                start,
+                PackTraining(self._passes(start), self._splits, self.task.measure),
+            )
         if start != self._start or not self._pack.has_room:
             return False
         self._pack.join(self._begun(waiting))
@@ -198,9 +201,8 @@ class Trainer:
             seed=order.seed,
         )
         settings = TrainSettings(**dict(waiting.config.train))
-        lengths = self._splits["train"].lengths
         groups = tensors.by_rate(settings.learning_rate)
-        descent = Descent(groups, lengths, settings, order)
+        descent = Descent(groups, self._splits["train"], backbone.criterion, settings, order)
         randomness = Randomness(order.seed)
         member = MemberTraining(waiting.number, tensors, descent, randomness, order)
         if order.reached:
@@ -236,9 +238,9 @@ class Trainer:
     def _loaded(self, settings: BackboneSettings) -> Backbone:
         backbone = load_backbone(
             self.reference,
-            self.task.type,
+            self.task.head,
             settings,
-            n_labels=len(self.label_names),
+            n_labels=max(1, len(self.label_names)),
             device=str(self.device),
         )
         check_ids(self._splits.values(), backbone.model)

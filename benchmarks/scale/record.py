@@ -25,6 +25,7 @@ from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.model.backbone import meta_backbone
 from autopeft.space.bound import BoundSpace
 from autopeft.task.task import Task
+from autopeft.task.text_classification import TextClassification
 from autopeft.train.trainer import Trainer
 
 CURVES = Path(__file__).parent / "curves.json"
@@ -68,7 +69,7 @@ def main() -> None:
 
 
 def _task(chosen: argparse.Namespace) -> Task:
-    return Task(
+    return TextClassification(
         data=DATA,
         max_length=MAX_LENGTH,
         max_train_samples=chosen.sentences,

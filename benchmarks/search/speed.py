@@ -47,9 +47,7 @@ def suggest_seconds(counts: Sequence[int] = COUNTS, repeats: int = REPEATS) -> d
     parameters and memory. A proposal takes one thread, so that on an idle machine these are the
     seconds that pass.
     """
-    backbone = meta_backbone(
-        MODEL, BackboneSettings(), task_type="text-classification", device="cpu"
-    )
+    backbone = meta_backbone(MODEL, BackboneSettings(), head="text-classification", device="cpu")
     space = on_backbone(SPACE, backbone)
     known = known_quantities(Setting(backbone, TOKENS, "cpu"))
     objectives = load_objectives(OBJECTIVES)

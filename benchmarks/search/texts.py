@@ -17,6 +17,7 @@ import pandas as pd
 from autopeft.model.shared import cache_folder
 from autopeft.task.download import Release, write_whole
 from autopeft.task.task import Task
+from autopeft.task.text_classification import TextClassification
 
 N_VALIDATION = 500
 SHARES = (1 / 9, 1 / 3, 1.0)
@@ -77,7 +78,7 @@ class Texts:
 
     def task(self) -> Task:
         """The training of a row."""
-        return Task(
+        return TextClassification(
             data=self.reference(),
             max_length=self.max_length,
             max_train_samples=self.n_train,

@@ -22,6 +22,7 @@ from autopeft.task.download import write_whole
 from autopeft.task.snippets import snippets
 from autopeft.task.tables import read_tables
 from autopeft.task.task import Task
+from autopeft.task.text_classification import TextClassification
 from benchmarks.search.texts import WHEEL
 
 SIZES = {"train": 1000, "validation": 500, "test": 1500}
@@ -115,7 +116,7 @@ def task(name: str, repetition: int, n_train: int = SIZES["train"]) -> Task:
         folder.mkdir(parents=True, exist_ok=True)
         for split, rows in zip(SIZES, np.split(order, ends)[:3], strict=True):
             write_whole(folder / f"{split}.csv", table.iloc[rows].to_csv(index=False).encode())
-    return Task(data=str(folder), max_length=MAX_LENGTH)
+    return TextClassification(data=str(folder), max_length=MAX_LENGTH)
 
 
 def own(file: str, text: str, label: str) -> str:

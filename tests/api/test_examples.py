@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from autopeft.api.run import prepare
 from autopeft.core.errors import StudyError
-from autopeft.task.task import Task
+from autopeft.task.text_classification import TextClassification
 from autopeft.task.tokens import Examples
 from autopeft.train.trainer import Trainer
 from tests import tiny
@@ -48,7 +48,7 @@ def test_texts_that_are_cut_are_told(tiny_llama: Path, caplog: pytest.LogCapture
 def test_a_trainer_that_is_given_examples_loads_none(tiny_llama: Path) -> None:
     document = study(tiny_llama, tiny_llama)
     examples = load(document)
-    task = Task(data="gone.csv", max_length=16)
+    task = TextClassification(data="gone.csv", max_length=16)
     assert Trainer(str(tiny_llama), task, examples=examples).label_names == ("bad", "good")
     with pytest.raises(StudyError, match=r"gone\.csv"):
         Trainer(str(tiny_llama), task)

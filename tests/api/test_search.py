@@ -12,7 +12,7 @@ from autopeft.api.outcome import open_study
 from autopeft.cli.show import front_of, show_front
 from autopeft.objective.objective import load_objectives
 from autopeft.study.spec import Search
-from autopeft.task.task import Task
+from autopeft.task.registry import task_of
 from autopeft.train.member_training import STATE_FILE
 from autopeft.train.trainer import Trainer
 from tests import tiny
@@ -58,7 +58,7 @@ def test_only_repeats_are_scored_on_the_test_split_and_at_their_end(first):
         assert bool(trial.test) == (trial.repeat_of is not None)
         assert not any(report.test for report in trial.reports[:-1])
     repeat = first.trials[-1]
-    trainer = Trainer(tiny.MODEL, Task.from_mapping(first.spec.task), threads=1)
+    trainer = Trainer(tiny.MODEL, task_of(first.spec.task), threads=1)
     state = load_file(f"{repeat.folder}/{STATE_FILE}")
     scored = trainer.score(repeat.config, state)
     assert repeat.test.keys() == scored.keys()

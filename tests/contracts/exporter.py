@@ -22,6 +22,7 @@ from autopeft.exporter import EXPORTERS, CardFacts, Trained, export, load
 from autopeft.method import attach, shape_of
 from autopeft.method.registry import describe
 from autopeft.model.backbone import Backbone, head_of
+from autopeft.model.head import OneLabel
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.method import assert_same, fingerprint, stir
 
@@ -134,7 +135,7 @@ CHECKS: tuple[Check, ...] = (
 def backbone(model: PreTrainedModel) -> Backbone:
     """The model as `load_backbone` would give it, without a tokenizer."""
     cpu = torch.device("cpu")
-    return Backbone(model, None, head_of(model), shape_of(model), torch.float32, cpu)
+    return Backbone(model, None, head_of(model), OneLabel(), shape_of(model), torch.float32, cpu)
 
 
 def train(on: Backbone, config: PeftConfig, batch: dict[str, Tensor]) -> tuple[Trained, Tensor]:

@@ -60,7 +60,8 @@ def measure_memory(
     members = [_begun(backbone, n, config, splits["train"]) for n, config in enumerate(sized)]
     undo = ExitStack()
     quicken(backbone.model, "cpu", undo)
-    pack = PackTraining(Passes(backbone, depth, HiddenStates(0), form=None), splits)
+    passes = Passes(backbone, depth, HiddenStates(0), form=None)
+    pack = PackTraining(passes, splits, lambda wanted, given, loss: {"loss": loss})
     try:
         for member in members:
             held += member.tensors.trainable().values()
@@ -74,7 +75,8 @@ def measure_memory(
 def _begun(backbone: Backbone, number: int, config: PeftConfig, train: Encoded) -> MemberTraining:
     member = draw(backbone.model, config, modules_to_save=backbone.modules_to_save)
     settings, order = _settings(config), Order(rungs=(1,))
-    descent = Descent(member.by_rate(settings.learning_rate), train.lengths, settings, order)
+    groups = member.by_rate(settings.learning_rate)
+    descent = Descent(groups, train, backbone.criterion, settings, order)
     return MemberTraining(number, member, descent, Randomness(order.seed), order)
 
 

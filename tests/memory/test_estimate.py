@@ -15,7 +15,7 @@ from autopeft.memory.quantities import Setting
 from autopeft.model.backbone import meta_backbone
 from tests.minilm import MINILM, lora
 
-BACKBONE = meta_backbone(MINILM, BackboneSettings(dtype="float32"), task_type="text-classification")
+BACKBONE = meta_backbone(MINILM, BackboneSettings(dtype="float32"), head="text-classification")
 N_LAYERS = 6
 
 

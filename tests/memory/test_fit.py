@@ -14,6 +14,7 @@ from autopeft.memory.fit import Fit, fit
 from autopeft.memory.predict import predict_memory
 from autopeft.method.sites import shape_of
 from autopeft.model.backbone import Backbone, head_of, meta_backbone
+from autopeft.model.head import OneLabel
 from tests.minilm import MINILM
 
 OPTIONS = {"targets": ("q", "v"), "r": 8, "lora_alpha": None, "lora_dropout": 0.0}
@@ -102,7 +103,7 @@ def test_accumulation_that_is_there_is_multiplied(minilm: Backbone) -> None:
 def test_what_a_model_does_not_support_is_not_tried() -> None:
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(MPNetConfig()).eval()
-    parts = (head_of(model), shape_of(model), torch.float32, torch.device("meta"))
+    parts = (head_of(model), OneLabel(), shape_of(model), torch.float32, torch.device("meta"))
     found = fit(Backbone(model, None, *parts), config(), 1, sequence_length=LENGTH)
     assert not found.fits
     assert dict(found.config.backbone) == {"activation_offloading": True, "quantization": "nf4"}

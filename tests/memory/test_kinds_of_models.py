@@ -29,7 +29,7 @@ NOTHING = PeftConfig.of([], {"batch_size": 4}, {})
 def backbone(name: str, folder: Path, dtype: Any) -> Backbone:
     config, task = KINDS[name]
     config.save_pretrained(folder)
-    return meta_backbone(str(folder), BackboneSettings(dtype=dtype), task_type=task)
+    return meta_backbone(str(folder), BackboneSettings(dtype=dtype), head=task)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -67,7 +67,7 @@ def test_a_decoder_of_which_nothing_is_trained_takes_a_forward_pass(
 def test_a_model_that_does_not_run_without_data_is_named(tmp_path: Path) -> None:
     config = tf.XLNetConfig(vocab_size=99, d_model=32, n_layer=2, n_head=4, d_inner=48)
     config.save_pretrained(tmp_path)
-    model = meta_backbone(str(tmp_path), BackboneSettings(), task_type="text-classification")
+    model = meta_backbone(str(tmp_path), BackboneSettings(), head="text-classification")
     reason = r"^model: memory and operations of XLNetForSequenceClassification cannot be told"
     with pytest.raises(StudyError, match=reason):
         count_flops(model, NOTHING, 4, 16)

@@ -19,6 +19,7 @@ from autopeft.memory.predict import PARTS, predict_memory
 from autopeft.method.attach import attach
 from autopeft.method.sites import shape_of
 from autopeft.model.backbone import Backbone, head_of, load_backbone, meta_backbone
+from autopeft.model.head import TokenLabels
 from autopeft.model.quicken import quicken
 from tests.memory.allocator import measure_memory, measured_peak
 from tests.minilm import MINILM
@@ -122,18 +123,26 @@ def both(auto: Any, config: Any) -> tuple[Backbone, Backbone]:
     for device in ("meta", "cpu"):
         with torch.device(device):
             model = auto.from_config(config).eval()
-        parts = (head_of(model), shape_of(model), torch.float32, torch.device(device))
+        parts = (
+            head_of(model),
+            TokenLabels(),
+            shape_of(model),
+            torch.float32,
+            torch.device(device),
+        )
         made.append(Backbone(model, None, *parts))
     return made[0], made[1]
 
 
 def measured_generation(backbone: Backbone, config: PeftConfig, n_batches: int = 1) -> int:
-    """The peak of a step of a language model, on ids, a mask with one gap, and labels."""
+    """The peak of a step of a language model, on ids, a mask with one gap, and targets."""
     model = backbone.model
     ids = torch.ones(SIZE["batch_size"], SIZE["sequence_length"], dtype=torch.long)
-    batch = {"input_ids": ids, "attention_mask": ids.clone(), "labels": ids.clone()}
+    batch, targets = {"input_ids": ids, "attention_mask": ids.clone()}, ids.clone()
+    if model.config.is_encoder_decoder:
+        batch["decoder_input_ids"] = ids.clone()
     batch["attention_mask"][0, -1] = 0
-    held = [*model.parameters(), *model.buffers(), *batch.values()]
+    held = [*model.parameters(), *model.buffers(), *batch.values(), targets]
     with ExitStack() as quickened:
         quicken(model, "cpu", quickened)
         attached = attach(model, config)
@@ -145,8 +154,8 @@ def measured_generation(backbone: Backbone, config: PeftConfig, n_batches: int =
         def step() -> None:
             for _ in range(n_batches):
                 outputs = None
-                outputs = model(**batch)
-                outputs.loss.backward()
+                outputs = model(**batch).logits
+                TokenLabels().losses(outputs, targets).mean().backward()
             nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -326,7 +335,7 @@ def test_a_folder_with_only_a_configuration_serves(tmp_path: Path) -> None:
     tf.LlamaConfig(**DECODER, architectures=["LlamaForSequenceClassification"]).save_pretrained(
         tmp_path
     )
-    backbone = meta_backbone(str(tmp_path), BackboneSettings(), task_type="text-classification")
+    backbone = meta_backbone(str(tmp_path), BackboneSettings(), head="text-classification")
     memory = predict_memory(backbone, mix("lora", range(2)), **SIZE)
     assert backbone.model.config.pad_token_id is None
     logits = math.prod((*SIZE.values(), 4))

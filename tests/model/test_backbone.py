@@ -303,12 +303,12 @@ def test_a_pooler_that_the_checkpoint_lacks_is_drawn_anew(minilm: Path) -> None:
 def test_a_model_of_another_kind_does_not_serve_the_task(tmp_path: Path) -> None:
     tf.ViTConfig().save_pretrained(tmp_path)
     with pytest.raises(StudyError, match=r"^model: .*'vit' does not serve 'text-classification'"):
-        meta_backbone(str(tmp_path), FLOAT32, task_type="text-classification")
+        meta_backbone(str(tmp_path), FLOAT32, head="text-classification")
 
 
 def test_an_unknown_task_type_names_the_nearest() -> None:
     with pytest.raises(StudyError, match=r"^task.type: .*did you mean 'causal-lm'"):
-        meta_backbone(MINILM, FLOAT32, task_type="causal-ml")
+        meta_backbone(MINILM, FLOAT32, head="causal-ml")
 
 
 def test_a_broken_config_is_reported(tmp_path: Path) -> None:

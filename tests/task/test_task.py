@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from autopeft.core.errors import StudyError
-from autopeft.task.task import METRICS, Task, measure
+from autopeft.task.registry import task_of
 
 LABELS, PREDICTIONS = [0, 0, 0, 1], [0, 0, 1, 1]
 EXPECTED = {
@@ -20,26 +20,27 @@ EXPECTED = {
 
 
 def test_metrics_agree_with_their_definitions() -> None:
-    assert measure(LABELS, PREDICTIONS) == pytest.approx(EXPECTED)
-    assert {metric.goal for metric in METRICS.values()} == {"maximize"}
+    task = task_of({"data": "x.csv"})
+    assert task.measure(LABELS, PREDICTIONS, 0.5) == pytest.approx({**EXPECTED, "loss": 0.5})
+    assert task.goals == {**dict.fromkeys(EXPECTED, "maximize"), "loss": "minimize"}
 
 
 def test_a_class_that_never_occurs_is_no_reason_to_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        measure([0, 1], [0, 2])
-        measure([0, 1], [0, 0])
+        task_of({"data": "x.csv"}).measure([0, 1], [0, 2], 0.5)
+        task_of({"data": "x.csv"}).measure([0, 1], [0, 0], 0.5)
 
 
 def test_a_task_knows_its_defaults() -> None:
-    task = Task.from_mapping({"data": "nyu-mll/glue:sst2"})
-    assert task.metric == "accuracy"
+    task = task_of({"data": "nyu-mll/glue:sst2"})
+    assert task.metric is None
     assert (task.type, task.max_length, task.validation_fraction) == (
         "text-classification",
         128,
         0.1,
     )
-    assert hash(task) == hash(Task.from_mapping({"data": "nyu-mll/glue:sst2"}))
+    assert hash(task) == hash(task_of({"data": "nyu-mll/glue:sst2"}))
 
 
 @pytest.mark.parametrize(
@@ -56,9 +57,9 @@ def test_a_task_knows_its_defaults() -> None:
 )
 def test_a_wrong_mapping_says_which_key(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(StudyError, match=f"^{reason}"):
-        Task.from_mapping({"data": "reviews.csv", **options})
+        task_of({"data": "reviews.csv", **options})
 
 
 def test_data_is_needed() -> None:
     with pytest.raises(StudyError, match=r"^task.data: is missing"):
-        Task.from_mapping({})
+        task_of({})

@@ -146,4 +146,4 @@ def test_token_types_without_an_embedding_are_refused(table: Dataset) -> None:
 
 
 def on_meta(reference: str | Path) -> PreTrainedModel:
-    return meta_backbone(str(reference), BackboneSettings(), task_type="text-classification").model
+    return meta_backbone(str(reference), BackboneSettings(), head="text-classification").model

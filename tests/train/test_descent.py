@@ -9,12 +9,15 @@ from torch.nn import functional as F
 
 from autopeft.core.order import Order
 from autopeft.core.settings import TrainSettings
+from autopeft.model.head import OneLabel
+from autopeft.task.batches import Encoded
 from autopeft.train.descent import Descent
 
 N_EXAMPLES, N_LABELS = 22, 3
 LENGTHS = torch.arange(1, N_EXAMPLES + 1)
 INPUTS = torch.randn(N_EXAMPLES, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(N_EXAMPLES) % N_LABELS
+EXAMPLES = Encoded("train", {}, {}, LENGTHS, LABELS)
 
 
 def weight() -> nn.Parameter:
@@ -23,7 +26,8 @@ def weight() -> nn.Parameter:
 
 def descent(parameter: nn.Parameter, rungs: tuple[float, ...] = (2.0,), **options) -> Descent:
     settings = TrainSettings(learning_rate=0.1, warmup_ratio=0.0, **options)
-    return Descent({settings.learning_rate: [parameter]}, LENGTHS, settings, Order(rungs))
+    groups = {settings.learning_rate: [parameter]}
+    return Descent(groups, EXAMPLES, OneLabel(), settings, Order(rungs))
 
 
 def go(what: Descent, parameter: nn.Parameter) -> torch.Tensor:
@@ -95,7 +99,8 @@ def test_a_loss_that_is_no_number_ends_it_at_its_step() -> None:
 def test_every_group_of_tensors_learns_at_its_own_rate() -> None:
     slow, fast = weight(), weight()
     settings = TrainSettings(learning_rate=0.01, warmup_ratio=0.0, lr_scheduler_type="constant")
-    what = Descent({0.01: [slow], 0.2: [fast]}, LENGTHS, settings, Order((1.0,)))
+    groups = {0.01: [slow], 0.2: [fast]}
+    what = Descent(groups, EXAMPLES, OneLabel(), settings, Order((1.0,)))
     rows = what.rows
     loss = what.loss(F.linear(INPUTS[rows], slow + fast), LABELS[rows])
     loss.backward()

@@ -18,7 +18,7 @@ from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
 from autopeft.core.order import Order
 from autopeft.core.report import Failure, Report
-from autopeft.task.task import METRICS, Task
+from autopeft.task.text_classification import TextClassification
 from autopeft.train.member_training import CHECKPOINT
 from autopeft.train.passes import Passes
 from autopeft.train.trainer import Trainer
@@ -72,7 +72,7 @@ def test_a_report_comes_at_every_rung(trainer: Trainer, tmp_path: Path) -> None:
     assert [(r.step, r.fidelity, r.member) for r in reports] == [(3, 0.5, 0), (6, 1, 0), (12, 2, 0)]
     for report in reports:
         named = {"validation_loss", "train_loss", "learning_rate", "n_validation"}
-        assert report.metrics.keys() == METRICS.keys() | TIMES | named
+        assert report.metrics.keys() == trainer.task.goals.keys() | TIMES | named
         assert report.metrics["n_validation"] == 64
     rates = [report.metrics["learning_rate"] for report in reports]
     assert rates == pytest.approx([2e-3 * (1 - (step - 2) / 11) for step in (3, 6, 12)])
@@ -370,7 +370,7 @@ def test_a_decoder_without_a_padding_token_learns(tiny_llama: Path) -> None:
     lines = [f"{'very ' * (i % 4)}{('bad', 'good')[i % 2]} film\t{i % 2}" for i in range(60)]
     data = tiny_llama / "data.tsv"
     data.write_text("\n".join(["text\tlabel", *(f"{i} {line}" for i, line in enumerate(lines))]))
-    trainer = Trainer(str(tiny_llama), Task(data=str(data)), threads=1)
+    trainer = Trainer(str(tiny_llama), TextClassification(data=str(data)), threads=1)
     config = lora(range(2), learning_rate=2e-2, batch_size=8)
     *_, last = trainer([config], Order((1.0, 4.0)))
     assert last.metrics["accuracy"] == 1.0
@@ -448,7 +448,7 @@ def test_what_the_system_refuses_to_all_members_is_the_failure_of_the_machine(
     for member in (0, 1):
         trainer.join(member, lora(), Order((0.2,)))
     with monkeypatch.context() as patched:
-        patched.setattr(Passes, "logits", full)
+        patched.setattr(Passes, "outputs", full)
         failures = trainer.advance()
     assert [failure.fault for failure in failures] == ["machine", "machine"]
     assert trainer.advance() == []

@@ -1,0 +1,163 @@
+"""What a task puts on a pretrained model, and what its outputs are to come close to."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORED = -100
+"""The target of a token that is not judged."""
+
+
+class Criterion(ABC):
+    """What is trained for: a loss of every row of a batch, weighed by how much the row holds.
+
+    The loss of a batch is the sum of its rows' losses over the sum of their weights, so that it
+    does not depend on how a batch is cut into micro-batches.
+    """
+
+    def outputs(self, returned: Any) -> Tensor:
+        """What counts of what a model returns, (rows, …)."""
+        return returned.logits
+
+    @abstractmethod
+    def losses(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        """The loss of every row, (rows,).
+
+        Args:
+            outputs: (rows, …).
+            targets: (rows, …).
+            smoothing: share of the target that goes to all classes alike, where there are classes.
+        """
+
+    def weights(self, targets: Tensor) -> Tensor:
+        """How much every row weighs, (rows,)."""
+        return torch.ones(len(targets))
+
+    @abstractmethod
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """What the outputs say in the terms of the targets, (rows, …)."""
+
+    def rows(self, values: Tensor, targets: Tensor) -> list[Any]:
+        """Targets or predictions of each row, without those that are not judged."""
+        return values.tolist()
+
+    @abstractmethod
+    def blank(self, rows: int, tokens: int, n_labels: int) -> Tensor:
+        """Targets of that many rows, on the meta device."""
+
+
+class OneLabel(Criterion):
+    """One of several classes: targets (rows,), outputs (rows, classes)."""
+
+    def losses(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        return F.cross_entropy(
+            outputs.float(), targets, reduction="none", label_smoothing=smoothing
+        )
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        return outputs.argmax(-1)
+
+    def blank(self, rows: int, tokens: int, n_labels: int) -> Tensor:
+        return torch.empty(rows, dtype=torch.int64, device="meta")
+
+
+class ManyLabels(Criterion):
+    """Any of several classes: targets and outputs (rows, classes); targets are 0 or 1."""
+
+    def losses(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        smooth = targets * (1 - smoothing) + smoothing / 2
+        return F.binary_cross_entropy_with_logits(outputs.float(), smooth, reduction="none").mean(1)
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        return (outputs > 0).long()
+
+    def blank(self, rows: int, tokens: int, n_labels: int) -> Tensor:
+        return torch.empty(rows, n_labels, device="meta")
+
+
+class Value(Criterion):
+    """A number: targets (rows,), outputs (rows, 1)."""
+
+    def losses(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        return (outputs.float().squeeze(-1) - targets).square()
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        return outputs.float().squeeze(-1)
+
+    def blank(self, rows: int, tokens: int, n_labels: int) -> Tensor:
+        return torch.empty(rows, device="meta")
+
+
+class TokenLabels(Criterion):
+    """One of several classes for each token: targets (rows, tokens), outputs (…, classes).
+
+    Tokens whose target is `IGNORED` are not judged; a row weighs as many as are.
+    """
+
+    def losses(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        each = F.cross_entropy(
+            outputs.float().flatten(0, 1),
+            targets.flatten(),
+            ignore_index=IGNORED,
+            reduction="none",
+            label_smoothing=smoothing,
+        )
+        return each.view_as(targets).sum(1)
+
+    def weights(self, targets: Tensor) -> Tensor:
+        return (targets != IGNORED).sum(-1).float()
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        return outputs.argmax(-1)
+
+    def rows(self, values: Tensor, targets: Tensor) -> list[list[int]]:
+        return [row[of != IGNORED].tolist() for row, of in zip(values, targets, strict=True)]
+
+    def blank(self, rows: int, tokens: int, n_labels: int) -> Tensor:
+        return torch.empty(rows, tokens, dtype=torch.int64, device="meta")
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a task puts on a pretrained model.
+
+    Attributes:
+        task: type of the task.
+        auto: the class of transformers that loads such a model.
+        criterion: what its outputs are trained for.
+        problem_type: how transformers calls that, where it has a word for it.
+        n_labels: outputs, as long as the data do not say.
+    """
+
+    task: str
+    auto: str
+    criterion: Criterion
+    problem_type: str | None = None
+    n_labels: int = 2
+
+
+ONE_LABEL, MANY_LABELS, REGRESSION = (
+    "single_label_classification",
+    "multi_label_classification",
+    "regression",
+)
+"""Kinds of classification, as transformers calls them."""
+
+HEADS: Mapping[str, Head] = {
+    head.task: head
+    for head in (
+        Head("text-classification", "AutoModelForSequenceClassification", OneLabel(), ONE_LABEL),
+        Head("token-classification", "AutoModelForTokenClassification", TokenLabels()),
+        Head("image-classification", "AutoModelForImageClassification", OneLabel(), ONE_LABEL),
+        Head("causal-lm", "AutoModelForCausalLM", TokenLabels()),
+        Head("seq2seq-lm", "AutoModelForSeq2SeqLM", TokenLabels()),
+    )
+}
+"""By type of task, as they are where nothing else is said."""

@@ -1,0 +1,30 @@
+"""The tasks by the type that a study file gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from autopeft.core.errors import StudyError, unknown
+from autopeft.core.validation import validated
+from autopeft.task.task import Task
+from autopeft.task.text_classification import TextClassification
+
+TASKS: Mapping[str, type[Task]] = {
+    "text-classification": TextClassification,
+}
+
+
+def task_of(mapping: Mapping[str, Any]) -> Task:
+    """The task that `mapping` describes.
+
+    Raises:
+        StudyError: an unknown type or key, a missing one, or a value out of its range.
+    """
+    kind = mapping.get("type", "text-classification") if isinstance(mapping, Mapping) else ""
+    if isinstance(mapping, Mapping) and kind not in TASKS:
+        raise StudyError(unknown("type", kind, TASKS), "task.type")
+    task = validated(TASKS.get(kind, TextClassification), mapping, "task")
+    if task.metric is not None and task.metric not in task.goals:
+        raise StudyError(unknown("metric", task.metric, task.goals), "task.metric")
+    return task
