@@ -161,7 +161,8 @@ def meta_backbone(
     with quiet():
         config = _pretrained(transformers.AutoConfig, source, {})
     head = _head(head or task_type_of(config))
-    config.num_labels = head.n_labels if n_labels is None else n_labels
+    if head.n_labels is not None:
+        config.num_labels = n_labels or head.n_labels
     _check_config(source, config)
     config.problem_type = head.problem_type or config.problem_type
     dtype = dtype_of(settings.dtype, _automatic(config, device))

@@ -133,14 +133,14 @@ class Head:
         auto: the class of transformers that loads such a model.
         criterion: what its outputs are trained for.
         problem_type: how transformers calls that, where it has a word for it.
-        n_labels: outputs, as long as the data do not say.
+        n_labels: outputs, as long as the data do not say; None of a head that is pretrained.
     """
 
     task: str
     auto: str
     criterion: Criterion
     problem_type: str | None = None
-    n_labels: int = 2
+    n_labels: int | None = 2
 
 
 ONE_LABEL, MANY_LABELS, REGRESSION = (
@@ -156,8 +156,8 @@ HEADS: Mapping[str, Head] = {
         Head("text-classification", "AutoModelForSequenceClassification", OneLabel(), ONE_LABEL),
         Head("token-classification", "AutoModelForTokenClassification", TokenLabels()),
         Head("image-classification", "AutoModelForImageClassification", OneLabel(), ONE_LABEL),
-        Head("causal-lm", "AutoModelForCausalLM", TokenLabels()),
-        Head("seq2seq-lm", "AutoModelForSeq2SeqLM", TokenLabels()),
+        Head("causal-lm", "AutoModelForCausalLM", TokenLabels(), n_labels=None),
+        Head("seq2seq-lm", "AutoModelForSeq2SeqLM", TokenLabels(), n_labels=None),
     )
 }
 """By type of task, as they are where nothing else is said."""

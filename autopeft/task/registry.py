@@ -7,10 +7,12 @@ from typing import Any
 
 from autopeft.core.errors import StudyError, unknown
 from autopeft.core.validation import validated
+from autopeft.task.causal_lm import CausalLM
 from autopeft.task.task import Task
 from autopeft.task.text_classification import TextClassification
 
 TASKS: Mapping[str, type[Task]] = {
+    "causal-lm": CausalLM,
     "text-classification": TextClassification,
 }
 

@@ -12,8 +12,8 @@ from datasets import Dataset
 from autopeft.core.errors import StudyError
 from autopeft.task.download import KEY
 
-Stratum = Callable[[Any], Hashable]
-"""Of a target: what a split has in the proportions of the whole."""
+Stratum = Callable[[Any], Hashable] | None
+"""Of a label: what a split has in the proportions of the whole; None where there are no labels."""
 
 
 def _itself(target: Any) -> Hashable:
@@ -28,15 +28,14 @@ def complete(
     Args:
         tables: by split, with the columns `text`, perhaps `text_pair`, perhaps `group`, `label`.
         fraction: of the training rows that each missing split gets, at least one row a stratum.
-        stratum: of a label.
+        stratum: of a label, of which the training split keeps two at least.
 
     Raises:
         StudyError: too few rows are left to train on.
     """
     missing = [split for split in ("test", "validation") if split not in tables]
     table = tables["train"]
-    n_strata = len(set(map(stratum, table["label"])))
-    n_rows = max(round(fraction * len(table)), n_strata)
+    n_rows = max(round(fraction * len(table)), len(set(_strata(table, stratum))))
     order, texts = stratified_order(table, stratum), _same(table)
     splits, start = dict(tables), 0
     for split in missing:
@@ -44,11 +43,12 @@ def complete(
         while end < len(order) and texts[order[end]] == texts[order[end - 1]]:
             end += 1
         splits[split], start = table.select(order[start:end]), end
-    if len(set(map(str, table.select(order[start:])["label"]))) < 2:
+    kept = table.select(order[start:])
+    if len(kept) < 2 or (stratum and len(set(map(str, kept["label"]))) < 2):
         reason = f"{len(table)} training rows are too few to cut {' and '.join(missing)} from them"
         raise StudyError(reason, KEY)
     if missing:
-        splits["train"] = table.select(order[start:])
+        splits["train"] = kept
     return splits
 
 
@@ -65,7 +65,7 @@ def stratified_order(table: Dataset, stratum: Stratum = _itself) -> list[int]:
     Rows of equal text, or of one group, follow each other. The order hangs on the texts or groups
     alone, not on the order of the rows.
     """
-    texts, labels = _same(table), map(stratum, table["label"][:])
+    texts, labels = _same(table), _strata(table, stratum)
     first: dict[tuple[str, ...], Hashable] = {}
     for text, label in zip(texts, labels, strict=True):
         first.setdefault(text, label)
@@ -77,6 +77,11 @@ def stratified_order(table: Dataset, stratum: Stratum = _itself) -> list[int]:
         place[text] = ((seen[label] + 0.5) / sizes[label], position)
         seen[label] += 1
     return sorted(range(len(texts)), key=lambda row: place[texts[row]])
+
+
+def _strata(table: Dataset, stratum: Stratum) -> list[Hashable]:
+    """The stratum of each row; one of all rows without labels."""
+    return [0] * len(table) if stratum is None else list(map(stratum, table["label"][:]))
 
 
 def texts_of(table: Dataset) -> list[list[str]]:

@@ -1,0 +1,181 @@
+"""Language models that say the next token: conversations, prompts with completions, texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from autopeft.core.errors import StudyError
+from autopeft.model.head import HEADS, IGNORED, Head
+from autopeft.task.batches import Encoded
+from autopeft.task.conversations import Named, Sample, samples
+from autopeft.task.data import Data
+from autopeft.task.download import KEY
+from autopeft.task.split import complete, limited
+from autopeft.task.tables import SPLITS, read_tables
+from autopeft.task.task import Goal, Metric, Task
+from autopeft.task.tokens import Examples
+
+Tokens = tuple[list[int], list[bool]]
+"""Ids, and which of them are learned."""
+
+_GENERATION = "generation %}"
+"""By which a chat template marks what the assistant says."""
+
+
+def _token_accuracy(wanted: Sequence[Sequence[int]], given: Sequence[Sequence[int]]) -> float:
+    """The share of tokens that are said as they are, over all examples."""
+    pairs = [pair for rows in zip(wanted, given, strict=True) for pair in zip(*rows, strict=True)]
+    return sum(one == other for one, other in pairs) / max(1, len(pairs))
+
+
+class CausalLM(Task):
+    """The next token of a conversation, of the completion of a prompt, or of a text.
+
+    Attributes:
+        loss_on: `completion` learns the assistant's turns and the completions, `all` every token;
+            None is `completion` where there is a prompt.
+        messages_column: None, like the other columns, stands for the obvious one.
+    """
+
+    type: Literal["causal-lm"] = "causal-lm"
+    loss_on: Literal["completion", "all"] | None = None
+    messages_column: str | None = None
+    prompt_column: str | None = None
+    completion_column: str | None = None
+    text_column: str | None = None
+
+    @property
+    def head(self) -> Head:
+        return HEADS["causal-lm"]
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        return {"token_accuracy": Metric("token_accuracy", "maximize", _token_accuracy)}
+
+    @property
+    def goals(self) -> dict[str, Goal]:
+        return {**super().goals, "perplexity": "minimize"}
+
+    def measure(self, wanted: Sequence[Any], given: Sequence[Any], loss: float) -> dict[str, float]:
+        return {**super().measure(wanted, given, loss), "perplexity": math.exp(min(loss, 700.0))}
+
+    def load(self) -> Data:
+        """The samples as text in the column `text`, see `Sample.dumps`."""
+        tables = {s: table for s, table in read_tables(self.data).items() if len(table)}
+        if "train" not in tables:
+            raise StudyError(f"{self.data!r} has no training examples", KEY)
+        named = Named(
+            self.messages_column, self.prompt_column, self.completion_column, self.text_column
+        )
+        texts = {
+            split: Dataset.from_dict({"text": [s.dumps() for s in samples(table, named, split)]})
+            for split, table in tables.items()
+        }
+        splits = complete(texts, self.validation_fraction, None)
+        most = {"train": self.max_train_samples}
+        kept = {s: limited(splits[s], most.get(s, self.max_eval_samples), None) for s in SPLITS}
+        return Data(**kept, label_names=())
+
+    def encode(self, data: Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
+        limit = min(self.max_length, tokenizer.model_max_length)
+        splits = {s: self._encoded(s, getattr(data, s), tokenizer, limit) for s in SPLITS}
+        return Examples((), splits)
+
+    def _encoded(
+        self, split: str, table: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int
+    ) -> Encoded:
+        rows = [self._tokens(Sample.loads(text), tokenizer) for text in table["text"]]
+        kept = [torch.tensor(ids[:limit]) for ids, _ in rows]
+        columns = {"input_ids": kept, "attention_mask": [torch.ones_like(ids) for ids in kept]}
+        targets = [_following(ids[:limit], learned[:limit]) for ids, learned in rows]
+        if not any((target != IGNORED).any() for target in targets):
+            reason = f"within {limit} tokens no row of the split {split!r} comes to its completion"
+            raise StudyError(reason, "task.max_length")
+        padding = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
+        lengths = torch.tensor([len(ids) for ids in kept])
+        n_cut = sum(len(ids) > limit for ids, _ in rows)
+        return Encoded(split, columns, padding, lengths, targets, n_cut)
+
+    def _tokens(self, sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+        if sample.messages:
+            ids, learned = _conversed(sample, tokenizer)
+        else:
+            ids, learned = _completed(sample, tokenizer)
+        return ids, [True] * len(ids) if self.loss_on == "all" else learned
+
+
+def _following(ids: Sequence[int], learned: Sequence[bool]) -> torch.Tensor:
+    """The token after each, (tokens,), where it is learned."""
+    after = [i if is_learned else IGNORED for i, is_learned in zip(ids, learned, strict=True)]
+    return torch.tensor([*after[1:], IGNORED])
+
+
+def _completed(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+    """A prompt and its completion with the end token; without a prompt all is learned."""
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    opening = tokenizer(sample.prompt)["input_ids"] if sample.prompt else []
+    while opening and opening[-1:] == end:
+        opening.pop()
+    has_start = bool(opening)
+    closing = tokenizer(sample.completion, add_special_tokens=not has_start)["input_ids"]
+    closing = closing if closing[-1:] == end else [*closing, *end]
+    return opening + closing, [False] * len(opening) + [True] * len(closing)
+
+
+def _conversed(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+    """A conversation through the chat template, of which the assistant's turns are learned.
+
+    Raises:
+        StudyError: there is no template, or the turns cannot be told apart in what it makes.
+    """
+    template = tokenizer.get_chat_template() if tokenizer.chat_template else None
+    if template is None:
+        reason = "the tokenizer has no chat template, which conversations need"
+        raise StudyError(f"{reason}; data with a prompt and a completion need none", "model")
+    if _GENERATION in template:
+        made = _through(tokenizer, sample, sample.messages, return_assistant_tokens_mask=True)
+        return made["input_ids"], [bool(each) for each in made["assistant_masks"]]
+    whole = _through(tokenizer, sample, sample.messages)["input_ids"]
+    learned = [False] * len(whole)
+    for place, message in enumerate(sample.messages):
+        if message["role"] == "assistant":
+            until = sample.messages[:place]
+            before = _through(tokenizer, sample, until, add_generation_prompt=True)["input_ids"]
+            after = _through(tokenizer, sample, sample.messages[: place + 1])["input_ids"]
+            if after[: len(before)] != before or whole[: len(after)] != after:
+                reason = "what the assistant says cannot be told from the rest of the conversation"
+                hint = "`loss_on: all` learns all of it"
+                raise StudyError(f"in this chat template {reason}; {hint}", "task.loss_on")
+            learned[len(before) : len(after)] = [True] * (len(after) - len(before))
+    return whole, learned
+
+
+def _through(
+    tokenizer: PreTrainedTokenizerBase,
+    sample: Sample,
+    messages: Sequence[Mapping[str, Any]],
+    **options: bool,
+) -> Any:
+    """Token ids of some turns.
+
+    Raises:
+        StudyError: the template refuses them.
+    """
+    try:
+        return tokenizer.apply_chat_template(
+            list(messages),
+            tools=list(sample.tools) or None,
+            tokenize=True,
+            return_dict=True,
+            **options,
+        )
+    except Exception as error:  # a template can raise anything
+        turns = ", ".join(message["role"] for message in messages)
+        reason = f"the chat template refuses a conversation of {turns}: {error}"
+        raise StudyError(reason, KEY) from error

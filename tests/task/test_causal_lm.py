@@ -1,0 +1,271 @@
+"""Language models: forms of data, what is learned of them, and a study from file to export."""
+
+from __future__ import annotations
+
+import json
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+import autopeft
+from autopeft.core.errors import StudyError
+from autopeft.model.head import IGNORED
+from autopeft.task.conversations import Named, Sample, samples
+from autopeft.task.registry import task_of
+
+SPECIAL = ["<eos>", "<unk>", "<user>", "<bot>", "<system>", "<end>"]
+WORDS = [*SPECIAL, "is", "the", "film", "good", "bad", "yes", "no", "really"]
+PLAIN = (
+    "{% for m in messages %}{{ {'user': '<user>', 'assistant': '<bot>', 'system': '<system>'}"
+    "[m['role']] + ' ' + m['content'] + ' <end> ' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<bot> ' }}{% endif %}"
+)
+MARKED = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ '<bot> ' }}"
+    "{% generation %}{{ m['content'] + ' <end>' }}{% endgeneration %}{{ ' ' }}"
+    "{% else %}{{ '<user> ' + m['content'] + ' <end> ' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<bot> ' }}{% endif %}"
+)
+BACKWARDS = "{% for m in messages | reverse %}{{ m['content'] + ' <end> ' }}{% endfor %}"
+CHAT = [
+    {"role": "user", "content": "is the film good"},
+    {"role": "assistant", "content": "yes"},
+    {"role": "user", "content": "really"},
+    {"role": "assistant", "content": "yes really"},
+]
+
+
+def tokenizer(template: str | None = None) -> tf.PreTrainedTokenizerFast:
+    made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return tf.PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        eos_token="<eos>",
+        pad_token="<eos>",
+        unk_token="<unk>",
+        chat_template=template,
+    )
+
+
+def lines(folder: Path, rows: list[dict[str, Any]]) -> str:
+    path = folder / "data.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return str(path)
+
+
+def learned(sample: Sample, template: str | None = None, **options: Any) -> tuple[str, str]:
+    """All tokens, and those that are learned."""
+    task = task_of({"type": "causal-lm", "data": "x.jsonl", **options})
+    ids, which = task._tokens(sample, tokenizer(template))
+    words = [WORDS[i] for i in ids]
+    return " ".join(words), " ".join(compress(words, which))
+
+
+def test_prompts_are_read_and_completions_learned_with_their_end() -> None:
+    sample = Sample(prompt="is the film good", completion="yes")
+    assert learned(sample) == ("is the film good yes <eos>", "yes <eos>")
+    assert learned(sample, loss_on="all")[1] == "is the film good yes <eos>"
+    assert learned(Sample(completion="the film is good"))[1] == "the film is good <eos>"
+
+
+@pytest.mark.parametrize("template", [PLAIN, MARKED])
+def test_the_turns_of_the_assistant_are_learned(template: str) -> None:
+    whole, part = learned(Sample(messages=CHAT), template)
+    assert whole == (
+        "<user> is the film good <end> <bot> yes <end> <user> really <end> <bot> yes really <end>"
+    )
+    assert part == "yes <end> yes really <end>"
+    assert learned(Sample(messages=CHAT), template, loss_on="all")[1] == whole
+
+
+def test_a_template_that_hides_the_answer_is_refused_unless_all_is_learned() -> None:
+    with pytest.raises(StudyError, match=r"^task.loss_on: .*cannot be told.*`loss_on: all`"):
+        learned(Sample(messages=CHAT), BACKWARDS)
+    with pytest.raises(StudyError, match=r"^model: .*has no chat template"):
+        learned(Sample(messages=CHAT))
+    with pytest.raises(StudyError, match=r"^task.data: the chat template refuses .*of user, tool"):
+        learned(Sample(messages=[CHAT[0], {"role": "tool", "content": "3"}, CHAT[1]]), PLAIN)
+
+
+USER, BOT = {"role": "user", "content": "good"}, {"role": "assistant", "content": "yes"}
+FORMS: dict[str, tuple[dict[str, Any], Sample]] = {
+    "messages": ({"messages": [USER, BOT]}, Sample(messages=[USER, BOT])),
+    "sharegpt": (
+        {"conversations": [{"from": "human", "value": "good"}, {"from": "gpt", "value": "yes"}]},
+        Sample(messages=[USER, BOT]),
+    ),
+    "system beside": (
+        {"system": "the", "conversations": [USER, BOT]},
+        Sample(messages=[{"role": "system", "content": "the"}, USER, BOT]),
+    ),
+    "as json": ({"messages": json.dumps([USER, BOT])}, Sample(messages=[USER, BOT])),
+    "tools": (
+        {"messages": [USER, BOT], "tools": json.dumps([{"name": "f"}])},
+        Sample(messages=[USER, BOT], tools=[{"name": "f"}]),
+    ),
+    "completion": (
+        {"prompt": "good", "completion": "yes"},
+        Sample(prompt="good", completion="yes"),
+    ),
+    "conversational": ({"prompt": [USER], "completion": [BOT]}, Sample(messages=[USER, BOT])),
+    "instruction": (
+        {"instruction": "is", "input": "good", "output": "yes"},
+        Sample(messages=[{"role": "user", "content": "is\n\ngood"}, BOT]),
+    ),
+    "no input": (
+        {"instruction": "good", "input": "", "output": "yes"},
+        Sample(messages=[USER, BOT]),
+    ),
+    "text": ({"text": "good yes"}, Sample(completion="good yes")),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_is_read(form: str) -> None:
+    row, expected = FORMS[form]
+    (read,) = samples(Dataset.from_list([row]), Named(), "train")
+    assert Sample.loads(read.dumps()) == Sample.loads(expected.dumps())
+
+
+def test_columns_may_be_named() -> None:
+    table = Dataset.from_list([{"text": "is", "a": "good", "b": "yes"}])
+    (read,) = samples(table, Named(prompt="a", completion="b"), "train")
+    assert (read.prompt, read.completion) == ("good", "yes")
+    (read,) = samples(table, Named(text="b"), "train")
+    assert (read.prompt, read.completion) == ("", "yes")
+    with pytest.raises(StudyError, match=r"^task.messages_column: unknown column 'messagez'"):
+        samples(table, Named(messages="messagez"), "train")
+    with pytest.raises(StudyError, match=r"^task: no column is known.*there are a, b$"):
+        samples(table.remove_columns("text"), Named(), "train")
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([{"text": "good"}, {"text": " "}, {"text": ""}], "2 of 3 .*first row 2: text must be a"),
+        ([{"messages": []}], "1 of 1 .*first row 1: messages must be a list of turns"),
+        ([{"messages": [USER]}], "first row 1: no turn is the assistant's"),
+        ([{"messages": [{"content": "x"}, BOT]}], "first row 1: a turn must say its role"),
+        ([{"messages": "{"}], "first row 1: expected JSON"),
+    ],
+)
+def test_rows_that_hold_nothing_are_told(rows: list[dict[str, Any]], reason: str) -> None:
+    with pytest.raises(StudyError, match=f"^task.data: .*{reason}"):
+        samples(Dataset.from_list(rows), Named(), "train")
+
+
+def test_examples_have_the_token_that_follows_as_target(tmp_path: Path) -> None:
+    rows = [{"prompt": "is the film", "completion": "really good"} for _ in range(9)]
+    rows = [{**row, "prompt": row["prompt"] + " the" * i} for i, row in enumerate(rows)]
+    task = task_of({"type": "causal-lm", "data": lines(tmp_path, rows), "max_length": 8})
+    train = task.encode(task.load(), tokenizer()).splits["train"]
+    ids, targets = train.columns["input_ids"], train.labels
+    start = WORDS.index("really")
+    for example, target in zip(ids, targets, strict=True):
+        words = example.tolist()
+        first = words.index(start) if start in words else len(words)
+        after = [*words[1:], IGNORED]
+        assert target.tolist() == [a if n + 1 >= first else IGNORED for n, a in enumerate(after)]
+    assert train.n_cut == sum(len(r["prompt"].split()) + 3 > 8 for r in rows) - _cut_elsewhere(task)
+    short = task.model_copy(update={"max_length": 4})
+    with pytest.raises(StudyError, match=r"^task.max_length: within 4 tokens no row of the split"):
+        short.encode(task.load(), tokenizer())
+
+
+def _cut_elsewhere(task: Any) -> int:
+    splits = task.encode(task.load(), tokenizer()).splits
+    return splits["validation"].n_cut + splits["test"].n_cut
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """The folder of a pretrained decoder with a chat template."""
+    tokenizer(PLAIN).save_pretrained(tmp_path / "model")
+    config = tf.LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        initializer_range=0.3,  # so that the head can say anything
+        eos_token_id=0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tf.LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_study_of_conversations_ends_in_exports_that_say_the_same(
+    small: Path, tmp_path: Path
+) -> None:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"is the film {'really ' * (i % 5)}{word}"},
+                turn,
+            ]
+        }
+        for i in range(12)
+        for word, turn in (("good", BOT), ("bad", {"role": "assistant", "content": "no"}))
+    ]
+    study = {
+        "name": "chat",
+        "model": str(small),
+        "task": {"type": "causal-lm", "data": lines(tmp_path, rows), "max_length": 32},
+        "space": {
+            "name": "ranks",
+            "place": [
+                {"method": "lora", "r": {"choice": [8, 16]}, "targets": [*"qkvo", "up", "down"]}
+            ],
+            "train": {"learning_rate": 1e-2, "batch_size": 2},
+        },
+        "objectives": [
+            {"name": "perplexity", "goal": "minimize", "reference": 1e3},
+            {"name": "trainable_params", "goal": "minimize", "known": True, "reference": 1e8},
+        ],
+        "search": {"n_trials": 2, "n_finalists": 1, "n_seeds": 2},
+        "fidelity": {"epochs": 5.0},
+        "storage": f"sqlite:///{tmp_path}/study.db",
+        "output": str(tmp_path / "out"),
+    }
+    outcome = autopeft.run(study)
+    assert {t.state for t in outcome.trials} == {"complete"}
+    best = outcome.choose("best").trial
+    assert best.values["perplexity"] < 3
+    assert best.test["token_accuracy"] > 0.6
+    tokens = tokenizer(PLAIN)
+    asked = tokens.apply_chat_template(
+        [{"role": "user", "content": "is the film bad"}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    said, logits = {}, {}
+    for form in ("native", "peft", "merged"):
+        folder = autopeft.export(outcome, tmp_path / form, trial=best.number, format=form)
+        model = _loaded(form, folder, small)
+        with torch.no_grad():
+            logits[form] = model(**asked).logits
+            said[form] = model.generate(**asked, max_new_tokens=2, do_sample=False)[0].tolist()
+    assert torch.allclose(logits["native"], logits["peft"], atol=1e-5)
+    assert torch.allclose(logits["native"], logits["merged"], atol=1e-4)
+    assert said["native"] == said["peft"] == said["merged"]
+    assert [WORDS[i] for i in said["peft"][-2:]] == ["no", "<end>"]
+
+
+def _loaded(form: str, folder: Path, base: Path) -> Any:
+    from peft import PeftModel
+
+    if form == "merged":
+        return tf.AutoModelForCausalLM.from_pretrained(folder).eval()
+    model = tf.AutoModelForCausalLM.from_pretrained(base).eval()
+    if form == "peft":
+        return PeftModel.from_pretrained(model, folder).eval()
+    return autopeft.load(model, folder).model.eval()
