@@ -16,8 +16,7 @@ from autopeft.task.batches import Encoded
 from autopeft.task.conversations import Named, Sample, samples
 from autopeft.task.data import Data
 from autopeft.task.download import KEY
-from autopeft.task.split import complete, limited
-from autopeft.task.tables import SPLITS, read_tables
+from autopeft.task.tables import SPLITS, filled_tables
 from autopeft.task.task import Goal, Metric, Task
 from autopeft.task.tokens import Examples
 
@@ -62,25 +61,22 @@ class CausalLM(Task):
     def goals(self) -> dict[str, Goal]:
         return {**super().goals, "perplexity": "minimize"}
 
-    def measure(self, wanted: Sequence[Any], given: Sequence[Any], loss: float) -> dict[str, float]:
-        return {**super().measure(wanted, given, loss), "perplexity": math.exp(min(loss, 700.0))}
+    def measure(
+        self, names: Sequence[str], wanted: Sequence[Any], given: Sequence[Any], loss: float
+    ) -> dict[str, float]:
+        perplexity = math.exp(min(loss, 700.0))
+        return {**super().measure(names, wanted, given, loss), "perplexity": perplexity}
 
     def load(self) -> Data:
         """The samples as text in the column `text`, see `Sample.dumps`."""
-        tables = {s: table for s, table in read_tables(self.data).items() if len(table)}
-        if "train" not in tables:
-            raise StudyError(f"{self.data!r} has no training examples", KEY)
         named = Named(
             self.messages_column, self.prompt_column, self.completion_column, self.text_column
         )
         texts = {
             split: Dataset.from_dict({"text": [s.dumps() for s in samples(table, named, split)]})
-            for split, table in tables.items()
+            for split, table in filled_tables(self.data).items()
         }
-        splits = complete(texts, self.validation_fraction, None)
-        most = {"train": self.max_train_samples}
-        kept = {s: limited(splits[s], most.get(s, self.max_eval_samples), None) for s in SPLITS}
-        return Data(**kept, label_names=())
+        return Data(**self.cut(texts), label_names=())
 
     def encode(self, data: Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
         limit = min(self.max_length, tokenizer.model_max_length)

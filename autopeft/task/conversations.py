@@ -11,7 +11,7 @@ from typing import Any
 from datasets import Dataset
 
 from autopeft.core.errors import StudyError, shown, unknown
-from autopeft.task.download import KEY
+from autopeft.task.rows import Row, read_rows
 
 MESSAGES_COLUMNS = ("messages", "conversations", "conversation", "chat", "dialogue")
 PAIR_COLUMNS = (
@@ -27,8 +27,6 @@ _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "ass
 """ShareGPT's and others' words for who speaks."""
 
 _SYSTEM = "system"
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -77,19 +75,7 @@ def samples(table: Dataset, named: Named, split: str) -> list[Sample]:
     Raises:
         StudyError: no column holds what is learned, or a row holds nothing of it.
     """
-    read = _reader(table, named)
-    found: list[Sample] = []
-    bad: list[tuple[int, str]] = []
-    for number, row in enumerate(table, 1):
-        try:
-            found.append(read(row))
-        except ValueError as error:
-            bad.append((number, str(error)))
-    if bad:
-        number, reason = bad[0]
-        what = f"{len(bad)} of {len(table)} rows of the split {split!r} cannot be learned from"
-        raise StudyError(f"{what}, first row {number}: {reason}", KEY)
-    return found
+    return read_rows(table, split, _reader(table, named))
 
 
 def _reader(table: Dataset, named: Named) -> Reader:

@@ -13,10 +13,9 @@ from datasets import Dataset
 
 from autopeft.core.errors import StudyError, shown, unknown
 from autopeft.task.digest import digest_of
-from autopeft.task.download import KEY
 from autopeft.task.labels import LABEL_KEY, Classes, Labels, missing
 from autopeft.task.split import complete, limited
-from autopeft.task.tables import SPLITS, read_tables
+from autopeft.task.tables import SPLITS, filled_tables
 
 PAIR_COLUMNS = (
     ("sentence1", "sentence2"),
@@ -91,9 +90,7 @@ def load_data(
         StudyError: no such data, no such column, no text, missing or unfit labels, a group on two
             sides.
     """
-    tables = {split: table for split, table in read_tables(reference).items() if len(table)}
-    if "train" not in tables:
-        raise StudyError(f"{reference!r} has no training examples", KEY)
+    tables = filled_tables(reference)
     labels = labels or Classes()
     named = _named(tables["train"], columns or Columns())
     examples = {
@@ -108,7 +105,8 @@ def load_data(
         for split, rows in examples.items()
     }
     splits = complete(targeted, validation_fraction, labels.stratum)
-    _check_used({s: labels.used(names, table["label"][:]) for s, table in splits.items()})
+    used = {s: labels.used(names, table["label"][:]) for s, table in splits.items()}
+    check_used(used, LABEL_KEY)
     _check_groups(splits)
     limits = {"train": max_train_samples, "validation": max_eval_samples, "test": max_eval_samples}
     kept = {s: limited(splits[s], limits[s], labels.stratum) for s in SPLITS}
@@ -173,15 +171,23 @@ def _examples(
     return examples
 
 
-def _check_used(names: Mapping[str, Sequence[str]]) -> None:
-    """Refuses labels that nothing is trained on."""
+def check_used(names: Mapping[str, Sequence[str]], key: str) -> None:
+    """Refuses labels that nothing is trained on.
+
+    Args:
+        names: of the labels that each split uses.
+        key: of the study file that names their column.
+
+    Raises:
+        StudyError: some split uses labels that training lacks.
+    """
     for split, used in names.items():
         strange = [name for name in used if name not in names["train"]]
         if strange:
             listed = ", ".join(map(shown, strange[:5]))
             more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
             reason = f"the split {split!r} has labels that training lacks: {listed}{more}"
-            raise StudyError(reason, LABEL_KEY)
+            raise StudyError(reason, key)
 
 
 def _check_groups(splits: Mapping[str, Dataset]) -> None:

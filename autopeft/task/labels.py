@@ -60,7 +60,7 @@ class Classes(Labels):
 
     def read(self, feature: Any, values: Sequence[Any]) -> list[str | None]:
         if not isinstance(feature, ClassLabel):
-            return [None if missing(v) or v == "" else _name(v) for v in values]
+            return [None if missing(v) or v == "" else name_of(v) for v in values]
         names = dict(enumerate(feature.names))
         return [names.get(value) for value in values]
 
@@ -71,7 +71,7 @@ class Classes(Labels):
             raise StudyError(reason, LABEL_KEY)
         if isinstance(feature, ClassLabel):
             return tuple(feature.names)
-        return _in_order({name for of_split in labels.values() for name in of_split})
+        return in_order({name for of_split in labels.values() for name in of_split})
 
     def targets(self, names: Sequence[str], labels: Sequence[str]) -> list[int]:
         places = {name: place for place, name in enumerate(names)}
@@ -101,7 +101,7 @@ class ClassSets(Labels):
         if not isinstance(value, list | tuple):
             reason = f"the labels must be lists or texts of names, got {shown(value)}"
             raise StudyError(reason, LABEL_KEY)
-        return [known[each] if known else _name(each) for each in value]
+        return [known[each] if known else name_of(each) for each in value]
 
     def names(self, feature: Any, labels: Splits) -> tuple[str, ...]:
         inner = getattr(feature, "feature", None)
@@ -110,7 +110,7 @@ class ClassSets(Labels):
         trained = {name for row in labels["train"] for name in row}
         if not trained:
             raise StudyError("no training row has a label", LABEL_KEY)
-        return _in_order({name for rows in labels.values() for row in rows for name in row})
+        return in_order({name for rows in labels.values() for row in rows for name in row})
 
     def targets(self, names: Sequence[str], labels: Sequence[Sequence[str]]) -> list[list[float]]:
         return [[float(name in row) for name in names] for row in labels]
@@ -145,7 +145,7 @@ def missing(value: Any) -> bool:
     return value is None or value != value
 
 
-def _name(label: Any) -> str:
+def name_of(label: Any) -> str:
     """The spelling of a text, and that of JSON for anything else."""
     if isinstance(label, str):
         return label
@@ -170,7 +170,7 @@ def _number(value: Any) -> float:
     return number
 
 
-def _in_order(names: set[str]) -> tuple[str, ...]:
+def in_order(names: set[str]) -> tuple[str, ...]:
     """The names in the order of their ids; numbers are sorted as such.
 
     Raises:

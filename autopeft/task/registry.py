@@ -10,10 +10,12 @@ from autopeft.core.validation import validated
 from autopeft.task.causal_lm import CausalLM
 from autopeft.task.task import Task
 from autopeft.task.text_classification import TextClassification
+from autopeft.task.token_classification import TokenClassification
 
 TASKS: Mapping[str, type[Task]] = {
     "causal-lm": CausalLM,
     "text-classification": TextClassification,
+    "token-classification": TokenClassification,
 }
 
 

@@ -49,6 +49,18 @@ def read_tables(reference: str) -> dict[str, Dataset]:
         return _from_folder(path)
 
 
+def filled_tables(reference: str) -> dict[str, Dataset]:
+    """Those of `read_tables` that hold examples, `train` among them.
+
+    Raises:
+        StudyError: see `read_tables`; or there is nothing to train on.
+    """
+    tables = {split: table for split, table in read_tables(reference).items() if len(table)}
+    if "train" not in tables:
+        raise StudyError(f"{reference!r} has no training examples", KEY)
+    return tables
+
+
 def _from_hub(reference: str) -> dict[str, Dataset]:
     name, _, configuration = reference.partition(":")
     try:

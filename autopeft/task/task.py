@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from datasets import Dataset
 from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
 from autopeft.core.validation import Section
 from autopeft.model.head import Head
 from autopeft.task.data import Data
+from autopeft.task.split import Stratum, complete, limited
+from autopeft.task.tables import SPLITS
 from autopeft.task.tokens import Examples
 
 Goal = Literal["maximize", "minimize"]
@@ -79,15 +82,24 @@ class Task(Section):
             StudyError: some cannot be read by it.
         """
 
+    def cut(self, tables: dict[str, Dataset], stratum: Stratum = None) -> dict[str, Dataset]:
+        """The three splits, none larger than it may be, see `complete` and `limited`."""
+        splits = complete(tables, self.validation_fraction, stratum)
+        most = {"train": self.max_train_samples}
+        return {s: limited(splits[s], most.get(s, self.max_eval_samples), stratum) for s in SPLITS}
+
     @property
     def goals(self) -> dict[str, Goal]:
         """Which way every number goes that an objective may name."""
         return {"loss": "minimize", **{name: m.goal for name, m in self.metrics.items()}}
 
-    def measure(self, wanted: Sequence[Any], given: Sequence[Any], loss: float) -> dict[str, float]:
+    def measure(
+        self, names: Sequence[str], wanted: Sequence[Any], given: Sequence[Any], loss: float
+    ) -> dict[str, float]:
         """Every number by name.
 
         Args:
+            names: of the classes.
             wanted: what is true of each row.
             given: what is predicted of it.
             loss: mean of all rows by their weights.

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -96,6 +97,7 @@ class Trainer:
         if examples is None:
             examples = task.encode(task.load(), load_tokenizer(reference))
         self.label_names, self._splits = examples.label_names, examples.splits
+        self._measure = partial(task.measure, self.label_names)
         self._backbones: OrderedDict[BackboneSettings, Backbone] = OrderedDict()
         self._hidden = HiddenStates(cache, disk_cache)
         self._waiting: list[_Waiting] = []
@@ -159,7 +161,7 @@ class Trainer:
             member.load_state_dict(state)
             passes.pack.join(member)
             rows = torch.arange(len(self._splits[split]))
-            return evaluate(passes, member, self._splits[split], rows, self.task.measure)
+            return evaluate(passes, member, self._splits[split], rows, self._measure)
         finally:
             passes.pack.close()
 
@@ -185,7 +187,7 @@ class Trainer:
         if self._start is None or self._pack is None:
             self._start, self._pack = (
                 start,
-                PackTraining(self._passes(start), self._splits, self.task.measure),
+                PackTraining(self._passes(start), self._splits, self._measure),
             )
         if start != self._start or not self._pack.has_room:
             return False

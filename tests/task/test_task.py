@@ -21,15 +21,15 @@ EXPECTED = {
 
 def test_metrics_agree_with_their_definitions() -> None:
     task = task_of({"data": "x.csv"})
-    assert task.measure(LABELS, PREDICTIONS, 0.5) == pytest.approx({**EXPECTED, "loss": 0.5})
+    assert task.measure((), LABELS, PREDICTIONS, 0.5) == pytest.approx({**EXPECTED, "loss": 0.5})
     assert task.goals == {**dict.fromkeys(EXPECTED, "maximize"), "loss": "minimize"}
 
 
 def test_a_class_that_never_occurs_is_no_reason_to_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        task_of({"data": "x.csv"}).measure([0, 1], [0, 2], 0.5)
-        task_of({"data": "x.csv"}).measure([0, 1], [0, 0], 0.5)
+        task_of({"data": "x.csv"}).measure((), [0, 1], [0, 2], 0.5)
+        task_of({"data": "x.csv"}).measure((), [0, 1], [0, 0], 0.5)
 
 
 def test_a_task_knows_its_defaults() -> None:
@@ -51,7 +51,10 @@ def test_a_task_knows_its_defaults() -> None:
         ({"max_length": "64"}, "task.max_length: .*valid integer, got '64'"),
         ({"max_train_samples": 0}, "task.max_train_samples: .*greater than or equal to 2, got 0"),
         ({"validation_fraction": 0.5}, "task.validation_fraction: .*less than 0.5, got 0.5"),
-        ({"type": "regression"}, "task.type: unknown type 'regression'; known: text-class"),
+        (
+            {"type": "regression"},
+            "task.type: unknown type 'regression'; known: causal-lm, text-class",
+        ),
         ({"data": None}, "task.data: .*valid string, got None"),
     ],
 )
