@@ -16,6 +16,7 @@ from autopeft.core.order import Order
 from autopeft.core.settings import TrainSettings
 from autopeft.method.member import draw
 from autopeft.model.backbone import Backbone
+from autopeft.model.head import TokenLabels
 from autopeft.model.lower_layers import starting_depth
 from autopeft.model.quicken import quicken
 from autopeft.task.batches import Encoded
@@ -124,5 +125,14 @@ def _made_up(backbone: Backbone, name: str, rows: int, length: int, padded: bool
     columns = {
         name: [torch.ones(size, dtype=torch.long) for size in lengths.tolist()] for name in names
     }
-    labels = torch.zeros(rows, dtype=torch.long)
+    labels = _zeros(backbone, lengths)
     return Encoded(name, columns, dict.fromkeys(names, 0), lengths, labels)
+
+
+def _zeros(backbone: Backbone, lengths: Tensor) -> Tensor | list[Tensor]:
+    """Targets of texts of these lengths."""
+    criterion, n_labels = backbone.criterion, backbone.model.config.num_labels
+    if isinstance(criterion, TokenLabels):
+        return [torch.zeros(size, dtype=torch.long) for size in lengths.tolist()]
+    blank = criterion.blank(len(lengths), 1, n_labels)
+    return torch.zeros(blank.shape, dtype=blank.dtype)
