@@ -26,12 +26,19 @@ def _samplers() -> Lines:
     return [(name, (make.__doc__ or "").partition("\n")[0]) for name, make in SAMPLERS.items()]
 
 
+def _tasks() -> Lines:
+    from autopeft.task.registry import TASKS
+
+    return [(name, (kind.__doc__ or "").partition("\n")[0]) for name, kind in TASKS.items()]
+
+
 _KINDS: dict[str, Callable[[], Lines]] = {
     "spaces": lambda: _documents("search_spaces"),
     "objectives": lambda: _documents("objectives"),
     "studies": lambda: _documents("studies"),
     "methods": _methods,
     "samplers": _samplers,
+    "tasks": _tasks,
 }
 
 
