@@ -29,6 +29,7 @@ class Comparison:
             single fresh training.
         n_seeds: fresh trainings, of whichever of the two has fewer.
         cost: how much of the first known objective the rival takes, in words.
+        is_cheaper: whether that is less.
     """
 
     baseline: TrialRecord
@@ -37,6 +38,7 @@ class Comparison:
     margin: float | None = None
     n_seeds: int = 0
     cost: str = ""
+    is_cheaper: bool = False
 
     @property
     def verdict(self) -> int:
@@ -61,6 +63,9 @@ class Comparison:
         if self.verdict < 0:
             return f"{name} is better: {trial} is behind it by {gain} ({seeds})"
         sign = "-" if self.gain < 0 else "+"
+        if self.is_cheaper:
+            noise = f"{sign}{abs(self.gain):.1f} ± {self.margin:.1f} points"
+            return f"{trial} is as good as {name} ({noise}, {seeds}){self.cost}"
         none = f"{name} is as good: no mix was better than it by more than the noise"
         return f"{none} ({trial}: {sign}{gain}, {seeds})"
 
@@ -112,14 +117,18 @@ def _rival(
 
     The test split has no say in it.
     """
-    price = {r.number: cost.loss(r.values[cost.name]) if cost else 0.0 for r in rivals}
-    most = cost.loss(baseline.values[cost.name]) if cost else 0.0
-    affordable = [rival for rival in rivals if price[rival.number] <= most]
+    most = _price(baseline, cost)
+    affordable = [rival for rival in rivals if _price(rival, cost) <= most]
     return min(
         affordable or rivals,
-        key=lambda r: (quality.loss(r.values[quality.name]), price[r.number]),
+        key=lambda r: (quality.loss(r.values[quality.name]), _price(r, cost)),
         default=None,
     )
+
+
+def _price(record: TrialRecord, cost: Objective | None) -> float:
+    """Its known objective as a loss; 0 where the study has none."""
+    return cost.loss(record.values[cost.name]) if cost else 0.0
 
 
 def _beside(
@@ -141,6 +150,7 @@ def _beside(
         margin=None if margin is None else POINTS * margin,
         n_seeds=min(len(ours), len(theirs)),
         cost=_cost(rival, baseline, cost) if cost else "",
+        is_cheaper=bool(cost) and _price(rival, cost) < _price(baseline, cost),
     )
 
 
