@@ -18,6 +18,9 @@ Measure = Callable[[Sequence[Any], Sequence[Any], float], dict[str, float]]
 CPU_TOKENS = 2048
 """Tokens of a batch on a CPU; of more of them the activations leave the caches."""
 
+CPU_OUTPUTS = 2**24
+"""Words times tokens of a batch on a CPU, where a language model rates every word."""
+
 
 @torch.inference_mode()
 def evaluate(
@@ -40,7 +43,8 @@ def evaluate(
     wanted: list[Any] = []
     given: list[Any] = []
     loss, weight, n_broken = 0.0, 0.0, 0
-    max_tokens = CPU_TOKENS if passes.backbone.device.type == "cpu" else _trained(member, split)
+    on_cpu = passes.backbone.device.type == "cpu"
+    max_tokens = _computed(passes) if on_cpu else _trained(member, split)
     for places in by_length(split.lengths[rows], max_tokens):
         sizes = [len(places) if other is member else 0 for other in passes.pack.members]
         outputs, targets = passes.outputs(split, rows[places], sizes)
@@ -54,6 +58,12 @@ def evaluate(
         examples = f"{n_broken} of {n_examples} {split.name} examples"
         raise RuntimeError(f"training diverged: the logits of {examples} are not finite")
     return {**measure(wanted, given, loss / max(1.0, weight)), "n_examples": n_examples}
+
+
+def _computed(passes: Passes) -> int:
+    """Tokens of a batch on a CPU."""
+    words = passes.backbone.model.get_output_embeddings()
+    return CPU_TOKENS if words is None else min(CPU_TOKENS, CPU_OUTPUTS // words.weight.shape[0])
 
 
 def _trained(member: Member, split: Encoded) -> int:
