@@ -96,7 +96,7 @@ def run(
 
 def fresh_cache(task: Mapping[str, Any], folder: Path) -> Path:
     """A cache that holds the sentences as they were fetched, and nothing that a study makes."""
-    from autopeft.model.shared import cache_folder
+    from autopeft.model.cache import cache_folder
     from autopeft.task.text_classification import TextClassification
 
     TextClassification(**task).load()

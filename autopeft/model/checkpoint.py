@@ -10,6 +10,7 @@ from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
 from autopeft.core.errors import StudyError
+from autopeft.model.gguf import as_folder, gguf_file
 from autopeft.model.hub import locate
 
 CONFIG, _ADAPTER = "config.json", "adapter_config.json"
@@ -33,6 +34,9 @@ def source_of(reference: str, *, needs_weights: bool) -> str:
             missing or incomplete, by the name of their file.
     """
     path = locate(reference, "model")
+    file = None if path is None else gguf_file(path)
+    if file is not None:
+        return str(as_folder(file))
     folder = fetched(reference) if path is None else path
     if folder is not None and (folder / _ADAPTER).is_file():
         raise StudyError(

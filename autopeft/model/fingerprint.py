@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from autopeft.model.checkpoint import CONFIG, fetched, weight_files
+from autopeft.model.gguf import gguf_file
 from autopeft.model.hub import locate
 
 WHOLE = 2**28
@@ -31,6 +32,9 @@ def fingerprint(reference: str) -> dict[str, str]:
     if folder is None:
         snapshot = fetched(reference)
         return {} if snapshot is None else {"commit": snapshot.name}
+    file = gguf_file(folder)
+    if file is not None:
+        return {"weights": _digest([file])}
     tokenizer = {path for name in _TOKENIZER for path in folder.glob(name) if path.is_file()}
     return {
         "config": _digest([folder / CONFIG]),

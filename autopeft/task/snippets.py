@@ -11,7 +11,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from autopeft.core.errors import StudyError
-from autopeft.model.shared import cache_folder
+from autopeft.model.cache import cache_folder
 from autopeft.task.download import KEY, Release, sha256, verify, write_whole
 
 _ARCHIVE = Release(

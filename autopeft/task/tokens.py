@@ -12,7 +12,7 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
-from autopeft.model.shared import cached_folder, key_of
+from autopeft.model.cache import cached_folder, key_of
 from autopeft.task.batches import Encoded
 from autopeft.task.data import Data
 from autopeft.task.digest import digest_of

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from autopeft.model.shared import cache_folder
+from autopeft.model.cache import cache_folder
 from autopeft.task.download import Release, write_whole
 from autopeft.task.task import Task
 from autopeft.task.text_classification import TextClassification

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from autopeft.model.shared import cache_folder
+from autopeft.model.cache import cache_folder
 from autopeft.task.download import write_whole
 from autopeft.task.snippets import snippets
 from autopeft.task.tables import read_tables

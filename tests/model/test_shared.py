@@ -22,8 +22,8 @@ from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.settings import BackboneSettings
 from autopeft.method.attach import attach
 from autopeft.model.backbone import Backbone, load_backbone
+from autopeft.model.cache import cached_folder
 from autopeft.model.hub import locate
-from autopeft.model.shared import cached_folder
 from tests.minilm import MINILM
 
 MEGABYTE = 2**20
@@ -181,7 +181,7 @@ def test_quantized_weights_are_not_shared(quantization: str, cache: Path) -> Non
 
 
 def test_what_was_used_least_recently_goes(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autopeft.model.shared._SHARE", 2.5 * MEGABYTE / disk(cache))
+    monkeypatch.setattr("autopeft.model.cache._SHARE", 2.5 * MEGABYTE / disk(cache))
 
     def write(folder: Path) -> None:
         (folder / "content").write_bytes(bytes(MEGABYTE))
