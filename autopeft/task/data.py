@@ -11,11 +11,11 @@ from typing import Any
 
 from datasets import Dataset
 
-from autopeft.core.errors import StudyError, shown, unknown
+from autopeft.core.errors import StudyError, shown
 from autopeft.task.digest import digest_of
 from autopeft.task.labels import LABEL_KEY, Classes, Labels, missing
 from autopeft.task.split import complete, limited
-from autopeft.task.tables import SPLITS, filled_tables
+from autopeft.task.tables import SPLITS, column_of, filled_tables
 
 PAIR_COLUMNS = (
     ("sentence1", "sentence2"),
@@ -119,28 +119,16 @@ def _named(table: Dataset, columns: Columns) -> dict[str, str]:
     if text is None and pair is None:
         known = set(table.column_names)
         text, pair = next((p for p in PAIR_COLUMNS if known.issuperset(p)), (None, None))
-    named = {"text": _column(table, "text", text, TEXT_COLUMNS)}
+    named = {"text": column_of(table, "text", text, TEXT_COLUMNS)}
     if pair is not None:
-        named["text_pair"] = _column(table, "text_pair", pair, ())
+        named["text_pair"] = column_of(table, "text_pair", pair, ())
     for target, name in named.items():
         kind = getattr(table.features[name], "dtype", "a list")
         if kind not in {"string", "large_string"}:
             raise StudyError(f"the column {name!r} holds {kind}, not text", f"task.{target}_column")
     if columns.group is not None:
-        named["group"] = _column(table, "group", columns.group, ())
-    return {**named, "label": _column(table, "label", columns.label, LABEL_COLUMNS)}
-
-
-def _column(table: Dataset, target: str, name: str | None, obvious: Sequence[str]) -> str:
-    """The column `name`, or the first obvious one that the table has."""
-    known, key = table.column_names, f"task.{target}_column"
-    if name is None:
-        name = next((candidate for candidate in obvious if candidate in known), None)
-        if name is None:
-            raise StudyError(f"no column is called so: name one of {', '.join(known)}", key)
-    if name not in known:
-        raise StudyError(unknown("column", name, known), key)
-    return name
+        named["group"] = column_of(table, "group", columns.group, ())
+    return {**named, "label": column_of(table, "label", columns.label, LABEL_COLUMNS)}
 
 
 def _hidden(table: Dataset, label: str) -> bool:
@@ -156,7 +144,7 @@ def _examples(
     """The columns of one split under their common names, without gaps."""
     examples: dict[str, list[Any]] = {}
     for target, name in named.items():
-        _column(table, target, name, ())
+        column_of(table, target, name, ())
         values = table[name][:]
         if target == "label":
             values = labels.read(table.features[name], values)

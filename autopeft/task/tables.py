@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from autopeft.core.errors import StudyError
+from autopeft.core.errors import StudyError, unknown
 from autopeft.model.hub import locate, quiet, unreachable
 from autopeft.task.delimited import read_csv, read_json, read_tsv
 from autopeft.task.download import KEY
@@ -59,6 +59,28 @@ def filled_tables(reference: str) -> dict[str, Dataset]:
     if "train" not in tables:
         raise StudyError(f"{reference!r} has no training examples", KEY)
     return tables
+
+
+def column_of(table: Dataset, target: str, name: str | None, obvious: Sequence[str]) -> str:
+    """The column `name`, or the first obvious one that the table has.
+
+    Args:
+        table: of examples.
+        target: what the column holds, as in `task.target_column`.
+        name: that a study file gives, or None.
+        obvious: names to look for.
+
+    Raises:
+        StudyError: there is none.
+    """
+    known, key = table.column_names, f"task.{target}_column"
+    if name is None:
+        name = next((candidate for candidate in obvious if candidate in known), None)
+        if name is None:
+            raise StudyError(f"no column is called so: name one of {', '.join(known)}", key)
+    if name not in known:
+        raise StudyError(unknown("column", name, known), key)
+    return name
 
 
 def _from_hub(reference: str) -> dict[str, Dataset]:

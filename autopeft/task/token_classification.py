@@ -14,13 +14,13 @@ from sklearn import metrics as sk
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from autopeft.core.errors import StudyError, shown, unknown
+from autopeft.core.errors import StudyError, shown
 from autopeft.model.head import HEADS, IGNORED, Head
 from autopeft.task.batches import Encoded
 from autopeft.task.data import Data, check_used
 from autopeft.task.labels import in_order, name_of
 from autopeft.task.rows import Row, read_rows
-from autopeft.task.tables import SPLITS, filled_tables
+from autopeft.task.tables import SPLITS, column_of, filled_tables
 from autopeft.task.task import Goal, Metric, Task
 from autopeft.task.tokens import Examples
 
@@ -89,8 +89,8 @@ class TokenClassification(Task):
     def load(self) -> Data:
         """The words as JSON in the column `text`, the numbers of their tags in `label`."""
         tables = filled_tables(self.data)
-        words = _column(tables["train"], "words", self.words_column, WORD_COLUMNS)
-        tags = _column(tables["train"], "tags", self.tags_column, TAG_COLUMNS)
+        words = column_of(tables["train"], "words", self.words_column, WORD_COLUMNS)
+        tags = column_of(tables["train"], "tags", self.tags_column, TAG_COLUMNS)
         kind = getattr(tables["train"].features[tags], "feature", None)
         known = kind.names if isinstance(kind, ClassLabel) else None
         read = partial(_tagged, words=words, tags=tags, known=known)
@@ -136,16 +136,6 @@ def entities(row: int, tags: Sequence[str]) -> Iterator[Entity]:
         if prefix in ("E", "S") and dash:
             yield row, kind, start, place + 1
             kind = ""
-
-
-def _column(table: Dataset, target: str, name: str | None, obvious: Sequence[str]) -> str:
-    known, key = table.column_names, f"task.{target}_column"
-    name = name or next((candidate for candidate in obvious if candidate in known), None)
-    if name is None:
-        raise StudyError(f"no column is called so: name one of {', '.join(known)}", key)
-    if name not in known:
-        raise StudyError(unknown("column", name, known), key)
-    return name
 
 
 def _tagged(row: Row, words: str, tags: str, known: Sequence[str] | None) -> Tagged:
