@@ -26,7 +26,7 @@ from tests import tiny
 from tests.memory.allocator import measure_memory
 
 WORDS = ["<eos>", "<unk>", "good", "bad", "film", "a", "very", "yes", "no"]
-TEXTS = [f"a {'very ' * (i % 5)}{('good', 'bad')[i % 2]} film" for i in range(60)]
+TEXTS = [f"a {'very ' * (i % 5)}{('good', 'bad')[i % 2]} film" for i in range(40)]
 
 
 @dataclass(frozen=True)

@@ -224,14 +224,14 @@ def test_a_study_of_conversations_ends_in_exports_that_say_the_same(
             "place": [
                 {"method": "lora", "r": {"choice": [8, 16]}, "targets": [*"qkvo", "up", "down"]}
             ],
-            "train": {"learning_rate": 1e-2, "batch_size": 2},
+            "train": {"learning_rate": 2e-2, "batch_size": 4},
         },
         "objectives": [
             {"name": "perplexity", "goal": "minimize", "reference": 1e3},
             {"name": "trainable_params", "goal": "minimize", "known": True, "reference": 1e8},
         ],
-        "search": {"n_trials": 2, "n_finalists": 1, "n_seeds": 2},
-        "fidelity": {"epochs": 5.0},
+        "search": {"n_trials": 2, "n_finalists": 0},
+        "fidelity": {"epochs": 8.0},
         "storage": f"sqlite:///{tmp_path}/study.db",
         "output": str(tmp_path / "out"),
     }
@@ -239,7 +239,7 @@ def test_a_study_of_conversations_ends_in_exports_that_say_the_same(
     assert {t.state for t in outcome.trials} == {"complete"}
     best = outcome.choose("best").trial
     assert best.values["perplexity"] < 3
-    assert best.test["token_accuracy"] > 0.6
+    assert best.reports[-1].metrics["token_accuracy"] > 0.6
     tokens = tokenizer(PLAIN)
     asked = tokens.apply_chat_template(
         [{"role": "user", "content": "is the film bad"}],
