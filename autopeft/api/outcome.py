@@ -116,8 +116,9 @@ class Outcome:
 
 def _epochs(spec: StudySpec) -> str:
     """How far trials go, and finalists where there are any."""
-    last, final = f"{spec.fidelity.bounds[1]:g}", f"{spec.fidelity.final:g}"
-    return f"{last}, with fresh seeds {final}" if spec.search.n_finalists else last
+    last = f"{spec.fidelity.bounds[1]:g}"
+    again = " or ".join(f"{length:g}" for length in spec.fidelity.lengths)
+    return f"{last}, with fresh seeds {again}" if spec.search.n_finalists else last
 
 
 def open_study(

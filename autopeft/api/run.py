@@ -125,7 +125,7 @@ class Prepared:
             baselines=self.baselines,
             n_finalists=self.spec.search.n_finalists,
             n_seeds=self.spec.search.n_seeds,
-            final_epochs=self.spec.fidelity.final,
+            lengths=self.spec.fidelity.lengths,
         )
 
     def _examples(self, data: Data) -> Examples:

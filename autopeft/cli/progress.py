@@ -15,7 +15,7 @@ from autopeft.cli.remaining import ended, most_repeats, planned, seconds_left
 from autopeft.cli.show import best_of, duration, states_of
 from autopeft.report.summary import summary
 from autopeft.report.value import shown, title
-from autopeft.study.spec import Search
+from autopeft.study.spec import FidelitySection, Search
 from autopeft.study.study import Study
 from autopeft.study.trial import TrialRecord
 
@@ -36,7 +36,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if self.quiet:
             return self
-        if most_repeats(self._search):
+        if most_repeats(self._search, self._fidelity):
             self.console.print(self._announcement(), highlight=False, soft_wrap=True)
         if self.console.is_terminal:
             self.live.start()
@@ -57,17 +57,21 @@ class Progress:
 
     def _announcement(self) -> str:
         """What comes on top of the trials of the search."""
-        search, fidelity = self._search, self.prepared.spec.fidelity
+        search, fidelity = self._search, self._fidelity
+        lengths = " or ".join(f"{length:g}" for length in fidelity.lengths)
         ends = f"{search.n_finalists} finalists + {len(search.baselines)} baselines"
         return (
             f"{search.n_trials} trials of {fidelity.bounds[1]:g} epochs, then at most "
-            f"{most_repeats(search)} trainings of {fidelity.final:g}: "
+            f"{most_repeats(search, fidelity)} trainings of {lengths}: "
             f"({ends}) x {search.n_seeds} fresh seeds, scored on the test split"
         )
 
     def _seconds_left(self, trials: tuple[TrialRecord, ...]) -> float | None:
-        stretch = self.prepared.spec.fidelity.stretch
-        return seconds_left(trials, self._search, stretch, time.time())
+        return seconds_left(trials, self._search, self._fidelity, time.time())
+
+    @property
+    def _fidelity(self) -> FidelitySection:
+        return self.prepared.spec.fidelity
 
     def _lines(self, trials: tuple[TrialRecord, ...]) -> None:
         now = {t.number for t in trials if t.state in {"complete", "stopped", "failed"}}
@@ -77,7 +81,7 @@ class Progress:
             self.console.print(self._line(trials, trials[number]), highlight=False, soft_wrap=True)
 
     def _line(self, trials: tuple[TrialRecord, ...], trial: TrialRecord) -> Text:
-        done = ended(trials)
+        done, n_trials = ended(trials), planned(trials, self._search, self._fidelity)
         values = " ".join(
             f"{o.name} {shown(o, trial.values[o.name])}"
             for o in self.prepared.objectives
@@ -88,7 +92,7 @@ class Progress:
         line = "  ".join(
             part
             for part in (
-                f"[{done}/{planned(trials, self._search)}] trial {trial.number} {trial.state}",
+                f"[{done}/{n_trials}] trial {trial.number} {trial.state}",
                 values,
                 trial.error,
                 what + summary(trial.config),
@@ -104,7 +108,7 @@ class Progress:
         counts = ", ".join(f"{n} {state}" for state, n in states.items() if n)
         table.add_row(
             f"[bold]{escape(self.prepared.spec.name)}[/]",
-            f"{ended(trials)}/{planned(trials, self._search)}",
+            f"{ended(trials)}/{planned(trials, self._search, self._fidelity)}",
             counts,
         )
         for objective in self.prepared.objectives:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from autopeft.study.spec import Search
+from autopeft.study.spec import FidelitySection, Search
 from autopeft.study.trial import TrialRecord
 
 ENDED = ("complete", "stopped", "failed")
@@ -20,25 +20,28 @@ def ended(trials: Sequence[TrialRecord]) -> int:
     return sum(trial.state in ENDED for trial in trials)
 
 
-def planned(trials: Sequence[TrialRecord], search: Search) -> int:
+def planned(trials: Sequence[TrialRecord], search: Search, fidelity: FidelitySection) -> int:
     """How many trainings are to be run in all, those with fresh seeds included."""
-    return max(ended(trials), search.n_trials + len(_repeats(trials)) + _unqueued(trials, search))
+    follow = len(_repeats(trials)) + _unqueued(trials, search, fidelity)
+    return max(ended(trials), search.n_trials + follow)
 
 
-def most_repeats(search: Search) -> int:
+def most_repeats(search: Search, fidelity: FidelitySection) -> int:
     """How many trainings with fresh seeds follow; less where a baseline is a finalist, too."""
-    return search.n_finalists and (search.n_finalists + len(search.baselines)) * search.n_seeds
+    n_again = search.n_finalists and search.n_finalists + len(search.baselines)
+    n_longer = len(fidelity.lengths) - 1 if n_again > 1 else 0
+    return (n_again + n_longer) * search.n_seeds
 
 
 def seconds_left(
-    trials: Sequence[TrialRecord], search: Search, stretch: float, now: float
+    trials: Sequence[TrialRecord], search: Search, fidelity: FidelitySection, now: float
 ) -> float | None:
     """An estimate from what trials took so far and how fast they came to their ends.
 
     Args:
         trials: of the study.
         search: how many are to be trained, and how many of those once more.
-        stretch: how many times as far as a trial a training with a fresh seed goes.
+        fidelity: how far trials go, and the trainings with fresh seeds.
         now: the time, in seconds since the epoch.
 
     Returns:
@@ -51,11 +54,13 @@ def seconds_left(
     proposals = [t.number for t in counted if t.baseline is None and t.number in took]
     one = fmean(took[n] for n in proposals) if len(proposals) >= N_TELL else fmean(took.values())
     whole = [took[t.number] for t in counted if t.state == "complete" and t.number in took]
-    again = stretch * (fmean(whole) if whole else one)
-    work = one * max(0, search.n_trials - len(counted)) + again * _unqueued(trials, search)
+    again = fidelity.stretch * (fmean(whole) if whole else one)
+    work = one * max(0, search.n_trials - len(counted)) + again * _unqueued(
+        trials, search, fidelity
+    )
     for trial in trials:
         first = None if trial.repeat_of is None else took.get(trial.repeat_of)
-        known = again if first is None else stretch * first
+        known = again if first is None else fidelity.stretch * first
         expected = one if trial.repeat_of is None else known
         if trial.state in UNDER_WAY:
             work += max(0.0, expected - _elapsed(trial, now))
@@ -70,11 +75,14 @@ def _repeats(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [t for t in trials if t.repeat_of is not None and t.state not in gone]
 
 
-def _unqueued(trials: Sequence[TrialRecord], search: Search) -> int:
-    """How many trainings with fresh seeds will be queued once the search has ended."""
+def _unqueued(trials: Sequence[TrialRecord], search: Search, fidelity: FidelitySection) -> int:
+    """How many trainings with fresh seeds will be queued, those of the first finalist first."""
+    queued = _repeats(trials)
     is_over = ended(trials) >= search.n_trials
     may_follow = not is_over or any(trial.state == "complete" for trial in trials)
-    return most_repeats(search) if may_follow and not _repeats(trials) else 0
+    if not may_follow or len({trial.repeat_of for trial in queued}) > 1:
+        return 0
+    return max(0, most_repeats(search, fidelity) - len(queued))
 
 
 def _pace(trials: Sequence[TrialRecord], now: float) -> float:

@@ -59,7 +59,7 @@ def status_of(outcome: Outcome) -> dict[str, Any]:
     """The status of a study as plain values."""
     best = {}
     spec = outcome.spec
-    left = seconds_left(outcome.trials, spec.search, spec.fidelity.stretch, time.time())
+    left = seconds_left(outcome.trials, spec.search, spec.fidelity, time.time())
     for objective in outcome.objectives:
         trial = best_of(outcome.trials, objective)
         if trial is not None:
@@ -67,7 +67,7 @@ def status_of(outcome: Outcome) -> dict[str, Any]:
             best[objective.name] = {"trial": trial.number, "value": value}
     return {
         "study": spec.name,
-        "n_trials": planned(outcome.trials, spec.search),
+        "n_trials": planned(outcome.trials, spec.search, spec.fidelity),
         "states": states_of(outcome.trials),
         "best": best,
         "hypervolume": outcome.hypervolume,

@@ -64,7 +64,7 @@ class Queue:
             How many were queued.
         """
         seeds = range(terms.seed + 1, terms.seed + 1 + terms.n_seeds)
-        due = repeats(trials, objectives, terms.n_finalists, seeds, terms.final_epochs)
+        due = repeats(trials, objectives, terms.n_finalists, seeds, terms.lengths)
         new = [(trial, attrs) for trial, attrs in due if not index.has_repeat(attrs["repeat"])]
         for trial, attrs in new:
             self.put(trial.point, {**_configured(trial.config), **attrs})

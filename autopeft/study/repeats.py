@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,11 @@ from autopeft.objective.objective import Objective
 from autopeft.search.expected import expected_losses
 from autopeft.study.trial import TrialRecord
 
+Repeat = tuple[TrialRecord, dict[str, Any]]
+"""A trial, and what is recorded of its training with a fresh seed."""
+
+UNDER_WAY = ("waiting", "running", "paused")
+
 POINT = 0.01
 """How far behind the best a trial is close to it, in the unit of the objective, unless told."""
 
@@ -20,26 +26,58 @@ def repeats(
     trials: Sequence[TrialRecord],
     objectives: Sequence[Objective],
     most: int,
-    seeds: Iterable[int],
-    epochs: float,
-) -> Iterator[tuple[TrialRecord, dict[str, Any]]]:
+    seeds: Sequence[int],
+    lengths: Sequence[float],
+) -> Iterator[Repeat]:
     """Finalists and baselines with the attributes of each repeat, one seed after the other.
+
+    Of two lengths the best finalist is trained with both first. Once that has ended, all others
+    get the one with which it is better on the validation split, for too long a training spoils what
+    another needs.
 
     Args:
         trials: of the study.
         objectives: of the study.
         most: how many finalists; with none, baselines are not repeated either.
         seeds: of the repeats.
-        epochs: of each repeat; those of another length are other repeats.
+        lengths: in epochs, ascending.
     """
     finalists = _finalists(trials, objectives, most)
     baselines = [t for t in trials if t.baseline is not None and t.state == "complete"]
-    again = {trial.number: trial for trial in [*finalists, *baselines]} if most else {}
+    again = list({t.number: t for t in [*finalists, *baselines]}.values()) if most else []
+    if len(again) < 2 or not finalists or len(lengths) == 1:
+        yield from _each(again, seeds, lengths[-1])
+        return
+    first, *others = again
+    for length in lengths:
+        yield from _each([first], seeds, length)
+    own = [trial for trial in trials if trial.repeat_of == first.number]
+    if own and not any(trial.state in UNDER_WAY for trial in own):
+        yield from _each(others, seeds, _better(own, objectives, lengths))
+
+
+def _each(trials: Sequence[TrialRecord], seeds: Iterable[int], epochs: float) -> Iterator[Repeat]:
+    """The repeats of trials; only those of another length than their trial have it in the name."""
     for seed in seeds:
-        for trial in again.values():
-            name = f"{trial.number}:{seed}:{epochs:g}"
+        for trial in trials:
+            length = "" if epochs == trial.epochs else f":{epochs:g}"
+            name = f"{trial.number}:{seed}{length}"
             attrs = {"repeat": name, "repeat_of": trial.number, "seed": seed, "epochs": epochs}
             yield trial, attrs
+
+
+def _better(
+    own: Sequence[TrialRecord], objectives: Sequence[Objective], lengths: Sequence[float]
+) -> float:
+    """The length whose repeats have the better mean; the longest where nothing can be compared."""
+    quality = next((o for o in objectives if not o.known), objectives[0])
+    complete = [trial for trial in own if trial.state == "complete"]
+    losses = {
+        length: [quality.loss(t.values[quality.name]) for t in complete if t.epochs == length]
+        for length in lengths
+    }
+    means = {length: fmean(of_length) for length, of_length in losses.items() if of_length}
+    return min(means, key=lambda length: means[length], default=lengths[-1])
 
 
 def _finalists(

@@ -76,8 +76,8 @@ class FidelitySection(Section):
 
     Attributes:
         epochs: `[first, last]` rung; a single number trains every trial that far.
-        final_epochs: how far finalists and baselines are trained again; by default twice the last
-            rung.
+        final_epochs: how far finalists and baselines are trained again; of two lengths all get the
+            one with which the best finalist is better. By default the last rung and twice of it.
         reduction: at every rung one of so many goes on.
         stopper: a name of `STOPPERS`.
         signal: the metric that halving ranks by; `auto` is the least noisy one at hand.
@@ -86,18 +86,20 @@ class FidelitySection(Section):
     """
 
     epochs: float | list[float] = 3.0
-    final_epochs: float | None = Field(default=None, ge=EPOCHS[0], le=EPOCHS[1])
+    final_epochs: float | list[float] | None = None
     reduction: float = Field(default=3.0, ge=1.1, le=1_000)
     stopper: str = "none"
     signal: str = "auto"
     brackets: int = Field(default=1, ge=1, le=100)
 
-    @field_validator("epochs")
+    @field_validator("epochs", "final_epochs")
     @classmethod
-    def _two(cls, epochs: float | list[float]) -> float | list[float]:
+    def _two(cls, epochs: float | list[float] | None) -> float | list[float] | None:
+        if epochs is None:
+            return None
         values = epochs if isinstance(epochs, list) else [epochs]
         if len(values) not in (1, 2) or values != sorted(values):
-            raise ValueError(f"expected a number or [first, last], got {epochs!r}")
+            raise ValueError(f"expected a number or two that ascend, got {epochs!r}")
         least, most = EPOCHS
         if not least <= values[0] <= values[-1] <= most:
             raise ValueError(f"expected epochs from {least:g} to {most:g}, got {epochs!r}")
@@ -110,14 +112,17 @@ class FidelitySection(Section):
         return values[0], values[-1]
 
     @property
-    def final(self) -> float:
-        """How far finalists and baselines are trained again."""
-        return self.final_epochs or 2 * self.bounds[1]
+    def lengths(self) -> tuple[float, ...]:
+        """How far finalists and baselines are trained again, ascending; one of these."""
+        last, given = self.bounds[1], self.final_epochs
+        if given is None:
+            return last, 2 * last
+        return tuple(given) if isinstance(given, list) else (given,)
 
     @property
     def stretch(self) -> float:
-        """How many times as far that is as a trial goes."""
-        return self.final / self.bounds[1]
+        """How many times as far as a trial the longer of them goes."""
+        return self.lengths[-1] / self.bounds[1]
 
 
 class Resources(Section):

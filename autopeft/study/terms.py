@@ -24,7 +24,7 @@ class Terms:
         n_finalists: trials that are trained again at the end, at most, with the baselines; with 0
             nothing is.
         n_seeds: fresh trainings of each of those.
-        final_epochs: of each of these trainings.
+        lengths: epochs that these trainings may have, see `repeats`.
     """
 
     known: Mapping[str, Known]
@@ -36,7 +36,7 @@ class Terms:
     baselines: Mapping[str, PeftConfig] = field(default_factory=dict)
     n_finalists: int = 0
     n_seeds: int = 1
-    final_epochs: float = 1.0
+    lengths: tuple[float, ...] = (1.0,)
 
     def excess(self, known: Mapping[str, float]) -> str | None:
         """Which limit these quantities do not keep, as NaN keeps none; None where they keep all."""

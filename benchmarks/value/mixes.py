@@ -14,7 +14,7 @@ from optuna.samplers import RandomSampler
 from autopeft.api.outcome import Outcome
 from autopeft.api.run import run
 from autopeft.objective.objective import load_objectives
-from autopeft.report.seeds import folded
+from autopeft.report.seeds import folded, fresh
 from autopeft.study.spec import FidelitySection, Search
 from benchmarks.search.race import Axes
 from benchmarks.search.saas_sampler import SaasSampler
@@ -55,7 +55,8 @@ def study_of(bench: Bench, budget: int, seed: int, folder: str) -> dict[str, Any
     Repeats that would take more than half of them are left out.
     """
     default = Search()
-    repeats = default.n_finalists * default.n_seeds * FidelitySection(epochs=EPOCHS).stretch
+    shorter, longer = (n / EPOCHS for n in FidelitySection(epochs=EPOCHS).lengths)
+    repeats = default.n_seeds * (shorter + default.n_finalists * longer)
     repeats = repeats if 2 * repeats <= budget else 0
     return {
         "name": "value",
@@ -77,6 +78,7 @@ def study_of(bench: Bench, budget: int, seed: int, folder: str) -> dict[str, Any
 
 def trials_of(outcome: Outcome) -> Iterator[Trial]:
     """The trials of a study; those that it repeated have the means over their fresh seeds."""
+    again = fresh(outcome.trials)
     for trial in folded(outcome.trials):
         runs = [t for t in outcome.trials if t.reports and trial.number in (t.number, t.repeat_of)]
         if runs and trial.repeat_of is None:
@@ -88,5 +90,5 @@ def trials_of(outcome: Outcome) -> Iterator[Trial]:
                 loss=fmean(each["validation_loss"] for each in ended) if ended else None,
                 epochs=sum(run.epochs for run in runs),
                 trainings=len(runs),
-                length=runs[-1].epochs,
+                length=again.get(trial.number, runs)[-1].epochs,
             )

@@ -11,6 +11,7 @@ from autopeft.api.earlier import observations
 from autopeft.api.outcome import open_study
 from autopeft.cli.show import front_of, show_front
 from autopeft.objective.objective import load_objectives
+from autopeft.report.seeds import fresh
 from autopeft.study.spec import Search
 from autopeft.task.registry import task_of
 from autopeft.train.member_training import STATE_FILE
@@ -28,22 +29,31 @@ def first(tmp_path_factory):
 
 
 def test_finalists_and_baselines_end_as_means_of_fresh_seeds(first):
-    """They go twice as far; a baseline that is a finalist has no more seeds than others."""
-    repeats = [t for t in first.trials if t.repeat_of is not None]
+    """The finalist is trained with both lengths, the baseline with that which is better for it."""
+    search = first.trials[0].epochs
+    best, baseline = ([t for t in first.trials if t.repeat_of == n] for n in (_finalist(first), 0))
+    repeats = [t for of in fresh(first.trials).values() for t in of]
     again = {t.repeat_of for t in repeats}
-    assert 0 in again
-    assert len(again) <= 2
-    assert len(repeats) == 2 * len(again)
+    assert again == {0, _finalist(first)}
+    assert [t.epochs for t in best] == [search, search, 2 * search, 2 * search]
+    means = [fmean(t.values["accuracy"] for t in best if t.epochs == e) for e in (1, 2)]
+    (length,) = {t.epochs for t in baseline}
+    assert length == (2 * search if means[1] > means[0] else search)
     assert all(t.state == "complete" for t in repeats)
-    assert {t.epochs for t in repeats} == {2 * first.trials[0].epochs}
+    assert {t.epochs for t in repeats} == {length}
     assert {t.number for t in first.front.trials} <= again
     for trial in first.front.trials:
-        fresh = [t for t in repeats if t.repeat_of == trial.number]
+        own = [t for t in repeats if t.repeat_of == trial.number]
         assert trial.n_seeds == 2
-        assert trial.values["accuracy"] == pytest.approx(fmean(t.values["accuracy"] for t in fresh))
-        assert trial.test["accuracy"] == pytest.approx(fmean(t.test["accuracy"] for t in fresh))
+        assert trial.values["accuracy"] == pytest.approx(fmean(t.values["accuracy"] for t in own))
+        assert trial.test["accuracy"] == pytest.approx(fmean(t.test["accuracy"] for t in own))
         assert trial.folder == first.trials[trial.number].folder
     assert autopeft.run(first.spec).trials == first.trials
+
+
+def _finalist(outcome):
+    (number,) = {t.repeat_of for t in outcome.trials if t.repeat_of} - {0}
+    return number
 
 
 def test_a_record_tells_what_is_trained_again(first):
@@ -82,11 +92,10 @@ def test_a_card_tells_its_training_from_fresh_ones(first, tmp_path):
     best = first.choose("best")
     assert f"Picked because {best.reason}." in card
     assert f"- {first.comparisons[0].sentence}" in card
-    again = [t for t in first.trials if t.repeat_of == best.trial.number]
+    again = fresh(first.trials)[best.trial.number]
     own = max(again, key=lambda t: t.values["accuracy"])
     assert f"| accuracy, validation, this training | {own.values['accuracy']:.4f} |" in card
     assert f"num_train_epochs {own.epochs}, max_length" in card
-    assert own.epochs == 2 * best.trial.epochs
     assert (
         f"| accuracy, test, mean of 2 fresh trainings | {best.trial.test['accuracy']:.4f}" in card
     )
@@ -94,7 +103,7 @@ def test_a_card_tells_its_training_from_fresh_ones(first, tmp_path):
 
 def test_the_tensors_of_the_best_fresh_training_are_exported(first, tmp_path):
     best = first.choose("best").trial
-    again = [t for t in first.trials if t.repeat_of == best.number]
+    again = fresh(first.trials)[best.number]
     own = max(again, key=lambda t: t.values["accuracy"])
     there = load_file(f"{own.folder}/{STATE_FILE}")
     exported = load_file(autopeft.export(first, tmp_path / "out", pick="best") / STATE_FILE)

@@ -7,11 +7,12 @@ import pytest
 
 from autopeft.cli.remaining import most_repeats, planned, seconds_left
 from autopeft.core.config import PeftConfig
-from autopeft.study.spec import Search
+from autopeft.study.spec import FidelitySection, Search
 from autopeft.study.trial import TrialRecord
 
 SEARCH = Search(n_trials=24, baselines=[*"abcde"], n_finalists=3, n_seeds=3)
 OVERHEAD, STRETCH = 0.4, 2.0
+LONGER = FidelitySection(epochs=3.0, final_epochs=6.0)
 
 
 def timeline(n_workers: int, seed: int, spread: float) -> list[tuple[TrialRecord, float]]:
@@ -59,7 +60,7 @@ def test_the_time_left_is_right_within_a_third_from_the_fifth_trial_on(
     last = max(ended for _, ended in trials)
     ends = sorted(ended for _, ended in trials)[4:]
     for now in [*ends, *(end + 3 for end in ends[:-1])]:
-        left = seconds_left(seen(trials, now), SEARCH, STRETCH, now)
+        left = seconds_left(seen(trials, now), SEARCH, LONGER, now)
         assert left is not None
         assert abs(left - (last - now)) <= max((last - now) / 3, 20), (now, left, last - now)
 
@@ -68,7 +69,7 @@ def test_a_break_between_two_runs_is_no_work() -> None:
     trials = [trial for trial, _ in timeline(1, 0, spread=1.0)][:10]
     late = [replace(t, began=t.began + 9e4, ended=t.ended + 9e4) for t in trials[5:]]
     search = Search(n_trials=20, n_finalists=0)
-    assert seconds_left([*trials[:5], *late], search, STRETCH, 2e5) == pytest.approx(
+    assert seconds_left([*trials[:5], *late], search, LONGER, 2e5) == pytest.approx(
         10 * (15 + OVERHEAD)
     )
 
@@ -81,25 +82,25 @@ def test_short_proposals_count_for_themselves_once_there_are_some() -> None:
         replace(t, state="stopped", seconds=3.0, began=began + 3 * i, ended=began + 3 * i + 3)
         for i, t in enumerate(trials[5:])
     ]
-    left = seconds_left([*trials[:5], *stopped], Search(n_trials=19, n_finalists=0), STRETCH, 90)
+    left = seconds_left([*trials[:5], *stopped], Search(n_trials=19, n_finalists=0), LONGER, 90)
     assert left == pytest.approx(30, rel=0.05)
 
 
 def test_nothing_is_known_before_the_first_end() -> None:
     running = TrialRecord(0, "running", PeftConfig(), began=0.0)
-    assert seconds_left([running], SEARCH, STRETCH, 9.0) is None
-    assert seconds_left([], SEARCH, STRETCH, 9.0) is None
+    assert seconds_left([running], SEARCH, LONGER, 9.0) is None
+    assert seconds_left([], SEARCH, LONGER, 9.0) is None
 
 
 def test_repeats_come_on_top() -> None:
-    assert most_repeats(SEARCH) == 24
-    assert most_repeats(Search(n_finalists=0, baselines=["lora"])) == 0
+    assert most_repeats(SEARCH, LONGER) == 24
+    assert most_repeats(Search(n_finalists=0, baselines=["lora"]), LONGER) == 0
     trials = timeline(1, 0, spread=1.0)
-    assert planned([], SEARCH) == 48
+    assert planned([], SEARCH, LONGER) == 48
     search_only = [trial for trial, _ in trials[:24]]
-    assert planned(search_only, SEARCH) == 48
-    assert planned(seen(trials, trials[23][1]), SEARCH) == 24 + 21
-    assert planned([trial for trial, _ in trials], SEARCH) == 24 + 21
+    assert planned(search_only, SEARCH, LONGER) == 48
+    assert planned(seen(trials, trials[23][1]), SEARCH, LONGER) == 24 + 21
+    assert planned([trial for trial, _ in trials], SEARCH, LONGER) == 24 + 21
     failed = [replace(trial, state="failed") for trial in search_only]
-    assert planned(failed, SEARCH) == 24
-    assert seconds_left(seen(trials, trials[-1][1]), SEARCH, STRETCH, trials[-1][1]) == 0
+    assert planned(failed, SEARCH, LONGER) == 24
+    assert seconds_left(seen(trials, trials[-1][1]), SEARCH, LONGER, trials[-1][1]) == 0

@@ -10,6 +10,7 @@ from autopeft.report.front import Front
 from autopeft.report.page import render
 from autopeft.report.seeds import folded
 from autopeft.report.value import valued
+from autopeft.study.trial import TrialRecord
 from tests.report.trials import ACCURACY, OBJECTIVES, PARAMS, STUDY, again
 
 REPEATED = (
@@ -36,17 +37,20 @@ def test_means_and_margins() -> None:
     assert folded(found) == found
 
 
-def test_repeats_of_another_length_than_the_latest_are_left_out() -> None:
-    """A study that was continued with other `final_epochs`."""
-    rows = [(12, 3, 0.6, 3.0), (13, 4, 0.6, 3.0), (14, 3, 0.8, 6.0), (15, 3, 0.9, 6.0)]
-    trials = [
-        replace(again(number, of, value, value), reports=(Report(9, epochs, {}),))
-        for number, of, value, epochs in rows
-    ]
-    found = folded([*STUDY, *trials])
+def lasting(epochs: float, record: TrialRecord) -> TrialRecord:
+    return replace(record, reports=(Report(9, epochs, {}),))
+
+
+@pytest.mark.parametrize(("length", "mean"), [(3.0, 0.6), (6.0, 0.85)])
+def test_the_length_counts_that_most_trials_were_repeated_with(length: float, mean: float) -> None:
+    """Trial 3 was trained with both."""
+    own = [(12, 3.0, 0.6), (13, 6.0, 0.8), (14, 6.0, 0.9)]
+    trials = [lasting(epochs, again(number, 3, value, value)) for number, epochs, value in own]
+    found = folded([*STUDY, *trials, lasting(length, again(15, 4, 0.7, 0.7))])
     assert [record.number for record in found] == [record.number for record in STUDY]
-    assert found[3].values["accuracy"] == pytest.approx(0.85)
-    assert [(r.number, r.n_seeds) for r in found if r.n_seeds] == [(3, 2)]
+    assert found[3].values["accuracy"] == pytest.approx(mean)
+    assert [r.number for r in found if r.n_seeds] == [3, 4]
+    assert folded([*STUDY, *trials])[3].values["accuracy"] == pytest.approx(0.85)
 
 
 def test_without_repeats_nothing_changes() -> None:

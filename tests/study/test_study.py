@@ -219,7 +219,7 @@ class Seeded(kit.Curves):
 
 def repeating(study, n_finalists, n_seeds):
     last = study.terms.rungs[-1]
-    study.terms = replace(study.terms, n_finalists=n_finalists, n_seeds=n_seeds, final_epochs=last)
+    study.terms = replace(study.terms, n_finalists=n_finalists, n_seeds=n_seeds, lengths=(last,))
     return study
 
 
@@ -266,15 +266,15 @@ def accuracy_of(trial):
 
 def test_the_most_accurate_trial_is_a_finalist_and_the_front_follows():
     trials = [replace(t, folder=None) for t in STUDY]
-    numbers = [t.number for t, _ in repeats(trials, OBJECTIVES[:2], 1, [7], 6.0)]
+    numbers = [t.number for t, _ in repeats(trials, OBJECTIVES[:2], 1, [7], [6.0])]
     assert numbers == [3, 0, 1, 2]
-    numbers = [t.number for t, _ in repeats(trials, OBJECTIVES[:2], 3, [7], 6.0)]
+    numbers = [t.number for t, _ in repeats(trials, OBJECTIVES[:2], 3, [7], [6.0])]
     close = repeats(
         [replace(t, values={**t.values, "accuracy": 0.8}) for t in trials],
         OBJECTIVES[:2],
         2,
         [7],
-        6.0,
+        [6.0],
     )
     cheapest = min(
         (t for t in trials if t.state == "complete" and t.baseline is None),
@@ -283,18 +283,50 @@ def test_the_most_accurate_trial_is_a_finalist_and_the_front_follows():
     assert next(close)[0].number == cheapest.number
     assert numbers[0] == max((t for t in trials if t.state == "complete"), key=accuracy_of).number
     assert {*numbers[3:]} <= {0, 1, 2}
-    assert [a["repeat"] for _, a in repeats(trials[:1], OBJECTIVES, 2, [7, 8], 6.0)] == [
+    assert [a["repeat"] for _, a in repeats(trials[:1], OBJECTIVES, 2, [7, 8], [6.0])] == [
         "0:7:6",
         "0:8:6",
     ]
-    assert list(repeats(trials[7:], OBJECTIVES, 2, [7], 6.0)) == []
+    assert list(repeats(trials[7:], OBJECTIVES, 2, [7], [6.0])) == []
 
 
 def test_finalists_are_the_cheapest_ever_further_behind_the_best():
     worth = [(0.85, 300_000), (0.849, 290_000), (0.845, 60_000), (0.835, 40_000), (0.77, 9_000)]
     trials = [complete(number, *each, 1e9) for number, each in enumerate(worth)]
-    found = [t.number for t, _ in repeats(trials, OBJECTIVES[:2], 5, [7], 6.0)]
+    found = [t.number for t, _ in repeats(trials, OBJECTIVES[:2], 5, [7], [6.0])]
     assert found == [0, 2, 3, 4, 1]
+
+
+def test_all_get_the_length_that_suits_the_best_finalist():
+    """First it alone is trained with both, then the others with the one that is better."""
+    trials = [complete(n, a, 10**n, 1e9) for n, a in ((3, 0.80), (5, 0.85), (4, 0.845))]
+    trials = [replace(t, reports=(Report(9, 3.0, {}),)) for t in sorted(trials, key=by_number)]
+    first = [(5, 7, 3.0), (5, 8, 3.0), (5, 7, 6.0), (5, 8, 6.0)]
+
+    def queued(own):
+        due = repeats([*trials, *own], OBJECTIVES[:2], 2, [7, 8], [3.0, 6.0])
+        return [(trial.number, attrs["seed"], attrs["epochs"]) for trial, attrs in due]
+
+    def own(*values, state="complete"):
+        made = [replace(trials[2], number=9 + n, repeat_of=5) for n in range(4)]
+        epochs = (3.0, 3.0, 6.0, 6.0)
+        return [
+            replace(t, state=state, values={**t.values, "accuracy": v}, reports=(Report(9, e, {}),))
+            for t, v, e in zip(made, values, epochs, strict=True)
+        ]
+
+    assert queued([]) == first
+    assert queued(own(0.8, 0.8, 0.9, 0.9, state="running")) == first
+    assert queued(own(0.8, 0.8, 0.9, 0.8)) == [*first, (4, 7, 6.0), (4, 8, 6.0)]
+    assert queued(own(0.8, 0.9, 0.8, 0.8)) == [*first, (4, 7, 3.0), (4, 8, 3.0)]
+    assert queued(own(0.8, 0.8, 0.8, 0.8)) == [*first, (4, 7, 3.0), (4, 8, 3.0)]
+    assert queued(own(0, 0, 0, 0, state="failed")) == [*first, (4, 7, 6.0), (4, 8, 6.0)]
+    names = [a["repeat"] for _, a in repeats(trials, OBJECTIVES[:2], 2, [7], [3.0, 6.0])]
+    assert names == ["5:7", "5:7:6"]
+
+
+def by_number(trial):
+    return trial.number
 
 
 def test_one_run_with_one_evaluator_searches_and_repeats(tmp_path):
