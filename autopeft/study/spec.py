@@ -99,7 +99,7 @@ class FidelitySection(Section):
             return None
         values = epochs if isinstance(epochs, list) else [epochs]
         if len(values) not in (1, 2) or values != sorted(values):
-            raise ValueError(f"expected a number or two that ascend, got {epochs!r}")
+            raise ValueError(f"expected a number or [first, last], got {epochs!r}")
         least, most = EPOCHS
         if not least <= values[0] <= values[-1] <= most:
             raise ValueError(f"expected epochs from {least:g} to {most:g}, got {epochs!r}")
