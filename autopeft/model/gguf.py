@@ -69,11 +69,13 @@ def as_folder(file: Path) -> Path:
             with quiet():
                 model = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype="float32")
                 tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
-                _plain(model).save_pretrained(folder)
-                tokenizer.save_pretrained(folder)
-        except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+                plain = _plain(model)
+        except (ValueError, KeyError, NotImplementedError, RuntimeError, OSError) as error:
             line = str(error).strip().partition("\n")[0]
             raise StudyError(f"{str(file)!r} cannot be used: {line}", "model") from error
+        with quiet():
+            plain.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
 
     key = key_of(str(file.resolve()), stat.st_size, stat.st_mtime_ns)
     folder = cached_folder("gguf", key, _ROOM * stat.st_size, write)

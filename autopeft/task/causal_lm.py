@@ -17,7 +17,7 @@ from autopeft.task.conversations import Named, Sample, samples
 from autopeft.task.data import Data
 from autopeft.task.download import KEY
 from autopeft.task.tables import SPLITS, filled_tables
-from autopeft.task.task import Goal, Metric, Task
+from autopeft.task.task import Goal, Metric, Task, token_accuracy
 from autopeft.task.tokens import Examples
 
 Tokens = tuple[list[int], list[bool]]
@@ -25,12 +25,6 @@ Tokens = tuple[list[int], list[bool]]
 
 _GENERATION = "generation %}"
 """By which a chat template marks what the assistant says."""
-
-
-def _token_accuracy(wanted: Sequence[Sequence[int]], given: Sequence[Sequence[int]]) -> float:
-    """The share of tokens that are said as they are, over all examples."""
-    pairs = [pair for rows in zip(wanted, given, strict=True) for pair in zip(*rows, strict=True)]
-    return sum(one == other for one, other in pairs) / max(1, len(pairs))
 
 
 class CausalLM(Task):
@@ -55,7 +49,7 @@ class CausalLM(Task):
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        return {"token_accuracy": Metric("token_accuracy", "maximize", _token_accuracy)}
+        return {"token_accuracy": Metric("token_accuracy", "maximize", token_accuracy)}
 
     @property
     def goals(self) -> dict[str, Goal]:

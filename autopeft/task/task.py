@@ -35,6 +35,12 @@ class Metric:
     compute: Callable[[Sequence[Any], Sequence[Any]], float]
 
 
+def token_accuracy(wanted: Sequence[Sequence[Any]], given: Sequence[Sequence[Any]]) -> float:
+    """The share of tokens that are predicted as they are, over all rows."""
+    pairs = [pair for rows in zip(wanted, given, strict=True) for pair in zip(*rows, strict=True)]
+    return sum(one == other for one, other in pairs) / max(1, len(pairs))
+
+
 class Task(Section):
     """The mapping `task` of a study; a class for each `type`.
 

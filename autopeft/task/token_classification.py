@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import torch
 from datasets import ClassLabel, Dataset
-from sklearn import metrics as sk
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -21,7 +20,7 @@ from autopeft.task.data import Data, check_used
 from autopeft.task.labels import in_order, name_of
 from autopeft.task.rows import Row, read_rows
 from autopeft.task.tables import SPLITS, column_of, filled_tables
-from autopeft.task.task import Goal, Metric, Task
+from autopeft.task.task import Goal, Metric, Task, token_accuracy
 from autopeft.task.tokens import Examples
 
 WORD_COLUMNS = ("tokens", "words")
@@ -37,12 +36,6 @@ class Tagged:
 
     words: Sequence[str]
     tags: Sequence[str]
-
-
-def _accuracy(wanted: Sequence[Sequence[Any]], given: Sequence[Sequence[Any]]) -> float:
-    """The share of words with the right tag."""
-    tags = ([tag for row in rows for tag in row] for rows in (wanted, given))
-    return sk.accuracy_score(*tags)
 
 
 class TokenClassification(Task):
@@ -63,7 +56,7 @@ class TokenClassification(Task):
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        return {"accuracy": Metric("accuracy", "maximize", _accuracy)}
+        return {"accuracy": Metric("accuracy", "maximize", token_accuracy)}
 
     @property
     def goals(self) -> dict[str, Goal]:

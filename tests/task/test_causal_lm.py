@@ -202,9 +202,8 @@ def small(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_a_study_of_conversations_ends_in_exports_that_say_the_same(
-    small: Path, tmp_path: Path
-) -> None:
+def conversations(folder: Path, model: Path) -> dict[str, Any]:
+    """A study of questions with one-word answers, files in a folder."""
     rows = [
         {
             "messages": [
@@ -215,10 +214,10 @@ def test_a_study_of_conversations_ends_in_exports_that_say_the_same(
         for i in range(12)
         for word, turn in (("good", BOT), ("bad", {"role": "assistant", "content": "no"}))
     ]
-    study = {
+    return {
         "name": "chat",
-        "model": str(small),
-        "task": {"type": "causal-lm", "data": lines(tmp_path, rows), "max_length": 32},
+        "model": str(model),
+        "task": {"type": "causal-lm", "data": lines(folder, rows), "max_length": 32},
         "space": {
             "name": "ranks",
             "place": [
@@ -232,10 +231,15 @@ def test_a_study_of_conversations_ends_in_exports_that_say_the_same(
         ],
         "search": {"n_trials": 2, "n_finalists": 0},
         "fidelity": {"epochs": 8.0},
-        "storage": f"sqlite:///{tmp_path}/study.db",
-        "output": str(tmp_path / "out"),
+        "storage": f"sqlite:///{folder}/study.db",
+        "output": str(folder / "out"),
     }
-    outcome = autopeft.run(study)
+
+
+def test_a_study_of_conversations_ends_in_exports_that_say_the_same(
+    small: Path, tmp_path: Path
+) -> None:
+    outcome = autopeft.run(conversations(tmp_path, small))
     assert {t.state for t in outcome.trials} == {"complete"}
     best = outcome.choose("best").trial
     assert best.values["perplexity"] < 3
