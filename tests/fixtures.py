@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers as tf
 from hypothesis import settings
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from autopeft.train.trainer import Trainer
+from tests.decoder import save_decoder, words_tokenizer
 from tests.minilm import MINILM, exact, movies
 
 settings.register_profile("few", derandomize=True, deadline=None, max_examples=40)
@@ -46,22 +45,4 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def tiny_llama(tmp_path: Path) -> Path:
     """The folder of a pretrained decoder whose tokenizer has no token for padding."""
     words = ["<eos>", "<unk>", "good", "bad", "film", "a", "very"]
-    vocabulary = {word: i for i, word in enumerate(words)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tf.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>"
-    ).save_pretrained(tmp_path)
-    config = tf.LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        eos_token_id=0,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        tf.LlamaForCausalLM(config).save_pretrained(tmp_path)
-    return tmp_path
+    return save_decoder(tmp_path, words_tokenizer(words), num_key_value_heads=2)

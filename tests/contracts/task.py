@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import transformers as tf
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.order import Order
@@ -23,6 +21,7 @@ from autopeft.task.registry import TASKS, task_of
 from autopeft.task.task import Task
 from autopeft.train.trainer import Trainer
 from tests import tiny
+from tests.decoder import save_decoder, words_tokenizer
 from tests.memory.allocator import measure_memory
 
 WORDS = ["<eos>", "<unk>", "good", "bad", "film", "a", "very", "yes", "no"]
@@ -50,17 +49,9 @@ def _minilm(folder: Path) -> str:
 
 def _llama(folder: Path) -> str:
     """A small decoder without dropout."""
-    made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    tf.PreTrainedTokenizerFast(
-        tokenizer_object=made, eos_token="<eos>", unk_token="<unk>"
-    ).save_pretrained(folder / "model")
-    sizes = {"vocab_size": len(WORDS), "hidden_size": 64, "intermediate_size": 96}
-    layers = {"num_hidden_layers": 3, "num_attention_heads": 4, "initializer_range": 0.3}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        tf.LlamaForCausalLM(tf.LlamaConfig(**sizes, **layers)).save_pretrained(folder / "model")
-    return str(folder / "model")
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3}
+    tokenizer = words_tokenizer(WORDS)
+    return str(save_decoder(folder / "model", tokenizer, **sizes, initializer_range=0.3))
 
 
 def _texts(label: Callable[[int], Any]) -> list[dict[str, Any]]:

@@ -11,13 +11,13 @@ import pytest
 import torch
 import transformers as tf
 from datasets import Dataset
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 import autopeft
 from autopeft.core.errors import StudyError
 from autopeft.model.head import IGNORED
 from autopeft.task.conversations import Named, Sample, samples
 from autopeft.task.registry import task_of
+from tests.decoder import save_decoder, words_tokenizer
 
 SPECIAL = ["<eos>", "<unk>", "<user>", "<bot>", "<system>", "<end>"]
 WORDS = [*SPECIAL, "is", "the", "film", "good", "bad", "yes", "no", "really"]
@@ -42,15 +42,7 @@ CHAT = [
 
 
 def tokenizer(template: str | None = None) -> tf.PreTrainedTokenizerFast:
-    made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return tf.PreTrainedTokenizerFast(
-        tokenizer_object=made,
-        eos_token="<eos>",
-        pad_token="<eos>",
-        unk_token="<unk>",
-        chat_template=template,
-    )
+    return words_tokenizer(WORDS, pad_token="<eos>", chat_template=template)
 
 
 def lines(folder: Path, rows: list[dict[str, Any]]) -> str:
@@ -186,20 +178,8 @@ def _cut_elsewhere(task: Any) -> int:
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """The folder of a pretrained decoder with a chat template."""
-    tokenizer(PLAIN).save_pretrained(tmp_path / "model")
-    config = tf.LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        initializer_range=0.3,  # so that the head can say anything
-        eos_token_id=0,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        tf.LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+    says_anything = {"initializer_range": 0.3}
+    return save_decoder(tmp_path / "model", tokenizer(PLAIN), **says_anything)
 
 
 def conversations(folder: Path, model: Path) -> dict[str, Any]:
