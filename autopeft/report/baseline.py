@@ -11,6 +11,7 @@ from typing import Any
 from autopeft.objective.objective import Objective
 from autopeft.report.seeds import folded, fresh, half_width
 from autopeft.report.value import shown
+from autopeft.study.repeats import POINT
 from autopeft.study.trial import TrialRecord
 
 POINTS = 100
@@ -113,17 +114,17 @@ def _rival(
     quality: Objective,
     cost: Objective | None,
 ) -> TrialRecord | None:
-    """The best on the validation split of those that cost no more, if there are any; else of all.
+    """The best that costs no more, where it is within a point of the best of all; else that one.
 
-    The test split has no say in it.
+    By the validation split: the test split has no say in it.
     """
+    losses = {rival.number: quality.loss(rival.values[quality.name]) for rival in rivals}
+    ranked = sorted(rivals, key=lambda rival: (losses[rival.number], _price(rival, cost)))
+    if not ranked:
+        return None
+    near = [r for r in ranked if losses[r.number] <= losses[ranked[0].number] + POINT]
     most = _price(baseline, cost)
-    affordable = [rival for rival in rivals if _price(rival, cost) <= most]
-    return min(
-        affordable or rivals,
-        key=lambda r: (quality.loss(r.values[quality.name]), _price(r, cost)),
-        default=None,
-    )
+    return next((rival for rival in near if _price(rival, cost) <= most), ranked[0])
 
 
 def _price(record: TrialRecord, cost: Objective | None) -> float:

@@ -14,6 +14,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from autopeft.core.errors import StudyError, shown
 from autopeft.model.head import IGNORED, Criterion
+from autopeft.task.answers import Answers
 from autopeft.task.download import KEY
 from autopeft.task.split import texts_of
 
@@ -45,6 +46,7 @@ class Encoded:
         labels: the targets, (examples, …), or where they are of tokens (tokens,) of each example.
         n_cut: examples whose texts have more tokens than are kept.
         importance: of each example in training, (examples,); None is the same for all.
+        answers: what the model is to say by itself; None where it is not asked to.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Encoded:
     labels: Tensor | Sequence[Tensor]
     n_cut: int = 0
     importance: Tensor | None = None
+    answers: Answers | None = None
 
     @classmethod
     def of(

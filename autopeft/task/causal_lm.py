@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from datasets import Dataset
+from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
 from autopeft.core.errors import StudyError
 from autopeft.model.head import HEADS, IGNORED, Head
+from autopeft.task.answers import COMPARISONS, Tokens, answers_of
 from autopeft.task.batches import Encoded
 from autopeft.task.conversations import Named, Sample, samples
 from autopeft.task.data import Data
@@ -19,9 +21,6 @@ from autopeft.task.download import KEY
 from autopeft.task.tables import SPLITS, filled_tables
 from autopeft.task.task import Goal, Metric, Task, token_accuracy
 from autopeft.task.tokens import Examples
-
-Tokens = tuple[list[int], list[bool]]
-"""Ids, and which of them are learned."""
 
 _GENERATION = "generation %}"
 """By which a chat template marks what the assistant says."""
@@ -33,11 +32,17 @@ class CausalLM(Task):
     Attributes:
         loss_on: `completion` learns the assistant's turns and the completions, `all` every token;
             None is `completion` where there is a prompt.
+        predict_with_generate: whether the model answers the prompts of validation and test by
+            itself; an objective that needs it asks for it.
+        max_new_tokens: after which such an answer ends; None is the length of the longest that is
+            wanted.
         messages_column: None, like the other columns, stands for the obvious one.
     """
 
     type: Literal["causal-lm"] = "causal-lm"
     loss_on: Literal["completion", "all"] | None = None
+    predict_with_generate: bool = False
+    max_new_tokens: int | None = Field(default=None, ge=1, le=2**20)
     messages_column: str | None = None
     prompt_column: str | None = None
     completion_column: str | None = None
@@ -53,7 +58,12 @@ class CausalLM(Task):
 
     @property
     def goals(self) -> dict[str, Goal]:
-        return {**super().goals, "perplexity": "minimize"}
+        comparisons: dict[str, Goal] = dict.fromkeys(COMPARISONS, "maximize")
+        return {**super().goals, "perplexity": "minimize", **comparisons}
+
+    def asked(self, names: Iterable[str]) -> CausalLM:
+        generates = self.predict_with_generate or not COMPARISONS.keys().isdisjoint(names)
+        return self.model_copy(update={"predict_with_generate": generates})
 
     def measure(
         self, names: Sequence[str], wanted: Sequence[Any], given: Sequence[Any], loss: float
@@ -80,7 +90,13 @@ class CausalLM(Task):
     def _encoded(
         self, split: str, table: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int
     ) -> Encoded:
-        rows = [self._tokens(Sample.loads(text), tokenizer) for text in table["text"]]
+        learns_all = self.loss_on == "all"
+        read = [Sample.loads(text) for text in table["text"]]
+        rows = [tokens_of(sample, tokenizer, learns_all=learns_all) for sample in read]
+        answers = None
+        if self.predict_with_generate and split != "train":
+            told = [tokens_of(sample, tokenizer) for sample in read] if learns_all else rows
+            answers = answers_of(split, told, tokenizer, limit, self.max_new_tokens)
         kept = [torch.tensor(ids[:limit]) for ids, _ in rows]
         columns = {"input_ids": kept, "attention_mask": [torch.ones_like(ids) for ids in kept]}
         targets = [_following(ids[:limit], learned[:limit]) for ids, learned in rows]
@@ -90,14 +106,25 @@ class CausalLM(Task):
         padding = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
         lengths = torch.tensor([len(ids) for ids in kept])
         n_cut = sum(len(ids) > limit for ids, _ in rows)
-        return Encoded(split, columns, padding, lengths, targets, n_cut)
+        return Encoded(split, columns, padding, lengths, targets, n_cut, answers=answers)
 
-    def _tokens(self, sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Tokens:
-        if sample.messages:
-            ids, learned = _conversed(sample, tokenizer)
-        else:
-            ids, learned = _completed(sample, tokenizer)
-        return ids, [True] * len(ids) if self.loss_on == "all" else learned
+
+def tokens_of(
+    sample: Sample, tokenizer: PreTrainedTokenizerBase, *, learns_all: bool = False
+) -> Tokens:
+    """A sample, of which the completion or what the assistant says is learned, or all.
+
+    Raises:
+        StudyError: there is no chat template for a conversation, or one that refuses it, or in
+            which the assistant's turns cannot be told apart.
+    """
+    if not sample.messages:
+        ids, learned = _completed(sample, tokenizer)
+    elif learns_all:
+        ids, learned = _through(tokenizer, sample, sample.messages)["input_ids"], []
+    else:
+        ids, learned = _conversed(sample, tokenizer)
+    return ids, [True] * len(ids) if learns_all else learned
 
 
 def _following(ids: Sequence[int], learned: Sequence[bool]) -> torch.Tensor:
@@ -119,16 +146,8 @@ def _completed(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Tokens:
 
 
 def _conversed(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Tokens:
-    """A conversation through the chat template, of which the assistant's turns are learned.
-
-    Raises:
-        StudyError: there is no template, or the turns cannot be told apart in what it makes.
-    """
-    template = tokenizer.get_chat_template() if tokenizer.chat_template else None
-    if template is None:
-        reason = "the tokenizer has no chat template, which conversations need"
-        raise StudyError(f"{reason}; data with a prompt and a completion need none", "model")
-    if _GENERATION in template:
+    """A conversation, of which the assistant's turns are learned."""
+    if tokenizer.chat_template and _GENERATION in tokenizer.get_chat_template():
         made = _through(tokenizer, sample, sample.messages, return_assistant_tokens_mask=True)
         return made["input_ids"], [bool(each) for each in made["assistant_masks"]]
     whole = _through(tokenizer, sample, sample.messages)["input_ids"]
@@ -152,11 +171,10 @@ def _through(
     messages: Sequence[Mapping[str, Any]],
     **options: bool,
 ) -> Any:
-    """Token ids of some turns.
-
-    Raises:
-        StudyError: the template refuses them.
-    """
+    """Token ids of some turns by the chat template."""
+    if not tokenizer.chat_template:
+        reason = "the tokenizer has no chat template, which conversations need"
+        raise StudyError(f"{reason}; data with a prompt and a completion need none", "model")
     try:
         return tokenizer.apply_chat_template(
             list(messages),

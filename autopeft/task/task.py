@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -87,6 +87,10 @@ class Task(Section):
         Raises:
             StudyError: some cannot be read by it.
         """
+
+    def asked(self, names: Iterable[str]) -> Task:
+        """The task, which measures at least these numbers of `goals`."""
+        return self
 
     def cut(self, tables: dict[str, Dataset], stratum: Stratum = None) -> dict[str, Dataset]:
         """The three splits, none larger than it may be, see `complete` and `limited`."""

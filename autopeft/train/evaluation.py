@@ -10,7 +10,9 @@ from torch import Tensor
 
 from autopeft.core.settings import TrainSettings
 from autopeft.method.member import Member
+from autopeft.task.answers import compared
 from autopeft.task.batches import Encoded, by_length
+from autopeft.train.generation import generated
 from autopeft.train.passes import Passes
 
 Measure = Callable[[Sequence[Any], Sequence[Any], float], dict[str, float]]
@@ -57,7 +59,11 @@ def evaluate(
     if n_broken:
         examples = f"{n_broken} of {n_examples} {split.name} examples"
         raise RuntimeError(f"training diverged: the logits of {examples} are not finite")
-    return {**measure(wanted, given, loss / max(1.0, weight)), "n_examples": n_examples}
+    measured = {**measure(wanted, given, loss / max(1.0, weight)), "n_examples": n_examples}
+    if split.answers is None:
+        return measured
+    said = generated(passes, member, split.answers, rows, max_tokens)
+    return {**measured, **compared([split.answers.texts[row] for row in rows.tolist()], said)}
 
 
 def _computed(passes: Passes) -> int:

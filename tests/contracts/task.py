@@ -86,7 +86,7 @@ CASES: Mapping[str, Case] = {
     "causal-lm": Case(
         [{"prompt": text, "completion": ("yes", "no very")[i % 2]} for i, text in enumerate(TEXTS)],
         _llama,
-        {},
+        {"predict_with_generate": True},
     ),
 }
 """At least one of every type; a case without a type in its options is named by it."""

@@ -15,7 +15,9 @@ from datasets import Dataset
 import autopeft
 from autopeft.core.errors import StudyError
 from autopeft.model.head import IGNORED
+from autopeft.task.causal_lm import tokens_of
 from autopeft.task.conversations import Named, Sample, samples
+from autopeft.task.data import Data
 from autopeft.task.registry import task_of
 from tests.decoder import save_decoder, words_tokenizer
 
@@ -42,7 +44,8 @@ CHAT = [
 
 
 def tokenizer(template: str | None = None) -> tf.PreTrainedTokenizerFast:
-    return words_tokenizer(WORDS, pad_token="<eos>", chat_template=template)
+    special = {"pad_token": "<eos>", "extra_special_tokens": ["<end>"]}
+    return words_tokenizer(WORDS, **special, chat_template=template)
 
 
 def lines(folder: Path, rows: list[dict[str, Any]]) -> str:
@@ -51,10 +54,11 @@ def lines(folder: Path, rows: list[dict[str, Any]]) -> str:
     return str(path)
 
 
-def learned(sample: Sample, template: str | None = None, **options: Any) -> tuple[str, str]:
+def learned(
+    sample: Sample, template: str | None = None, *, learns_all: bool = False
+) -> tuple[str, str]:
     """All tokens, and those that are learned."""
-    task = task_of({"type": "causal-lm", "data": "x.jsonl", **options})
-    ids, which = task._tokens(sample, tokenizer(template))
+    ids, which = tokens_of(sample, tokenizer(template), learns_all=learns_all)
     words = [WORDS[i] for i in ids]
     return " ".join(words), " ".join(compress(words, which))
 
@@ -62,7 +66,7 @@ def learned(sample: Sample, template: str | None = None, **options: Any) -> tupl
 def test_prompts_are_read_and_completions_learned_with_their_end() -> None:
     sample = Sample(prompt="is the film good", completion="yes")
     assert learned(sample) == ("is the film good yes <eos>", "yes <eos>")
-    assert learned(sample, loss_on="all")[1] == "is the film good yes <eos>"
+    assert learned(sample, learns_all=True)[1] == "is the film good yes <eos>"
     assert learned(Sample(completion="the film is good"))[1] == "the film is good <eos>"
 
 
@@ -73,12 +77,14 @@ def test_the_turns_of_the_assistant_are_learned(template: str) -> None:
         "<user> is the film good <end> <bot> yes <end> <user> really <end> <bot> yes really <end>"
     )
     assert part == "yes <end> yes really <end>"
-    assert learned(Sample(messages=CHAT), template, loss_on="all")[1] == whole
+    assert learned(Sample(messages=CHAT), template, learns_all=True)[1] == whole
 
 
 def test_a_template_that_hides_the_answer_is_refused_unless_all_is_learned() -> None:
     with pytest.raises(StudyError, match=r"^task.loss_on: .*cannot be told.*`loss_on: all`"):
         learned(Sample(messages=CHAT), BACKWARDS)
+    whole, part = learned(Sample(messages=CHAT), BACKWARDS, learns_all=True)
+    assert part == whole == "yes really <end> really <end> yes <end> is the film good <end>"
     with pytest.raises(StudyError, match=r"^model: .*has no chat template"):
         learned(Sample(messages=CHAT))
     with pytest.raises(StudyError, match=r"^task.data: the chat template refuses .*of user, tool"):
@@ -242,6 +248,48 @@ def test_a_study_of_conversations_ends_in_exports_that_say_the_same(
     assert torch.allclose(logits["native"], logits["merged"], atol=1e-4)
     assert said["native"] == said["peft"] == said["merged"]
     assert [WORDS[i] for i in said["peft"][-2:]] == ["no", "<end>"]
+
+
+def test_answers_are_compared_with_those_that_are_wanted(small: Path, tmp_path: Path) -> None:
+    """An objective of answers makes the model give them; they are those of `generate` alone."""
+    study = conversations(tmp_path, small)
+    study["objectives"][0] = {"name": "exact_match", "goal": "maximize", "reference": 0.0}
+    study["search"]["baselines"] = ["head-only"]
+    outcome = autopeft.run(study)
+    best = outcome.choose("best").trial
+    assert best.values["exact_match"] == 1.0
+    metrics = best.reports[-1].metrics
+    assert {metrics["rouge_l"], metrics["chrf"]} == {1.0}
+    folder = autopeft.export(outcome, tmp_path / "merged", trial=best.number, format="merged")
+    model, tokens = _loaded("merged", folder, small), tokenizer(PLAIN)
+    for word, answer in (("good", "yes"), ("bad", "no")):
+        asked = tokens(f"<user> is the film really really {word} <end> <bot>", return_tensors="pt")
+        said = model.generate(**asked, max_new_tokens=2, do_sample=False)[0].tolist()
+        assert [WORDS[i] for i in said[-2:]] == [answer, "<end>"]
+
+
+def test_prompts_for_answers(tmp_path: Path) -> None:
+    """The last turn is asked for; an end of a turn ends the answer, as the end of text does."""
+    task = task_of({"type": "causal-lm", "data": "x", "predict_with_generate": True})
+    rows = [{"messages": CHAT}, {"messages": CHAT[:2]}]
+    rows = [Sample(messages=row["messages"]).dumps() for row in rows]
+    table = Dataset.from_dict({"text": rows})
+    data = Data(train=table, validation=table, test=table, label_names=())
+    for template in (PLAIN, MARKED):
+        encoded = task.encode(data, tokenizer(template)).splits
+        assert encoded["train"].answers is None
+        answers = encoded["test"].answers
+        assert answers is not None
+        words = [" ".join(WORDS[i] for i in prompt) for prompt in answers.prompts]
+        first = "<user> is the film good <end> <bot>"
+        assert words == [f"{first} yes <end> <user> really <end> <bot>", first]
+        assert answers.texts == ["yes really", "yes"]
+        assert [WORDS[i] for i in answers.ends] == ["<eos>", "<end>"]
+        assert answers.max_new_tokens == 3
+    texts = Dataset.from_dict({"text": [Sample(completion="good").dumps()] * 2})
+    data = Data(train=texts, validation=texts, test=texts, label_names=())
+    with pytest.raises(StudyError, match=r"^task.data: 2 of 2 rows of the split 'validation' have"):
+        task.encode(data, tokenizer(PLAIN))
 
 
 def _loaded(form: str, folder: Path, base: Path) -> Any:
