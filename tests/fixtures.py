@@ -9,8 +9,8 @@ import torch
 from hypothesis import settings
 
 from autopeft.train.trainer import Trainer
-from tests.decoder import save_decoder, words_tokenizer
 from tests.minilm import MINILM, exact, movies
+from tests.small_models import save_decoder, words_tokenizer
 
 settings.register_profile("few", derandomize=True, deadline=None, max_examples=40)
 settings.register_profile("many", deadline=None, max_examples=1000)

@@ -60,8 +60,8 @@ def batch_of(
     """What a model is trained on, on the meta device.
 
     Returns:
-        Token ids, mask and segments (batch, length) or pixels (batch, channels, height, width), of
-        a model with two stacks the ids of its decoder, too, and `labels`, the targets.
+        Token ids, mask and segments (batch, length) or pixels (batch, channels, height, width),
+        and `labels`, the targets.
     """
     images = image_shape(model, batch_size)
     if images is not None:
@@ -76,8 +76,6 @@ def _arguments(model: PreTrainedModel) -> list[str]:
     names = ["input_ids", "attention_mask"]
     if getattr(model.config, "type_vocab_size", 0) > 1:
         names.append("token_type_ids")
-    if model.config.is_encoder_decoder and model.get_output_embeddings() is not None:
-        names.append("decoder_input_ids")
     return names
 
 
@@ -87,8 +85,8 @@ def _empty(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
 
 def outputs_of(model: PreTrainedModel, criterion: Criterion, batch: MetaBatch) -> Tensor:
     """What counts of what the model returns, (batch, …)."""
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    return criterion.outputs(model(**inputs))
+    given = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    return criterion.outputs(model(**criterion.inputs(model, given, batch["labels"])))
 
 
 def loss_of(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 IGNORED = -100
 """The target of a token that is not judged."""
@@ -21,6 +22,12 @@ class Criterion(ABC):
     The loss of a batch is the sum of its rows' losses over the sum of their weights, so that it
     does not depend on how a batch is cut into micro-batches.
     """
+
+    def inputs(
+        self, model: PreTrainedModel, inputs: Mapping[str, Tensor], targets: Tensor
+    ) -> Mapping[str, Tensor]:
+        """The arguments of the model, from those that an example holds, (rows, …)."""
+        return inputs
 
     def outputs(self, returned: Any) -> Tensor:
         """What counts of what a model returns, (rows, …)."""
@@ -124,6 +131,16 @@ class TokenLabels(Criterion):
         return torch.empty(rows, tokens, dtype=torch.int64, device="meta")
 
 
+class TargetTokens(TokenLabels):
+    """The tokens that a decoder writes, each of which it reads before it writes the next."""
+
+    def inputs(
+        self, model: PreTrainedModel, inputs: Mapping[str, Tensor], targets: Tensor
+    ) -> Mapping[str, Tensor]:
+        shifted = model.prepare_decoder_input_ids_from_labels(labels=targets)
+        return {**inputs, "decoder_input_ids": shifted}
+
+
 @dataclass(frozen=True)
 class Head:
     """What a task puts on a pretrained model.
@@ -157,7 +174,7 @@ HEADS: Mapping[str, Head] = {
         Head("token-classification", "AutoModelForTokenClassification", TokenLabels()),
         Head("image-classification", "AutoModelForImageClassification", OneLabel(), ONE_LABEL),
         Head("causal-lm", "AutoModelForCausalLM", TokenLabels(), n_labels=None),
-        Head("seq2seq-lm", "AutoModelForSeq2SeqLM", TokenLabels(), n_labels=None),
+        Head("seq2seq-lm", "AutoModelForSeq2SeqLM", TargetTokens(), n_labels=None),
     )
 }
 """By type of task, as they are where nothing else is said."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -67,11 +67,17 @@ def answers_of(
         reason = f"the model has {tokenizer.model_max_length} positions, got {new}"
         raise StudyError(reason, "task.max_new_tokens")
     kept = [torch.tensor(prompt[-min(max_length, room) :]) for prompt in prompts]
-    special = {*tokenizer.all_special_ids}
-    last = {next((i for i in reversed(answer) if i in special), None) for answer in answers}
-    ends = tuple(sorted({tokenizer.eos_token_id, *last} - {None}))
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return Answers(kept, texts, ends, new)
+    return Answers(kept, texts, ends_of(answers, tokenizer), new)
+
+
+def ends_of(
+    answers: Iterable[Sequence[int]], tokenizer: PreTrainedTokenizerBase
+) -> tuple[int, ...]:
+    """Ids that end an answer: the end of text, and the last special token of any of them."""
+    special = {*tokenizer.all_special_ids}
+    last = {next((i for i in reversed(a) if i in special), None) for a in answers}
+    return tuple(sorted({tokenizer.eos_token_id, *last} - {None}))
 
 
 def _parted(ids: list[int], learned: list[bool]) -> tuple[list[int], list[int]]:

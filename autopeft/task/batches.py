@@ -80,7 +80,7 @@ class Encoded:
         lengths = torch.tensor([len(row) for row in columns["input_ids"]])
         _check_lengths(name, lengths, texts)
         labels = torch.tensor(table["label"][:])
-        return cls(name, columns, padding, lengths, labels, _n_cut(encoding, lengths, limit))
+        return cls(name, columns, padding, lengths, labels, n_cut(encoding, limit))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -123,10 +123,10 @@ def _check_lengths(name: str, lengths: Tensor, texts: Sequence[Sequence[str]]) -
         )
 
 
-def _n_cut(encoding: BatchEncoding, lengths: Tensor, limit: int) -> int:
-    """How many examples lost tokens; of a tokenizer in Python, those that are as long as may be."""
+def n_cut(encoding: BatchEncoding, limit: int) -> int:
+    """How many texts lost tokens; of a tokenizer in Python, those that are as long as may be."""
     if not encoding.is_fast:
-        return int((lengths == limit).sum())
+        return sum(len(ids) == limit for ids in encoding["input_ids"])
     return sum(bool(each.overflowing) for each in encoding.encodings)
 
 

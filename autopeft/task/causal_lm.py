@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from datasets import Dataset
-from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
 from autopeft.core.errors import StudyError
 from autopeft.model.head import HEADS, IGNORED, Head
-from autopeft.task.answers import COMPARISONS, Tokens, answers_of
+from autopeft.task.answers import Tokens, answers_of
 from autopeft.task.batches import Encoded
 from autopeft.task.conversations import Named, Sample, samples
 from autopeft.task.data import Data
 from autopeft.task.download import KEY
+from autopeft.task.language import LanguageTask
 from autopeft.task.tables import SPLITS, filled_tables
-from autopeft.task.task import Goal, Metric, Task, token_accuracy
 from autopeft.task.tokens import Examples
 
 _GENERATION = "generation %}"
 """By which a chat template marks what the assistant says."""
 
 
-class CausalLM(Task):
+class CausalLM(LanguageTask):
     """The next token of a conversation, of the completion of a prompt, or of a text.
 
     Attributes:
         loss_on: `completion` learns the assistant's turns and the completions, `all` every token;
             None is `completion` where there is a prompt.
-        predict_with_generate: whether the model answers the prompts of validation and test by
-            itself; an objective that needs it asks for it.
-        max_new_tokens: after which such an answer ends; None is the length of the longest that is
-            wanted.
         messages_column: None, like the other columns, stands for the obvious one.
     """
 
     type: Literal["causal-lm"] = "causal-lm"
     loss_on: Literal["completion", "all"] | None = None
-    predict_with_generate: bool = False
-    max_new_tokens: int | None = Field(default=None, ge=1, le=2**20)
     messages_column: str | None = None
     prompt_column: str | None = None
     completion_column: str | None = None
@@ -51,25 +43,6 @@ class CausalLM(Task):
     @property
     def head(self) -> Head:
         return HEADS["causal-lm"]
-
-    @property
-    def metrics(self) -> Mapping[str, Metric]:
-        return {"token_accuracy": Metric("token_accuracy", "maximize", token_accuracy)}
-
-    @property
-    def goals(self) -> dict[str, Goal]:
-        comparisons: dict[str, Goal] = dict.fromkeys(COMPARISONS, "maximize")
-        return {**super().goals, "perplexity": "minimize", **comparisons}
-
-    def asked(self, names: Iterable[str]) -> CausalLM:
-        generates = self.predict_with_generate or not COMPARISONS.keys().isdisjoint(names)
-        return self.model_copy(update={"predict_with_generate": generates})
-
-    def measure(
-        self, names: Sequence[str], wanted: Sequence[Any], given: Sequence[Any], loss: float
-    ) -> dict[str, float]:
-        perplexity = math.exp(min(loss, 700.0))
-        return {**super().measure(names, wanted, given, loss), "perplexity": perplexity}
 
     def load(self) -> Data:
         """The samples as text in the column `text`, see `Sample.dumps`."""

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from autopeft.method.member import Member
+from autopeft.model.hub import quiet
 from autopeft.task.answers import Answers
 from autopeft.task.batches import by_length
 from autopeft.train.passes import Passes
@@ -32,10 +33,10 @@ def generated(
     assert tokenizer is not None
     settings = GenerationConfig(
         do_sample=False,
+        num_beams=1,
         max_new_tokens=answers.max_new_tokens,
         eos_token_id=list(answers.ends),
         pad_token_id=tokenizer.pad_token_id,
-        decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
     )
     two_stacks = model.config.is_encoder_decoder
     lengths = torch.tensor([len(answers.prompts[row]) for row in rows.tolist()])
@@ -45,7 +46,8 @@ def generated(
         inputs = _padded(prompts, tokenizer.pad_token_id, at_end=two_stacks)
         inputs = {name: tensor.to(backbone.device) for name, tensor in inputs.items()}
         passes.pack.split([len(places) if m is member else 0 for m in passes.pack.members])
-        ids = model.generate(**inputs, generation_config=settings)
+        with quiet():
+            ids = model.generate(**inputs, generation_config=settings)
         start = 0 if two_stacks else inputs["input_ids"].shape[1]
         said = tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)
         for place, text in zip(places.tolist(), said, strict=True):

@@ -64,7 +64,8 @@ class Passes:
             self.pack.split(sizes)
             if self._offloads and torch.is_grad_enabled():
                 inside.enter_context(offloaded(self._held(batch)))
-            return self.criterion.outputs(model(**batch.inputs)), batch.labels
+            inputs = self.criterion.inputs(model, batch.inputs, batch.labels)
+            return self.criterion.outputs(model(**inputs)), batch.labels
 
     def _entering(self, split: Encoded, rows: Tensor, batch: Batch) -> Tensor:
         """What enters the lowest tuned layer, (rows, tokens of the batch, width).

@@ -21,8 +21,8 @@ from autopeft.task.registry import TASKS, task_of
 from autopeft.task.task import Task
 from autopeft.train.trainer import Trainer
 from tests import tiny
-from tests.decoder import save_decoder, words_tokenizer
 from tests.memory.allocator import measure_memory
+from tests.small_models import save_decoder, save_translator, words_tokenizer
 
 WORDS = ["<eos>", "<unk>", "good", "bad", "film", "a", "very", "yes", "no"]
 TEXTS = [f"a {'very ' * (i % 5)}{('good', 'bad')[i % 2]} film" for i in range(40)]
@@ -52,6 +52,11 @@ def _llama(folder: Path) -> str:
     sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3}
     tokenizer = words_tokenizer(WORDS)
     return str(save_decoder(folder / "model", tokenizer, **sizes, initializer_range=0.3))
+
+
+def _bart(folder: Path) -> str:
+    """A small model with two stacks without dropout."""
+    return str(save_translator(folder / "model", WORDS))
 
 
 def _texts(label: Callable[[int], Any]) -> list[dict[str, Any]]:
@@ -86,6 +91,11 @@ CASES: Mapping[str, Case] = {
     "causal-lm": Case(
         [{"prompt": text, "completion": ("yes", "no very")[i % 2]} for i, text in enumerate(TEXTS)],
         _llama,
+        {"predict_with_generate": True},
+    ),
+    "seq2seq-lm": Case(
+        [{"source": text, "target": ("yes", "no very")[i % 2]} for i, text in enumerate(TEXTS)],
+        _bart,
         {"predict_with_generate": True},
     ),
 }

@@ -19,7 +19,7 @@ from autopeft.task.causal_lm import tokens_of
 from autopeft.task.conversations import Named, Sample, samples
 from autopeft.task.data import Data
 from autopeft.task.registry import task_of
-from tests.decoder import save_decoder, words_tokenizer
+from tests.small_models import save_decoder, words_tokenizer
 
 SPECIAL = ["<eos>", "<unk>", "<user>", "<bot>", "<system>", "<end>"]
 WORDS = [*SPECIAL, "is", "the", "film", "good", "bad", "yes", "no", "really"]

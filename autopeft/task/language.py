@@ -1,0 +1,45 @@
+"""What all tasks have in common whose models write text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from autopeft.task.answers import COMPARISONS
+from autopeft.task.task import Goal, Metric, Task, token_accuracy
+
+
+class LanguageTask(Task):
+    """Text that a model is to write.
+
+    Attributes:
+        predict_with_generate: whether the model answers the prompts of validation and test by
+            itself; an objective that needs it asks for it.
+        max_new_tokens: after which such an answer ends; None is the length of the longest that is
+            wanted.
+    """
+
+    predict_with_generate: bool = False
+    max_new_tokens: int | None = Field(default=None, ge=1, le=2**20)
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        return {"token_accuracy": Metric("token_accuracy", "maximize", token_accuracy)}
+
+    @property
+    def goals(self) -> dict[str, Goal]:
+        comparisons: dict[str, Goal] = dict.fromkeys(COMPARISONS, "maximize")
+        return {**super().goals, "perplexity": "minimize", **comparisons}
+
+    def asked(self, names: Iterable[str]) -> LanguageTask:
+        generates = self.predict_with_generate or not COMPARISONS.keys().isdisjoint(names)
+        return self.model_copy(update={"predict_with_generate": generates})
+
+    def measure(
+        self, names: Sequence[str], wanted: Sequence[Any], given: Sequence[Any], loss: float
+    ) -> dict[str, float]:
+        perplexity = math.exp(min(loss, 700.0))
+        return {**super().measure(names, wanted, given, loss), "perplexity": perplexity}

@@ -1,0 +1,122 @@
+"""Models with an encoder and a decoder: translation, summaries, any text from another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from datasets import Dataset
+from pydantic import Field
+from transformers import PreTrainedTokenizerBase
+
+from autopeft.core.errors import StudyError, shown, unknown
+from autopeft.model.head import HEADS, Head
+from autopeft.task.answers import Answers, ends_of
+from autopeft.task.batches import Encoded, n_cut
+from autopeft.task.data import Data
+from autopeft.task.language import LanguageTask
+from autopeft.task.rows import Row, read_rows
+from autopeft.task.tables import SPLITS, filled_tables
+from autopeft.task.tokens import Examples
+
+PAIRS = (
+    ("source", "target"),
+    ("document", "summary"),
+    ("article", "highlights"),
+    ("text", "summary"),
+    ("prompt", "completion"),
+    ("input", "output"),
+    ("question", "answer"),
+)
+"""Columns that hold a text and what is to become of it."""
+
+
+class Seq2SeqLM(LanguageTask):
+    """A text from another.
+
+    Attributes:
+        source_column: of what the encoder reads; a dot leads into a mapping, as in
+            `translation.en`. None, as for the target, stands for the obvious one.
+        target_column: of what the decoder writes.
+        source_prefix: is put before every source, as T5 wants it.
+        max_target_length: tokens after which a target is cut.
+    """
+
+    type: Literal["seq2seq-lm"] = "seq2seq-lm"
+    source_column: str | None = None
+    target_column: str | None = None
+    source_prefix: str = ""
+    max_target_length: int = Field(default=128, ge=1, le=2**20)
+
+    @property
+    def head(self) -> Head:
+        return HEADS["seq2seq-lm"]
+
+    def load(self) -> Data:
+        """The texts, sources in the column `text`, with the prefix, and targets in `label`."""
+        tables = {s: self._pairs(table, s) for s, table in filled_tables(self.data).items()}
+        return Data(**self.cut(tables), label_names=())
+
+    def _pairs(self, table: Dataset, split: str) -> Dataset:
+        source, target = self._columns(table.column_names)
+
+        def read(row: Row) -> dict[str, str]:
+            return {
+                "text": self.source_prefix + _text(row, source),
+                "label": _text(row, target),
+            }
+
+        return Dataset.from_list(read_rows(table, split, read))
+
+    def _columns(self, known: Sequence[str]) -> tuple[str, str]:
+        """Where the two texts are."""
+        given = {"source_column": self.source_column, "target_column": self.target_column}
+        for key, name in given.items():
+            if name is not None and not {name, name.partition(".")[0]} & {*known}:
+                raise StudyError(unknown("column", name, known), f"task.{key}")
+        for source, target in PAIRS:
+            source, target = self.source_column or source, self.target_column or target
+            if {source, target} <= {*known, *given.values()}:
+                return source, target
+        reason = "no columns are known to hold a text and what becomes of it: name them as"
+        named = f"{' and '.join(given)}; there are {', '.join(known)}"
+        raise StudyError(f"{reason} {named}", "task")
+
+    def encode(self, data: Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
+        return Examples((), {s: self._encoded(s, getattr(data, s), tokenizer) for s in SPLITS})
+
+    def _encoded(self, split: str, table: Dataset, tokenizer: PreTrainedTokenizerBase) -> Encoded:
+        limit = min(self.max_length, tokenizer.model_max_length)
+        read = tokenizer(table["text"][:], truncation=True, max_length=limit)
+        written = tokenizer(
+            text_target=table["label"][:], truncation=True, max_length=self.max_target_length
+        )
+        sources = [torch.tensor(ids) for ids in read["input_ids"]]
+        answers = None
+        if self.predict_with_generate and split != "train":
+            wanted = written["input_ids"]
+            texts = tokenizer.batch_decode(wanted, skip_special_tokens=True)
+            most = self.max_new_tokens or max(map(len, wanted))
+            answers = Answers(sources, texts, ends_of(wanted, tokenizer), most)
+        targets = [torch.tensor(ids) for ids in written["input_ids"]]
+        return Encoded(
+            name=split,
+            columns={"input_ids": sources, "attention_mask": [torch.ones_like(s) for s in sources]},
+            padding={"input_ids": tokenizer.pad_token_id, "attention_mask": 0},
+            lengths=torch.tensor([max(map(len, p)) for p in zip(sources, targets, strict=True)]),
+            labels=targets,
+            n_cut=n_cut(read, limit) + n_cut(written, self.max_target_length),
+            answers=answers,
+        )
+
+
+def _text(row: Row, name: str) -> str:
+    """The text of a column, or of a key of the mapping in it."""
+    column, _, key = (name, "", "") if name in row else name.partition(".")
+    value = row[column]
+    if key and isinstance(value, Mapping):
+        value = value.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name} must be a text, got {shown(value)}")
+    return value

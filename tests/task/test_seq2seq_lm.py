@@ -1,0 +1,157 @@
+"""Texts from other texts: forms of data, and studies from file to export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+from torch.nn import functional as F
+
+import autopeft
+from autopeft.core.errors import StudyError
+from autopeft.model.backbone import load_tokenizer
+from autopeft.task.registry import task_of
+from tests.small_models import save_translator
+
+WORDS = ["<eos>", "<unk>", "one", "two", "three", "eins", "zwei", "drei", "count:"]
+PAIRS = [
+    (f"{'one ' * n}{word}", target)
+    for n in range(15)
+    for word, target in (("two", "zwei"), ("three", "drei drei"))
+]
+
+
+def lines(folder: Path, rows: list[dict[str, Any]]) -> str:
+    path = folder / "data.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "options"),
+    [
+        ({"source": "one", "target": "eins"}, {}),
+        ({"document": "one", "summary": "eins"}, {}),
+        ({"article": "one", "highlights": "eins", "id": "7"}, {}),
+        ({"a": "one", "summary": "eins"}, {"source_column": "a"}),
+        ({"a": "one", "b": "eins"}, {"source_column": "a", "target_column": "b"}),
+        (
+            {"translation": {"en": "one", "de": "eins"}},
+            {"source_column": "translation.en", "target_column": "translation.de"},
+        ),
+    ],
+)
+def test_forms_of_pairs(row: dict[str, Any], options: dict[str, str], tmp_path: Path) -> None:
+    rows = [json.loads(json.dumps(row).replace("one", f"one {i}")) for i in range(5)]
+    options = {**options, "source_prefix": "count: "}
+    data = task_of({"type": "seq2seq-lm", "data": lines(tmp_path, rows), **options}).load()
+    assert data.train[0]["text"].startswith("count: one ")
+    assert data.train[0]["label"] == "eins"
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "reason"),
+    [
+        ([{"a": "x", "b": "y"}], {}, r"^task: no columns are known.*there are a, b$"),
+        ([{"source": "x", "target": "y"}], {"source_column": "sorce"}, r"^task.source_column: unk"),
+        ([{"source": "x", "target": " "}], {}, r"first row 1: target must be a text"),
+        (
+            [{"t": {"en": "x", "de": "y"}}],
+            {"source_column": "t.en", "target_column": "t.fr"},
+            r"first row 1: t.fr must be a text, got None",
+        ),
+    ],
+)
+def test_what_is_none_is_told(
+    rows: list[dict[str, Any]], options: dict[str, str], reason: str, tmp_path: Path
+) -> None:
+    task = task_of({"type": "seq2seq-lm", "data": lines(tmp_path, rows * 5), **options})
+    with pytest.raises(StudyError, match=reason):
+        task.load()
+
+
+@pytest.mark.parametrize("kind", ["bart", "t5"])
+def test_the_loss_is_that_of_transformers(kind: str, tmp_path: Path) -> None:
+    """Summed over tokens, whatever the order of what a decoder reads and writes."""
+    folder = save_translator(tmp_path / "model", WORDS, kind)
+    rows = [{"source": a, "target": b} for a, b in PAIRS]
+    task = task_of({"type": "seq2seq-lm", "data": lines(tmp_path, rows)})
+    train = task.encode(task.load(), load_tokenizer(str(folder))).splits["train"]
+    batch = train.batch(torch.arange(len(train)), torch.device("cpu"))
+    model = tf.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    criterion = task.head.criterion
+    with torch.no_grad():
+        outputs = model(**criterion.inputs(model, batch.inputs, batch.labels)).logits
+        expected = model(**batch.inputs, labels=batch.labels).loss
+    total = criterion.losses(outputs, batch.labels).sum() / criterion.weights(batch.labels).sum()
+    assert torch.isclose(total, expected, rtol=1e-5)
+    assert F.cosine_similarity(outputs[0, 0], outputs[0, 1], dim=0) < 1
+
+
+@pytest.mark.parametrize("kind", ["bart", "t5"])
+def test_a_study_ends_in_exports_that_write_the_same(kind: str, tmp_path: Path) -> None:
+    """Parts in both stacks and in the attention between them; a prefix is in the space, too."""
+    folder = save_translator(tmp_path / "model", WORDS, kind)
+    rows = [{"source": a, "target": b} for a, b in PAIRS]
+    rate = 5e-2 if kind == "t5" else 2e-2
+    study = {
+        "name": "count",
+        "model": str(folder),
+        "task": {
+            "type": "seq2seq-lm",
+            "data": lines(tmp_path, rows),
+            "max_length": 16,
+            "validation_fraction": 0.3,
+        },
+        "space": {
+            "name": "mix",
+            "place": [
+                {"method": "lora", "r": 8, "targets": [*"qkvo", "up", "down"]},
+                {"method": "adapter", "size": {"choice": [0, 8]}},
+            ],
+            "train": {"learning_rate": rate, "batch_size": 4},
+        },
+        "objectives": [
+            {"name": "exact_match", "goal": "maximize", "reference": 0.0},
+            {"name": "trainable_params", "goal": "minimize", "known": True, "reference": 1e8},
+        ],
+        "search": {"n_trials": 2, "n_finalists": 0},
+        "fidelity": {"epochs": 16.0},
+        "storage": f"sqlite:///{tmp_path}/study.db",
+        "output": str(tmp_path / "out"),
+    }
+    outcome = autopeft.run(study)
+    assert [t.state for t in outcome.trials] == ["complete"] * 2
+    (plain,) = (t for t in outcome.trials if len({p.method for p in t.config.placements}) == 1)
+    tokenizer = tf.AutoTokenizer.from_pretrained(folder)
+    held = task_of(study["task"]).load().validation
+    asked = tokenizer(held["text"][:], padding=True, return_tensors="pt")
+    start = torch.zeros(len(held), 1, dtype=torch.long)
+    said, logits = {}, {}
+    for form in ("native", "peft", "merged"):
+        made = autopeft.export(outcome, tmp_path / form, trial=plain.number, format=form)
+        model = _loaded(form, made, folder)
+        with torch.no_grad():
+            logits[form] = model(**asked, decoder_input_ids=start).logits
+            ids = model.generate(**asked, max_new_tokens=5, do_sample=False)
+            said[form] = [text.strip() for text in tokenizer.batch_decode(ids, True)]
+    assert said["native"] == said["peft"] == said["merged"]
+    right = [given == wanted for given, wanted in zip(said["peft"], held["label"], strict=True)]
+    assert sum(right) / len(right) == plain.values["exact_match"] > 0.5
+    assert torch.allclose(logits["native"], logits["peft"], atol=1e-4)
+    assert torch.allclose(logits["native"], logits["merged"], atol=1e-3)
+
+
+def _loaded(form: str, folder: Path, base: Path) -> Any:
+    from peft import PeftModel
+
+    if form == "merged":
+        return tf.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    model = tf.AutoModelForSeq2SeqLM.from_pretrained(base).eval()
+    if form == "peft":
+        return PeftModel.from_pretrained(model, folder).eval()
+    return autopeft.load(model, folder).model.eval()
