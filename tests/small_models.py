@@ -70,3 +70,21 @@ def save_translator(folder: Path, words: Sequence[str], kind: str = "bart") -> P
         else:
             tf.T5ForConditionalGeneration(tf.T5Config(**shared, **t5)).save_pretrained(folder)
     return folder
+
+
+def save_viewer(folder: Path, n_labels: int = 2) -> Path:
+    """Saves a model of images of 16 x 16 pixels with three layers, the same each time."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3}
+    config = tf.ViTConfig(
+        image_size=16,
+        patch_size=4,
+        num_attention_heads=4,
+        num_labels=n_labels,
+        initializer_range=0.2,
+        **sizes,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tf.ViTForImageClassification(config).save_pretrained(folder)
+    tf.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
+    return folder

@@ -32,7 +32,7 @@ from autopeft.engine.engine import Watch
 from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.method.attention import check_methods
 from autopeft.method.count import trained_elements
-from autopeft.model.backbone import Backbone, load_tokenizer, meta_backbone
+from autopeft.model.backbone import Backbone, load_reader, meta_backbone
 from autopeft.model.checkpoint import check_weights
 from autopeft.model.positions import positions
 from autopeft.objective.known import Known
@@ -130,7 +130,7 @@ class Prepared:
 
     def _examples(self, data: Data) -> Examples:
         """The examples, checked for the backbone; a line tells how many texts are cut."""
-        examples = self.task.encode(data, load_tokenizer(self.spec.model))
+        examples = self.task.encode(data, load_reader(self.spec.model, self.task.head))
         check_ids(examples.splits.values(), self.setting.backbone.model)
         train = examples.splits["train"]
         if train.n_cut:

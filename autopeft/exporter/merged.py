@@ -9,14 +9,14 @@ from typing import ClassVar
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained, path_of
 from autopeft.model.hub import quiet
 
 
 class Merged(Exporter):
-    """What `save_pretrained` writes of model and tokenizer; nothing but transformers reads it.
+    """What `save_pretrained` writes of model and tokenizer or processor, for transformers alone.
 
     Weights keep the dtype in which the backbone is held. Generation uses a cache again, which a
     backbone in training does without.
@@ -38,15 +38,19 @@ class Merged(Exporter):
                 attached.merge()
             with _caching(trained.model), quiet():
                 trained.model.save_pretrained(folder)
-        if trained.backbone.tokenizer is not None:
-            trained.backbone.tokenizer.save_pretrained(folder)
+        if trained.backbone.reader is not None:
+            trained.backbone.reader.save_pretrained(folder)
 
     def usage(self, trained: Trained) -> str:
         auto = type(trained.model).__name__
+        sees = isinstance(trained.backbone.reader, BaseImageProcessor)
+        name, reader = (
+            ("processor", "AutoImageProcessor") if sees else ("tokenizer", "AutoTokenizer")
+        )
         return (
-            f"from transformers import AutoTokenizer, {auto}\n\n"
+            f"from transformers import {reader}, {auto}\n\n"
             f'model = {auto}.from_pretrained("FOLDER").eval()\n'
-            'tokenizer = AutoTokenizer.from_pretrained("FOLDER")'
+            f'{name} = {reader}.from_pretrained("FOLDER")'
         )
 
 

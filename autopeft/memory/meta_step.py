@@ -65,7 +65,7 @@ def batch_of(
     """
     images = image_shape(model, batch_size)
     if images is not None:
-        batch = {"pixel_values": _empty(*images, dtype=torch.float32)}
+        batch = {"pixel_values": _empty(*images, dtype=model.dtype)}
     else:
         batch = {name: _empty(batch_size, length) for name in _arguments(model)}
     return {**batch, "labels": criterion.blank(batch_size, length, model.config.num_labels)}

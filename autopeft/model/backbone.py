@@ -6,12 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import transformers
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    BaseImageProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from autopeft.core.errors import StudyError, unknown
 from autopeft.core.settings import BackboneSettings
@@ -33,13 +38,16 @@ _SIZES = (
 )
 
 
+Reader: TypeAlias = PreTrainedTokenizerBase | BaseImageProcessor
+
+
 @dataclass(frozen=True)
 class Backbone:
     """A model in the form that its settings ask for.
 
     Attributes:
         model: in eval mode; every parameter is on `device`.
-        tokenizer: None on the meta device.
+        reader: tokenizer or processor of images; None on the meta device.
         modules_to_save: paths of the modules that are trained whole whatever the configuration:
             the task head, and the pooler that feeds it.
         criterion: what the outputs of the head are trained for.
@@ -49,7 +57,7 @@ class Backbone:
     """
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase | None
+    reader: Reader | None
     modules_to_save: tuple[str, ...]
     criterion: Criterion
     shape: Shape
@@ -103,13 +111,27 @@ def load_backbone(
     model, _ = load(in_dtype(source, meta.model, dtype, load) if shares else source)
     check_layers(source, model, meta.model)
     model.name_or_path = model.config.name_or_path = source
-    tokenizer = load_tokenizer(reference)
-    for part in (model.config, model.config.get_text_config()):
-        part.pad_token_id = tokenizer.pad_token_id
+    reader = load_reader(reference, head)
+    if isinstance(reader, PreTrainedTokenizerBase):
+        for part in (model.config, model.config.get_text_config()):
+            part.pad_token_id = reader.pad_token_id
     if settings.quantization == "nf4":
         _keep_4bit_layout(model)
     model = _finish(model, settings)
-    return replace(meta, model=model, tokenizer=tokenizer, dtype=dtype, device=target)
+    return replace(meta, model=model, reader=reader, dtype=dtype, device=target)
+
+
+def load_reader(reference: str, head: Head | str) -> Reader:
+    """What turns the examples of a task into the inputs of a model.
+
+    Raises:
+        StudyError: the model has none.
+    """
+    if not _head(head).sees:
+        return load_tokenizer(reference)
+    with quiet():
+        source = source_of(reference, needs_weights=False)
+        return _pretrained(transformers.AutoImageProcessor, source, {})
 
 
 def load_tokenizer(reference: str) -> PreTrainedTokenizerBase:

@@ -159,6 +159,11 @@ class Head:
     problem_type: str | None = None
     n_labels: int | None = 2
 
+    @property
+    def sees(self) -> bool:
+        """Whether the model takes images and not texts."""
+        return "Image" in self.auto
+
 
 ONE_LABEL, MANY_LABELS, REGRESSION = (
     "single_label_classification",

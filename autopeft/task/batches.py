@@ -20,13 +20,17 @@ from autopeft.task.split import texts_of
 
 _JITTER = 1.0
 
+PIXELS = "pixel_values"
+"""The argument of models of images."""
+
 
 @dataclass(frozen=True)
 class Batch:
     """Examples of one step on the device of the model.
 
     Attributes:
-        inputs: arguments of the model, each (examples, tokens).
+        inputs: arguments of the model, each (examples, tokens), those of choices (examples,
+            choices, tokens), of images (examples, channels, height, width).
         labels: the targets, (examples, …).
     """
 
@@ -40,7 +44,8 @@ class Encoded:
 
     Attributes:
         name: of the split.
-        columns: for each argument of the model one tensor (tokens,) an example.
+        columns: for each argument of the model one tensor (tokens,) an example, (choices, tokens)
+            or (channels, height, width).
         padding: what fills up each argument.
         lengths: (examples,) in tokens.
         labels: the targets, (examples, …), or where they are of tokens (tokens,) of each example.
@@ -50,7 +55,7 @@ class Encoded:
     """
 
     name: str
-    columns: Mapping[str, list[Tensor]]
+    columns: Mapping[str, Sequence[Tensor]]
     padding: Mapping[str, int]
     lengths: Tensor
     labels: Tensor | Sequence[Tensor]
@@ -85,18 +90,24 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, rows: Tensor, device: torch.device) -> Batch:
+    def batch(
+        self, rows: Tensor, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> Batch:
         """The examples `rows` (examples,), padded to the longest of them.
 
-        On CUDA to a multiple of 8, which tensor cores and fused attention want.
+        On CUDA to a multiple of 8, which tensor cores and fused attention want. Pixels come in
+        `dtype`.
         """
         indices = rows.tolist()
         missing = -int(self.lengths[rows].max()) % 8 if device.type == "cuda" else 0
         inputs = {}
         for name, column in self.columns.items():
-            fill = self.padding[name]
-            padded = pad_sequence([column[i] for i in indices], True, fill)
-            inputs[name] = F.pad(padded, (0, missing), value=fill).to(device)
+            examples = [column[i] for i in indices]
+            if name == PIXELS:
+                inputs[name] = torch.stack(examples).to(device, dtype)
+            else:
+                padded = _padded(examples, self.padding[name])
+                inputs[name] = F.pad(padded, (0, missing), value=self.padding[name]).to(device)
         return Batch(inputs, self._targets(rows, missing).to(device))
 
     def weights(self, criterion: Criterion) -> Tensor:
@@ -110,6 +121,14 @@ class Encoded:
             return self.labels[rows]
         padded = pad_sequence([self.labels[i] for i in rows.tolist()], True, IGNORED)
         return F.pad(padded, (0, missing), value=IGNORED)
+
+
+def _padded(examples: Sequence[Tensor], fill: int) -> Tensor:
+    """Ids (…, tokens) side by side, (examples, …, tokens of the longest)."""
+    if examples[0].dim() == 1:
+        return pad_sequence(list(examples), True, fill)
+    longest = max(ids.shape[-1] for ids in examples)
+    return torch.stack([F.pad(ids, (0, longest - ids.shape[-1]), value=fill) for ids in examples])
 
 
 def _check_lengths(name: str, lengths: Tensor, texts: Sequence[Sequence[str]]) -> None:
@@ -131,11 +150,13 @@ def n_cut(encoding: BatchEncoding, limit: int) -> int:
 
 
 def check_ids(splits: Iterable[Encoded], model: PreTrainedModel) -> None:
-    """Checks that a model has an embedding for every token.
+    """Checks that a model of texts has an embedding for every token.
 
     Raises:
         StudyError: it has not; says the id and how many there are.
     """
+    if model.main_input_name == PIXELS:
+        return
     types = getattr(model.config.get_text_config(), "type_vocab_size", None)
     tables = {"input_ids": model.get_input_embeddings().num_embeddings, "token_type_ids": types}
     for split in splits:

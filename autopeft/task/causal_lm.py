@@ -55,9 +55,9 @@ class CausalLM(LanguageTask):
         }
         return Data(**self.cut(texts), label_names=())
 
-    def encode(self, data: Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
-        limit = min(self.max_length, tokenizer.model_max_length)
-        splits = {s: self._encoded(s, getattr(data, s), tokenizer, limit) for s in SPLITS}
+    def encode(self, data: Data, reader: PreTrainedTokenizerBase) -> Examples:
+        limit = min(self.max_length, reader.model_max_length)
+        splits = {s: self._encoded(s, getattr(data, s), reader, limit) for s in SPLITS}
         return Examples((), splits)
 
     def _encoded(

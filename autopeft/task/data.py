@@ -15,7 +15,7 @@ from autopeft.core.errors import StudyError, shown
 from autopeft.task.digest import digest_of
 from autopeft.task.labels import LABEL_KEY, Classes, Labels, missing
 from autopeft.task.split import complete, limited
-from autopeft.task.tables import SPLITS, column_of, filled_tables
+from autopeft.task.tables import SPLITS, column_of
 
 PAIR_COLUMNS = (
     ("sentence1", "sentence2"),
@@ -25,6 +25,9 @@ PAIR_COLUMNS = (
     ("text", "text_pair"),
 )
 TEXT_COLUMNS = ("text", "sentence", "content", "review", "document")
+IMAGE = "image"
+"""The column of an image as bytes, whose digest is in `text`."""
+
 LABEL_COLUMNS = ("label", "labels", "target", "class", "category", "sentiment")
 
 
@@ -32,18 +35,22 @@ LABEL_COLUMNS = ("label", "labels", "target", "class", "category", "sentiment")
 class Columns:
     """Which columns hold the texts and the labels; None means the obvious one.
 
-    Rows with the same `group` are never on two sides; None is no such column.
+    Rows with the same `group` are never on two sides; None is no such column. Those `beside` stay
+    as they are.
     """
 
     text: str | None = None
     text_pair: str | None = None
     label: str | None = None
     group: str | None = None
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Data:
     """Three splits with the columns `text`, `text_pair` (if the task has pairs) and `label`.
+
+    Of images `text` has the digests, and `image` the bytes.
 
     Attributes:
         label_names: the name of each class, none where labels are numbers.
@@ -58,14 +65,18 @@ class Data:
     def digest(self) -> str:
         """The sha256 of what is trained on and judged by: texts, labels and names, in order."""
         columns = {
-            split: {name: digest_of(map(str, table[name][:])) for name in table.column_names}
+            split: {
+                name: digest_of(map(str, table[name][:]))
+                for name in table.column_names
+                if name != IMAGE
+            }
             for split, table in ((split, getattr(self, split)) for split in SPLITS)
         }
         return digest_of([json.dumps([self.label_names, columns], sort_keys=True)])
 
 
 def load_data(
-    reference: str,
+    tables: Mapping[str, Dataset],
     columns: Columns | None = None,
     labels: Labels | None = None,
     *,
@@ -73,13 +84,13 @@ def load_data(
     max_eval_samples: int | None = None,
     validation_fraction: float = 0.1,
 ) -> Data:
-    """The three splits of `reference`, the same in every process.
+    """The three splits of some tables, the same in every process.
 
     A missing split, or a test split whose labels are hidden, is cut from the training split by
     class, so that a text that stands twice never comes to lie on both sides.
 
     Args:
-        reference: id of the hub, file, folder or package, see `read_tables`.
+        tables: by split, see `filled_tables`.
         columns: where the texts and labels stand.
         labels: what the labels are; None means a class a row.
         max_train_samples: training examples kept, by class.
@@ -87,10 +98,9 @@ def load_data(
         validation_fraction: share of the training split that each missing split gets.
 
     Raises:
-        StudyError: no such data, no such column, no text, missing or unfit labels, a group on two
+        StudyError: no such column, no text, missing or unfit labels, a group on two
             sides.
     """
-    tables = filled_tables(reference)
     labels = labels or Classes()
     named = _named(tables["train"], columns or Columns())
     examples = {
@@ -128,6 +138,7 @@ def _named(table: Dataset, columns: Columns) -> dict[str, str]:
             raise StudyError(f"the column {name!r} holds {kind}, not text", f"task.{target}_column")
     if columns.group is not None:
         named["group"] = column_of(table, "group", columns.group, ())
+    named |= {name: name for name in columns.beside}
     return {**named, "label": column_of(table, "label", columns.label, LABEL_COLUMNS)}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from autopeft.core.errors import StudyError, unknown
 from autopeft.core.validation import validated
 from autopeft.task.causal_lm import CausalLM
+from autopeft.task.image_classification import ImageClassification
 from autopeft.task.seq2seq_lm import Seq2SeqLM
 from autopeft.task.task import Task
 from autopeft.task.text_classification import TextClassification
@@ -15,6 +16,7 @@ from autopeft.task.token_classification import TokenClassification
 
 TASKS: Mapping[str, type[Task]] = {
     "causal-lm": CausalLM,
+    "image-classification": ImageClassification,
     "seq2seq-lm": Seq2SeqLM,
     "text-classification": TextClassification,
     "token-classification": TokenClassification,

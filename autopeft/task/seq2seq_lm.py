@@ -83,8 +83,8 @@ class Seq2SeqLM(LanguageTask):
         named = f"{' and '.join(given)}; there are {', '.join(known)}"
         raise StudyError(f"{reason} {named}", "task")
 
-    def encode(self, data: Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
-        return Examples((), {s: self._encoded(s, getattr(data, s), tokenizer) for s in SPLITS})
+    def encode(self, data: Data, reader: PreTrainedTokenizerBase) -> Examples:
+        return Examples((), {s: self._encoded(s, getattr(data, s), reader) for s in SPLITS})
 
     def _encoded(self, split: str, table: Dataset, tokenizer: PreTrainedTokenizerBase) -> Encoded:
         limit = min(self.max_length, tokenizer.model_max_length)

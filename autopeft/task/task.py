@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from datasets import Dataset
 from pydantic import Field
-from transformers import PreTrainedTokenizerBase
 
 from autopeft.core.validation import Section
 from autopeft.model.head import Head
@@ -81,8 +80,12 @@ class Task(Section):
         """
 
     @abstractmethod
-    def encode(self, data: Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
+    def encode(self, data: Data, reader: Any) -> Examples:
         """The examples as a model reads them.
+
+        Args:
+            data: as `load` returns them.
+            reader: tokenizer of the model, or processor of images.
 
         Raises:
             StudyError: some cannot be read by it.

@@ -2,158 +2,40 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
-import torch
-from pydantic import ValidationInfo, field_validator
-from scipy import stats
-from sklearn import metrics as sk
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from autopeft.model.head import (
-    MANY_LABELS,
-    ONE_LABEL,
-    REGRESSION,
-    Head,
-    ManyLabels,
-    OneLabel,
-    Value,
-)
+from autopeft.task.classification import Classification
 from autopeft.task.data import Columns, Data, load_data
-from autopeft.task.labels import Classes, ClassSets, Labels, Numbers
-from autopeft.task.task import Metric, Task
+from autopeft.task.tables import filled_tables
 from autopeft.task.tokens import Examples
 
-_AUTO = "AutoModelForSequenceClassification"
 
-
-def _balanced_accuracy(wanted: Sequence[int], given: Sequence[int]) -> float:
-    """The mean recall of the classes that occur, without a warning for others."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return float(sk.balanced_accuracy_score(wanted, given))
-
-
-def _correlation(score: Any, wanted: Sequence[float], given: Sequence[float]) -> float:
-    """A coefficient; 0 where one side is constant."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        value = float(score(wanted, given).statistic)
-    return value if np.isfinite(value) else 0.0
-
-
-def _named(*metrics: Metric) -> Mapping[str, Metric]:
-    return {metric.name: metric for metric in metrics}
-
-
-def _scores(average: str) -> tuple[Metric, ...]:
-    """The harmonic mean of precision and recall, and both of them."""
-    options = {"average": average, "zero_division": 0.0}
-    return (
-        Metric("f1", "maximize", partial(sk.f1_score, **options)),
-        Metric("precision", "maximize", partial(sk.precision_score, **options)),
-        Metric("recall", "maximize", partial(sk.recall_score, **options)),
-    )
-
-
-_METRICS: Mapping[str, Mapping[str, Metric]] = {
-    "single_label": _named(
-        Metric("accuracy", "maximize", sk.accuracy_score),
-        Metric("balanced_accuracy", "maximize", _balanced_accuracy),
-        Metric("matthews_correlation", "maximize", sk.matthews_corrcoef),
-        *_scores("macro"),
-    ),
-    "multi_label": _named(
-        Metric("accuracy", "maximize", sk.accuracy_score),
-        Metric("hamming_loss", "minimize", sk.hamming_loss),
-        Metric(
-            "f1_micro",
-            "maximize",
-            partial(sk.f1_score, average="micro", zero_division=0.0),
-        ),
-        *_scores("macro"),
-    ),
-    "regression": _named(
-        Metric("pearson", "maximize", partial(_correlation, stats.pearsonr)),
-        Metric("spearman", "maximize", partial(_correlation, stats.spearmanr)),
-        Metric("rmse", "minimize", sk.root_mean_squared_error),
-    ),
-}
-
-_HEADS = {
-    "single_label": Head("text-classification", _AUTO, OneLabel(), ONE_LABEL),
-    "multi_label": Head("text-classification", _AUTO, ManyLabels(), MANY_LABELS),
-    "regression": Head("text-classification", _AUTO, Value(), REGRESSION, n_labels=1),
-}
-
-
-class TextClassification(Task):
+class TextClassification(Classification):
     """What a text, or a pair of texts, is.
 
     Attributes:
-        problem: `single_label` has one class a text, `multi_label` any number of them, such as a
-            list of names, `regression` a number.
-        text_column: None, like the other columns, stands for the obvious one.
-        group_column: rows with the same content are never on two sides of a split.
-        label_separator: between the names of `multi_label` where they stand in one text.
-        class_weight: `balanced` weighs the training examples of each class alike.
+        text_column: None, like that of its pair, stands for the obvious one.
     """
 
+    auto: ClassVar[str] = "AutoModelForSequenceClassification"
     type: Literal["text-classification"] = "text-classification"
-    problem: Literal["single_label", "multi_label", "regression"] = "single_label"
     text_column: str | None = None
     text_pair_column: str | None = None
-    label_column: str | None = None
-    group_column: str | None = None
-    label_separator: str = ","
-    class_weight: Literal["none", "balanced"] = "none"
-
-    @field_validator("class_weight")
-    @classmethod
-    def _of_classes(cls, weight: str, others: ValidationInfo) -> str:
-        if weight == "balanced" and others.data.get("problem") != "single_label":
-            raise ValueError("balanced goes with `problem: single_label`")
-        return weight
-
-    @property
-    def head(self) -> Head:
-        return _HEADS[self.problem]
-
-    @property
-    def metrics(self) -> Mapping[str, Metric]:
-        return _METRICS[self.problem]
 
     def load(self) -> Data:
-        kinds: Mapping[str, Labels] = {
-            "single_label": Classes(),
-            "multi_label": ClassSets(self.label_separator),
-            "regression": Numbers(),
-        }
+        columns = Columns(
+            self.text_column, self.text_pair_column, self.label_column, self.group_column
+        )
         return load_data(
-            self.data,
-            Columns(self.text_column, self.text_pair_column, self.label_column, self.group_column),
-            kinds[self.problem],
+            filled_tables(self.data),
+            columns,
+            self.labels,
             max_train_samples=self.max_train_samples,
             max_eval_samples=self.max_eval_samples,
             validation_fraction=self.validation_fraction,
         )
 
-    def encode(self, data: Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
-        examples = Examples.of(data, tokenizer, self.max_length)
-        if self.class_weight == "none":
-            return examples
-        train = examples.splits["train"]
-        weighed = replace(train, importance=_balanced(torch.as_tensor(train.labels)))
-        return replace(examples, splits={**examples.splits, "train": weighed})
-
-
-def _balanced(labels: Tensor) -> Tensor:
-    """Weights (examples,) of which every class has the same sum and the mean is 1."""
-    counts = labels.bincount().clamp(min=1)
-    return len(labels) / ((labels.bincount() > 0).sum() * counts[labels].float())
+    def encode(self, data: Data, reader: PreTrainedTokenizerBase) -> Examples:
+        return self.weighed(Examples.of(data, reader, self.max_length))

@@ -104,12 +104,12 @@ class TokenClassification(Task):
         check_used({s: _used(names, table) for s, table in splits.items()}, "task.tags_column")
         return Data(**splits, label_names=names)
 
-    def encode(self, data: Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
-        if not tokenizer.is_fast:
+    def encode(self, data: Data, reader: PreTrainedTokenizerBase) -> Examples:
+        if not reader.is_fast:
             reason = "its tokenizer does not tell which word a token is of; a fast one is needed"
             raise StudyError(reason, "model")
-        limit = min(self.max_length, tokenizer.model_max_length)
-        splits = {s: _encoded(s, getattr(data, s), tokenizer, limit) for s in SPLITS}
+        limit = min(self.max_length, reader.model_max_length)
+        splits = {s: _encoded(s, getattr(data, s), reader, limit) for s in SPLITS}
         return Examples(data.label_names, splits)
 
 

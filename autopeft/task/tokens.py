@@ -59,7 +59,7 @@ def encoded(
 
     def write(folder: Path) -> None:
         made = Encoded.of(name, table, tokenizer, max_length)
-        columns = {f"column.{c}": torch.cat(rows) for c, rows in made.columns.items()}
+        columns = {f"column.{c}": torch.cat(list(rows)) for c, rows in made.columns.items()}
         padding = {f"padding.{c}": torch.tensor(fill) for c, fill in made.padding.items()}
         about = {"lengths": made.lengths, "n_cut": torch.tensor(made.n_cut)}
         save_file({**about, **columns, **padding}, folder / _FILE)

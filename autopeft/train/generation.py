@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from autopeft.method.member import Member
 from autopeft.model.hub import quiet
@@ -29,8 +29,8 @@ def generated(
         max_tokens: of prompts and answers at a time, padding included.
     """
     backbone = passes.backbone
-    model, tokenizer = backbone.model, backbone.tokenizer
-    assert tokenizer is not None
+    model, tokenizer = backbone.model, backbone.reader
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
     settings = GenerationConfig(
         do_sample=False,
         num_beams=1,

@@ -45,7 +45,7 @@ class Passes:
         self.backbone, self.pack = backbone, Pack(backbone.model, backbone.modules_to_save)
         self.criterion = backbone.criterion
         self._depth, self._hidden, self._form, self._offloads = depth, hidden, form, offloads
-        self._one_position: bool | None = None if depth == len(backbone.shape.layers) else False
+        self._tokens: int | None = None
 
     def outputs(self, split: Encoded, rows: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
         """What counts of what the model returns for some examples, and their targets; (rows, …).
@@ -55,7 +55,7 @@ class Passes:
             rows: which ones, (rows,), those of each member side by side.
             sizes: how many are whose.
         """
-        batch = split.batch(rows, self.backbone.device)
+        batch = split.batch(rows, self.backbone.device, self.backbone.dtype)
         model = self.backbone.model
         with ExitStack() as inside:
             if self._depth:
@@ -70,20 +70,23 @@ class Passes:
     def _entering(self, split: Encoded, rows: Tensor, batch: Batch) -> Tensor:
         """What enters the lowest tuned layer, (rows, tokens of the batch, width).
 
-        The head alone may read one position of what the last layer returns, see `quicken`; then it
-        is (rows, 1, width).
+        All images have as many tokens. The head alone may read one position of what the last layer
+        returns, see `quicken`; then it is (rows, 1, width).
         """
 
         def compute(missing: Tensor) -> Tensor:
-            inputs = split.batch(missing, self.backbone.device).inputs
+            inputs = split.batch(missing, self.backbone.device, self.backbone.dtype).inputs
             return enter(self.backbone.model, self._depth, inputs)
 
         key, device = (self._form, self._depth, split.name), self.backbone.device
-        if self._one_position is None:
-            self._one_position = compute(rows[:1]).shape[1] == 1
-        if self._one_position:
-            ones = torch.ones_like(split.lengths)
-            return self._hidden.rows(key, ones, rows, compute, device)
+        if self._tokens is None:
+            sees = "input_ids" not in batch.inputs
+            may_be_one = self._depth == len(self.backbone.shape.layers)
+            found = compute(rows[:1]).shape[1] if sees or may_be_one else 0
+            self._tokens = found if sees or found == 1 else 0
+        if self._tokens:
+            lengths = torch.full_like(split.lengths, self._tokens)
+            return self._hidden.rows(key, lengths, rows, compute, device)
         tokens = batch.inputs["input_ids"].shape[1]
         return self._hidden.rows(key, split.lengths, rows, compute, device, n_tokens=tokens)
 

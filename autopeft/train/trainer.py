@@ -16,7 +16,7 @@ from autopeft.core.order import Order
 from autopeft.core.report import Failure, Report
 from autopeft.core.settings import BackboneSettings, TrainSettings
 from autopeft.method.member import draw
-from autopeft.model.backbone import Backbone, load_backbone, load_tokenizer
+from autopeft.model.backbone import Backbone, load_backbone, load_reader
 from autopeft.model.lower_layers import can_start_above, starting_depth
 from autopeft.model.precision import target_device
 from autopeft.model.quicken import quicken
@@ -95,7 +95,7 @@ class Trainer:
         self.task = task
         self.device = target_device(device)
         if examples is None:
-            examples = task.encode(task.load(), load_tokenizer(reference))
+            examples = task.encode(task.load(), load_reader(reference, task.head))
         self.label_names, self._splits = examples.label_names, examples.splits
         self._measure = partial(task.measure, self.label_names)
         self._backbones: OrderedDict[BackboneSettings, Backbone] = OrderedDict()

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.order import Order
@@ -22,7 +24,7 @@ from autopeft.task.task import Task
 from autopeft.train.trainer import Trainer
 from tests import tiny
 from tests.memory.allocator import measure_memory
-from tests.small_models import save_decoder, save_translator, words_tokenizer
+from tests.small_models import save_decoder, save_translator, save_viewer, words_tokenizer
 
 WORDS = ["<eos>", "<unk>", "good", "bad", "film", "a", "very", "yes", "no"]
 TEXTS = [f"a {'very ' * (i % 5)}{('good', 'bad')[i % 2]} film" for i in range(40)]
@@ -36,11 +38,13 @@ class Case:
         rows: of its data, of which a tenth each is for validation and test.
         model: makes the backbone in a folder and gives its reference.
         options: of the task beside its type and data.
+        files: writes what the rows name into the folder of the data.
     """
 
     rows: list[dict[str, Any]]
     model: Callable[[Path], str]
     options: Mapping[str, Any]
+    files: Callable[[Path], None] = lambda folder: None
 
 
 def _minilm(folder: Path) -> str:
@@ -57,6 +61,18 @@ def _llama(folder: Path) -> str:
 def _bart(folder: Path) -> str:
     """A small model with two stacks without dropout."""
     return str(save_translator(folder / "model", WORDS))
+
+
+def _vit(folder: Path) -> str:
+    """A small model of images."""
+    return str(save_viewer(folder / "model"))
+
+
+def _pictures(folder: Path) -> None:
+    """Bright ones and dark ones."""
+    noise = np.random.default_rng(0).integers(0, 100, (40, 20, 24, 3), dtype=np.uint8)
+    for i, pixels in enumerate(noise):
+        Image.fromarray(pixels + np.uint8(155 * (i % 2))).save(folder / f"{i}.png")
 
 
 def _texts(label: Callable[[int], Any]) -> list[dict[str, Any]]:
@@ -93,6 +109,12 @@ CASES: Mapping[str, Case] = {
         _llama,
         {"predict_with_generate": True},
     ),
+    "image-classification": Case(
+        [{"image": f"{i}.png", "label": ("dark", "bright")[i % 2]} for i in range(40)],
+        _vit,
+        {},
+        _pictures,
+    ),
     "seq2seq-lm": Case(
         [{"source": text, "target": ("yes", "no very")[i % 2]} for i, text in enumerate(TEXTS)],
         _bart,
@@ -107,6 +129,7 @@ class Bench:
 
     def __init__(self, name: str, folder: Path) -> None:
         case = CASES[name]
+        case.files(folder)
         data = folder / "data.jsonl"
         data.write_text("\n".join(map(json.dumps, case.rows)), encoding="utf-8")
         options = {"type": name, "max_length": 16, **case.options}

@@ -32,7 +32,7 @@ def fresh() -> Backbone:
 
 @pytest.fixture(scope="module")
 def batch() -> dict[str, Tensor]:
-    tokenizer = fresh().tokenizer
+    tokenizer = fresh().reader
     assert tokenizer is not None
     return dict(tokenizer(TEXTS, padding=True, return_tensors="pt"))
 

@@ -17,9 +17,9 @@ from autopeft.core.settings import TrainSettings
 from autopeft.method.member import draw
 from autopeft.model.backbone import Backbone
 from autopeft.model.head import TokenLabels
-from autopeft.model.lower_layers import starting_depth
+from autopeft.model.lower_layers import image_shape, starting_depth
 from autopeft.model.quicken import quicken
-from autopeft.task.batches import Encoded
+from autopeft.task.batches import PIXELS, Encoded
 from autopeft.train.descent import Descent
 from autopeft.train.hidden import HiddenStates
 from autopeft.train.member_training import MemberTraining
@@ -115,8 +115,12 @@ def _tensors(backbone: Backbone, config: PeftConfig) -> list[Tensor]:
 
 
 def _made_up(backbone: Backbone, name: str, rows: int, length: int, padded: bool) -> Encoded:
-    """Texts of ones, `length` tokens long or, every second one if `padded`, one less."""
+    """Images, or texts of ones, `length` long or, every second one if `padded`, one less."""
     lengths = torch.full((rows,), length)
+    images = image_shape(backbone.model, rows)
+    if images is not None:
+        pixels = list(torch.ones(images))
+        return Encoded(name, {PIXELS: pixels}, {}, lengths, _zeros(backbone, lengths))
     if padded:
         lengths[::2] -= 1
     names = ["input_ids", "attention_mask"]

@@ -70,8 +70,8 @@ def test_loading_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_bfloat16_differs_from_float32_by_rounding_only() -> None:
     exact, rounded = load(), load(settings=BackboneSettings(dtype="bfloat16"))
-    assert exact.tokenizer is not None
-    batch = exact.tokenizer(["a gem of a film", "dull"], padding=True, return_tensors="pt")
+    assert exact.reader is not None
+    batch = exact.reader(["a gem of a film", "dull"], padding=True, return_tensors="pt")
     with torch.inference_mode():
         wanted = exact.model.bert(**batch).last_hidden_state
         found = rounded.model.bert(**batch).last_hidden_state
@@ -178,7 +178,7 @@ def test_a_config_alone_makes_a_model_without_weights(
     assert backbone.modules_to_save == head
     assert {p.device.type for p in backbone.model.parameters()} == {"meta"}
     assert not backbone.model.config.use_cache
-    assert backbone.tokenizer is None
+    assert backbone.reader is None
 
 
 @pytest.mark.parametrize(
@@ -218,9 +218,9 @@ def test_the_precision_of_a_plan(
 
 def test_a_decoder_without_a_padding_token_pads_with_its_end_token(tiny_llama: Path) -> None:
     backbone = load(str(tiny_llama))
-    assert backbone.tokenizer is not None
+    assert backbone.reader is not None
     assert backbone.modules_to_save == ("score",)
-    assert backbone.tokenizer.pad_token == "<eos>"
+    assert backbone.reader.pad_token == "<eos>"
     assert backbone.model.config.pad_token_id == 0
 
 

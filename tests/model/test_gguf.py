@@ -105,8 +105,8 @@ def test_the_model_is_the_one_that_was_written(
         backbone = load_backbone(str(reference), "causal-lm", settings, n_labels=1, device="cpu")
         with torch.no_grad():
             assert torch.allclose(backbone.model(ids).logits, original(ids).logits, atol=1e-5)
-        assert backbone.tokenizer is not None
-        assert backbone.tokenizer("abc")["input_ids"][-2:] == [2, 5]
+        assert backbone.reader is not None
+        assert backbone.reader("abc")["input_ids"][-2:] == [2, 5]
         assert meta_backbone(str(reference), settings).shape == backbone.shape
     assert len([*(tmp_path / "cache" / "gguf").glob("*/model.safetensors")]) == 1
 

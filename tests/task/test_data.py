@@ -11,6 +11,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from autopeft.core.errors import StudyError
 from autopeft.task.data import Columns, Data, load_data
+from autopeft.task.tables import filled_tables
 from tests.minilm import MOVIES
 
 ROWS = [
@@ -18,6 +19,11 @@ ROWS = [
     for i in range(60)
 ]
 FRAME = pd.DataFrame(ROWS)
+
+
+def loaded(reference: str, *given: Any, **options: Any) -> Data:
+    """The splits of what a reference stands for."""
+    return load_data(filled_tables(reference), *given, **options)
 
 
 def write_lines(path: Path) -> None:
@@ -48,8 +54,8 @@ def saved(folder: Path, **columns: list[Any]) -> str:
 def test_every_format_gives_the_same_splits(tmp_path: Path, name: str) -> None:
     FRAME.to_parquet(tmp_path / "wanted.parquet")
     FORMATS[name](tmp_path / name)
-    data = load_data(str(tmp_path / name))
-    assert rows(data) == rows(load_data(str(tmp_path / "wanted.parquet")))
+    data = loaded(str(tmp_path / name))
+    assert rows(data) == rows(loaded(str(tmp_path / "wanted.parquet")))
     assert data.label_names == ("None", "dull", "fine")
     assert (len(data.train), len(data.validation), len(data.test)) == (48, 6, 6)
 
@@ -57,7 +63,7 @@ def test_every_format_gives_the_same_splits(tmp_path: Path, name: str) -> None:
 def test_the_digest_tells_what_is_trained_on_and_not_where_it_lies(tmp_path: Path) -> None:
     def digest(frame: pd.DataFrame, **options: Any) -> str:
         frame.to_csv(tmp_path / "data.csv", index=False)
-        return load_data(str(tmp_path / "data.csv"), **options).digest
+        return loaded(str(tmp_path / "data.csv"), **options).digest
 
     other_text, other_label = FRAME.copy(), FRAME.copy()
     other_text.loc[7, "text"] += "."
@@ -73,17 +79,17 @@ def test_the_digest_tells_what_is_trained_on_and_not_where_it_lies(tmp_path: Pat
     assert same == digest(FRAME)
     assert len({same, *changed}) == 1 + len(changed)
     FRAME.to_json(tmp_path / "elsewhere.jsonl", orient="records", lines=True)
-    assert load_data(str(tmp_path / "elsewhere.jsonl")).digest == same
+    assert loaded(str(tmp_path / "elsewhere.jsonl")).digest == same
 
 
 def test_the_movie_sentences() -> None:
-    data = load_data(MOVIES, max_train_samples=1024, max_eval_samples=1000)
+    data = loaded(MOVIES, max_train_samples=1024, max_eval_samples=1000)
     assert (len(data.train), len(data.validation), len(data.test)) == (1024, 1000, 1000)
     assert data.label_names == ("negative", "positive")
     assert sum(data.train["label"]) in (506, 507)
     found = [set(part["text"]) for part in (data.train, data.validation, data.test)]
     assert sum(map(len, found)) == len(set.union(*found))
-    whole = load_data(MOVIES)
+    whole = loaded(MOVIES)
     assert len(whole.train) + len(whole.validation) + len(whole.test) == 10_605
 
 
@@ -93,7 +99,7 @@ def test_a_folder_of_files_is_read_by_the_names_of_the_splits(tmp_path: Path) ->
     FRAME[40:50].to_json(tmp_path / "dev.jsonl", orient="records", lines=True)
     FRAME[50:].to_parquet(tmp_path / "test.parquet")
     (tmp_path / "README.md").write_text("Sentences.")
-    data = load_data(str(tmp_path))
+    data = loaded(str(tmp_path))
     assert list(data.train["text"]) == list(FRAME["text"][:40])
     assert list(data.validation["text"]) == list(FRAME["text"][40:50])
     assert list(data.test["text"]) == list(FRAME["text"][50:])
@@ -109,7 +115,7 @@ def test_class_labels_keep_their_names_and_hidden_tests_are_cut_anew(tmp_path: P
             "test": Dataset.from_dict(hidden, features=features),
         }
     ).save_to_disk(str(tmp_path / "data"))
-    data = load_data(str(tmp_path / "data"))
+    data = loaded(str(tmp_path / "data"))
     assert data.label_names == ("no", "yes", "so")
     assert (len(data.train), len(data.validation), len(data.test)) == (32, 4, 4)
     assert all(row["label"] == int(row["text"]) % 2 for row in data.test)
@@ -119,10 +125,10 @@ def test_parquet_keeps_class_names_and_categories(tmp_path: Path) -> None:
     features = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
     table = Dataset.from_dict({"text": WORDS, "label": BINARY}, features=features)
     table.to_parquet(tmp_path / "named.parquet")
-    assert load_data(str(tmp_path / "named.parquet")).label_names == ("no", "yes")
+    assert loaded(str(tmp_path / "named.parquet")).label_names == ("no", "yes")
     frame = pd.DataFrame({"text": WORDS, "label": pd.Categorical(["yes", "no"] * 10)})
     frame.to_parquet(tmp_path / "categories.parquet")
-    assert load_data(str(tmp_path / "categories.parquet")).label_names == ("no", "yes")
+    assert loaded(str(tmp_path / "categories.parquet")).label_names == ("no", "yes")
 
 
 SPELLED = {
@@ -142,7 +148,7 @@ def test_labels_keep_their_spelling_in_the_order_of_numbers(
 ) -> None:
     rows = [f"sentence {i},{labels[i % len(labels)]}" for i in range(30)]
     (tmp_path / "data.csv").write_text("\n".join(["text,label", *rows]))
-    data = load_data(str(tmp_path / "data.csv"))
+    data = loaded(str(tmp_path / "data.csv"))
     assert data.label_names == SPELLED[labels]
     for row in data.train:
         place = int(row["text"].split()[1]) % len(labels)
@@ -156,7 +162,7 @@ def test_labels_mean_the_same_in_every_format(tmp_path: Path) -> None:
         pd.DataFrame(rows).to_csv(tmp_path / "train.csv", index=False)
         lines = [json.dumps({"text": f"{i}", "label": typed[i % 2]}) for i in range(20)]
         (tmp_path / "dev.jsonl").write_text("\n".join(lines))
-        data = load_data(str(tmp_path))
+        data = loaded(str(tmp_path))
         assert data.label_names == tuple(sorted(spelled))
         assert all(
             data.label_names[row["label"]] == spelled[int(row["text"]) % 2]
@@ -179,17 +185,14 @@ def test_labels_without_training_are_refused(tmp_path: Path, split: str, named: 
     order = "'so', 'maybe'" if named else "'maybe', 'so'"
     reason = f"^task.label_column: the split {split!r} has labels that training lacks: {order}$"
     with pytest.raises(StudyError, match=reason):
-        load_data(str(tmp_path))
+        loaded(str(tmp_path))
 
 
 def test_an_empty_text_is_the_same_in_every_format(tmp_path: Path) -> None:
     rows = [{"text": "" if i == 3 else f"{i}", "label": "ab"[i % 2]} for i in range(20)]
     pd.DataFrame(rows).to_csv(tmp_path / "data.csv", index=False)
     (tmp_path / "data.json").write_text(json.dumps(rows))
-    assert (
-        load_data(str(tmp_path / "data.csv")).digest
-        == load_data(str(tmp_path / "data.json")).digest
-    )
+    assert loaded(str(tmp_path / "data.csv")).digest == loaded(str(tmp_path / "data.json")).digest
     for row in rows[4:6]:
         row["label"] = ""
     pd.DataFrame(rows).to_csv(tmp_path / "data.csv", index=False)
@@ -197,7 +200,7 @@ def test_an_empty_text_is_the_same_in_every_format(tmp_path: Path) -> None:
     for name in ("data.csv", "data.json"):
         reason = "^task.label_column: 2 of 20 rows .* have no 'label', first row 5"
         with pytest.raises(StudyError, match=reason):
-            load_data(str(tmp_path / name))
+            loaded(str(tmp_path / name))
 
 
 def test_a_class_label_without_a_class_is_missing(tmp_path: Path) -> None:
@@ -205,12 +208,12 @@ def test_a_class_label_without_a_class_is_missing(tmp_path: Path) -> None:
     rows = {"text": WORDS, "label": [-1, *BINARY[1:]]}
     Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "data"))
     with pytest.raises(StudyError, match=r"^task.label_column: 1 of 20 rows .* have no 'label'"):
-        load_data(str(tmp_path / "data"))
+        loaded(str(tmp_path / "data"))
 
 
 def test_numbers_as_labels_become_ids_in_their_order(tmp_path: Path) -> None:
     texts = [f"{i}" for i in range(40)]
-    data = load_data(saved(tmp_path, content=texts, target=[10.0, -1.0] * 20))
+    data = loaded(saved(tmp_path, content=texts, target=[10.0, -1.0] * 20))
     assert data.label_names == ("-1", "10")
     assert all(row["label"] == 1 - int(row["text"]) % 2 for row in data.train)
 
@@ -218,8 +221,8 @@ def test_numbers_as_labels_become_ids_in_their_order(tmp_path: Path) -> None:
 def test_pairs_are_found_by_their_usual_names(tmp_path: Path) -> None:
     premises, labels = [f"{i}" for i in range(40)], [0, 1] * 20
     path = saved(tmp_path, premise=premises, hypothesis=premises[::-1], label=labels)
-    assert load_data(path).train.column_names == ["text", "text_pair", "label"]
-    alone = load_data(path, Columns(text="hypothesis"))
+    assert loaded(path).train.column_names == ["text", "text_pair", "label"]
+    alone = loaded(path, Columns(text="hypothesis"))
     assert alone.train.column_names == ["text", "label"]
 
 
@@ -314,26 +317,26 @@ UNREADABLE = {
 def test_unusable_data_says_what_is_wrong_with_it(tmp_path: Path, case: str) -> None:
     columns, names, reason = WRONG[case]
     with pytest.raises(StudyError, match=f"^{reason}"):
-        load_data(saved(tmp_path, **columns), names)
+        loaded(saved(tmp_path, **columns), names)
 
 
 def test_unreadable_files_are_reported(tmp_path: Path) -> None:
     for name, content in UNREADABLE.items():
         (tmp_path / name).write_text(content)
         with pytest.raises(StudyError, match=r"^task.data: "):
-            load_data(str(tmp_path / name))
+            loaded(str(tmp_path / name))
 
 
 def test_a_folder_needs_a_training_file(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"^task.data: .* holds no csv, json, jsonl, parquet, tsv"):
-        load_data(str(tmp_path))
+        loaded(str(tmp_path))
     for name in ("one.csv", "two.csv"):
         FRAME.to_csv(tmp_path / name, index=False)
     with pytest.raises(StudyError, match=r"^task.data: .* begins with train: one.csv, two.csv"):
-        load_data(str(tmp_path))
+        loaded(str(tmp_path))
 
 
 @pytest.mark.usefixtures("offline")
 def test_an_unreachable_hub_is_reported() -> None:
     with pytest.raises(StudyError, match=r"^task.data: 'nobody/nothing' is no local path"):
-        load_data("nobody/nothing")
+        loaded("nobody/nothing")

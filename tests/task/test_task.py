@@ -53,7 +53,7 @@ def test_a_task_knows_its_defaults() -> None:
         ({"validation_fraction": 0.5}, "task.validation_fraction: .*less than 0.5, got 0.5"),
         (
             {"type": "regression"},
-            "task.type: unknown type 'regression'; known: causal-lm, text-class",
+            "task.type: unknown type 'regression'; known: causal-lm, image-class",
         ),
         ({"data": None}, "task.data: .*valid string, got None"),
     ],
