@@ -72,7 +72,7 @@ def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
         inner.mkdir()
         write(inner)
         (inner / _SIZES).write_text(json.dumps(_sizes(inner)), encoding="utf-8")
-        for file in inner.iterdir():
+        for file in _files(inner):
             with file.open("rb") as content:
                 os.fsync(content.fileno())
         inner.rename(folder)
@@ -88,7 +88,12 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    return {file.name: file.stat().st_size for file in folder.iterdir() if file.name != _SIZES}
+    files = (file for file in _files(folder) if file.name != _SIZES)
+    return {str(file.relative_to(folder)): file.stat().st_size for file in files}
+
+
+def _files(folder: Path) -> list[Path]:
+    return [file for file in folder.rglob("*") if file.is_file()]
 
 
 def _remove(entry: Path) -> None:
@@ -107,7 +112,7 @@ def _has_room(folder: Path, n_bytes: int) -> bool:
     if n_bytes > room:
         return False
     entries = sorted((e for e in folder.iterdir() if e.is_dir()), key=lambda e: e.stat().st_mtime)
-    sizes = {entry: sum(f.stat().st_size for f in entry.iterdir()) for entry in entries}
+    sizes = {entry: sum(f.stat().st_size for f in _files(entry)) for entry in entries}
     for entry in entries:
         if sum(sizes.values()) + n_bytes <= room:
             break

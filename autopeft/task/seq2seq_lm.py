@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -10,13 +10,13 @@ from datasets import Dataset
 from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
-from autopeft.core.errors import StudyError, shown, unknown
+from autopeft.core.errors import StudyError, unknown
 from autopeft.model.head import HEADS, Head
 from autopeft.task.answers import Answers, ends_of
 from autopeft.task.batches import Encoded, n_cut
 from autopeft.task.data import Data
 from autopeft.task.language import LanguageTask
-from autopeft.task.rows import Row, read_rows
+from autopeft.task.rows import Row, read_rows, text_at
 from autopeft.task.tables import SPLITS, filled_tables
 from autopeft.task.tokens import Examples
 
@@ -63,8 +63,8 @@ class Seq2SeqLM(LanguageTask):
 
         def read(row: Row) -> dict[str, str]:
             return {
-                "text": self.source_prefix + _text(row, source),
-                "label": _text(row, target),
+                "text": self.source_prefix + text_at(row, source),
+                "label": text_at(row, target),
             }
 
         return Dataset.from_list(read_rows(table, split, read))
@@ -109,14 +109,3 @@ class Seq2SeqLM(LanguageTask):
             n_cut=n_cut(read, limit) + n_cut(written, self.max_target_length),
             answers=answers,
         )
-
-
-def _text(row: Row, name: str) -> str:
-    """The text of a column, or of a key of the mapping in it."""
-    column, _, key = (name, "", "") if name in row else name.partition(".")
-    value = row[column]
-    if key and isinstance(value, Mapping):
-        value = value.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{name} must be a text, got {shown(value)}")
-    return value

@@ -12,7 +12,8 @@ from datasets import Dataset
 
 from autopeft.core.errors import StudyError
 from autopeft.model.cache import cache_folder
-from autopeft.task.download import KEY, Release, sha256, verify, write_whole
+from autopeft.model.release import Release, sha256, verify, write_whole
+from autopeft.task.rows import KEY
 
 _ARCHIVE = Release(
     "vaderSentiment",
@@ -77,7 +78,7 @@ def snippets(reference: str) -> Dataset:
     file = _FILES[reference]
     path = _made(cache_folder() / reference.removeprefix("package:")) / file.name
     if not path.is_file() or sha256(path.read_bytes()) != file.sha256:
-        write_whole(path, _extracted(_ARCHIVE.fetch(), file))
+        write_whole(path, _extracted(_ARCHIVE.fetch(KEY), file))
     rows = [line.split("\t", 2) for line in path.read_text(encoding="utf-8").splitlines()]
     labels = ["positive" if float(rating) > 0 else "negative" for _, rating, _ in rows]
     return Dataset.from_dict({"text": [text.strip() for _, _, text in rows], "label": labels})
@@ -99,5 +100,5 @@ def _extracted(content: bytes, file: _File) -> bytes:
             member = archive.extractfile(name)
             assert member is not None
             content = member.read()
-    verify(content, file.sha256, file.name)
+    verify(content, file.sha256, file.name, KEY)
     return content

@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Dataset
 
 from autopeft.core.errors import StudyError
-from autopeft.task.download import KEY
+from autopeft.task.rows import KEY
 
 Stratum = Callable[[Any], Hashable] | None
 """Of a label: what a split has in the proportions of the whole; None where there are no labels."""

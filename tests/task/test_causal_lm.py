@@ -143,6 +143,33 @@ def test_columns_may_be_named() -> None:
         samples(table.remove_columns("text"), Named(), "train")
 
 
+def test_a_template_makes_conversations() -> None:
+    """Labels may be numbers and texts lists; braces in a text are left alone."""
+    rows = [{"text": "a {b}", "label": 7, "of": {"parts": ["one", "two"]}}]
+    template = {"assistant": "{label}", "user": "{text}, {of.parts}?", "system": "judge"}
+    (read,) = samples(Dataset.from_list(rows), Named(template=template), "train")
+    assert read.messages == [
+        {"role": "system", "content": "judge"},
+        {"role": "user", "content": "a {b}, one two?"},
+        {"role": "assistant", "content": "7"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ({"user": "{text}"}, "^task.messages_template: must say what the role 'assistant' says"),
+        ({"assistent": "{text}"}, "^task.messages_template: unknown role 'assistent'"),
+        ({"assistant": "{texd}"}, "^task.messages_template: unknown column 'texd'"),
+        ({"assistant": "{of.no}"}, "^task.data: .*first row 1: of.no must be a text, got None"),
+    ],
+)
+def test_a_template_that_does_not_fit(template: dict[str, str], reason: str) -> None:
+    table = Dataset.from_list([{"text": "a", "of": {"parts": ["one"]}}])
+    with pytest.raises(StudyError, match=reason):
+        samples(table, Named(template=template), "train")
+
+
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
