@@ -76,8 +76,9 @@ class Descent:
 
     @property
     def is_at_rung(self) -> bool:
-        """Whether a report is due."""
-        return self.step > self._first and self.step >= self._steps(self.rung)
+        """Whether a report is due, as it always is where nothing is trained."""
+        has_moved = self.step > self._first and self.step >= self._steps(self.rung)
+        return has_moved or not self._parameters
 
     @property
     def is_at_last_rung(self) -> bool:
@@ -137,15 +138,19 @@ class Descent:
             self._batch = self._micro_batches()
 
     def report(self) -> dict[str, float]:
-        """The means since the last report; the next rung is due from now on."""
+        """The means since the last report; the next rung is due from now on.
+
+        There is no `train_loss` where nothing is trained.
+        """
         self.rungs.pop(0)
         steps = self.step - self._first
         metrics = {
-            "train_loss": torch.stack(self._losses).mean().item(),
             "learning_rate": self._rate,
             "train_seconds": self._seconds,
-            "epoch_seconds": self._seconds / steps * self._epoch,
+            "epoch_seconds": self._seconds / max(1, steps) * self._epoch,
         }
+        if self._losses:
+            metrics["train_loss"] = torch.stack(self._losses).mean().item()
         self._losses.clear()
         self._first, self._seconds = self.step, 0.0
         return metrics

@@ -283,6 +283,9 @@ def test_answers_are_compared_with_those_that_are_wanted(small: Path, tmp_path: 
     study["objectives"][0] = {"name": "exact_match", "goal": "maximize", "reference": 0.0}
     study["search"]["baselines"] = ["head-only"]
     outcome = autopeft.run(study)
+    untrained = outcome.trials[0]
+    assert untrained.values == {"exact_match": 0.0, "trainable_params": 0.0}
+    assert untrained.reports[-1].step == 0
     best = outcome.choose("best").trial
     assert best.values["exact_match"] == 1.0
     metrics = best.reports[-1].metrics
