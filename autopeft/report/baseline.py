@@ -114,17 +114,19 @@ def _rival(
     quality: Objective,
     cost: Objective | None,
 ) -> TrialRecord | None:
-    """The best that costs no more, where it is within a point of the best of all; else that one.
+    """The best that costs no more and is no more than a point behind; else the best of all.
 
     By the validation split: the test split has no say in it.
     """
-    losses = {rival.number: quality.loss(rival.values[quality.name]) for rival in rivals}
-    ranked = sorted(rivals, key=lambda rival: (losses[rival.number], _price(rival, cost)))
-    if not ranked:
-        return None
-    near = [r for r in ranked if losses[r.number] <= losses[ranked[0].number] + POINT]
+
+    def loss(record: TrialRecord) -> float:
+        return quality.loss(record.values[quality.name])
+
+    ranked = sorted(rivals, key=lambda rival: (loss(rival), _price(rival, cost)))
+    near = [rival for rival in ranked if loss(rival) <= loss(baseline) + POINT]
     most = _price(baseline, cost)
-    return next((rival for rival in near if _price(rival, cost) <= most), ranked[0])
+    affordable = (rival for rival in near if _price(rival, cost) <= most)
+    return next(affordable, ranked[0] if ranked else None)
 
 
 def _price(record: TrialRecord, cost: Objective | None) -> float:
