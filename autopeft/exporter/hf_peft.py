@@ -25,12 +25,14 @@ from autopeft.method.sites import Layer, features
 TASKS = {
     "ForSequenceClassification": ("SEQ_CLS", ("classifier", "score")),
     "ForTokenClassification": ("TOKEN_CLS", ("classifier", "score")),
-    "ForQuestionAnswering": ("QUESTION_ANS", ("qa_outputs",)),
     "ForCausalLM": ("CAUSAL_LM", ()),
     "LMHeadModel": ("CAUSAL_LM", ()),
     "ForConditionalGeneration": ("SEQ_2_SEQ_LM", ()),
 }
-"""By the end of the model's class: HF peft's task type and the modules it always saves."""
+"""By the end of the model's class: HF peft's task type and the modules it always saves.
+
+Not its QUESTION_ANS, in which peft 0.21 loses the segments of question and text.
+"""
 
 REASONS = {
     "adapter": "HF peft has no bottleneck adapters",

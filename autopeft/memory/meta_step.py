@@ -60,14 +60,15 @@ def batch_of(
     """What a model is trained on, on the meta device.
 
     Returns:
-        Token ids, mask and segments (batch, length) or pixels (batch, channels, height, width),
-        and `labels`, the targets.
+        Token ids, mask and segments (batch, length), of choices (batch, choices, length), or pixels
+        (batch, channels, height, width), and `labels`, the targets.
     """
     images = image_shape(model, batch_size)
     if images is not None:
         batch = {"pixel_values": _empty(*images, dtype=model.dtype)}
     else:
-        batch = {name: _empty(batch_size, length) for name in _arguments(model)}
+        shape = criterion.shape(batch_size, length)
+        batch = {name: _empty(*shape) for name in _arguments(model)}
     return {**batch, "labels": criterion.blank(batch_size, length, model.config.num_labels)}
 
 

@@ -59,6 +59,10 @@ class Criterion(ABC):
     def blank(self, rows: int, tokens: int, n_labels: int) -> Tensor:
         """Targets of that many rows, on the meta device."""
 
+    def shape(self, rows: int, tokens: int) -> tuple[int, ...]:
+        """That of the token ids of so many rows."""
+        return rows, tokens
+
 
 class OneLabel(Criterion):
     """One of several classes: targets (rows,), outputs (rows, classes)."""
@@ -73,6 +77,20 @@ class OneLabel(Criterion):
 
     def blank(self, rows: int, tokens: int, n_labels: int) -> Tensor:
         return torch.empty(rows, dtype=torch.int64, device="meta")
+
+
+class Choices(OneLabel):
+    """One of several texts: targets (rows,), outputs (rows, choices), inputs (rows, choices, …).
+
+    Args:
+        n_choices: of every row.
+    """
+
+    def __init__(self, n_choices: int) -> None:
+        self._n_choices = n_choices
+
+    def shape(self, rows: int, tokens: int) -> tuple[int, ...]:
+        return rows, self._n_choices, tokens
 
 
 class ManyLabels(Criterion):
@@ -139,6 +157,63 @@ class TargetTokens(TokenLabels):
     ) -> Mapping[str, Tensor]:
         shifted = model.prepare_decoder_input_ids_from_labels(labels=targets)
         return {**inputs, "decoder_input_ids": shifted}
+
+
+class Spans(Criterion):
+    """The first and the last token of an answer: targets (rows, tokens), outputs (rows, 2, tokens).
+
+    A target is `IGNORED` where no answer may be, else the sum of `START` and `END` where it is the
+    first and the last token of the answer. A row without an answer that is marked weighs nothing.
+
+    Args:
+        longest: tokens of an answer that is predicted.
+    """
+
+    START, END = 1, 2
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
+
+    def outputs(self, returned: Any) -> Tensor:
+        return torch.stack([returned.start_logits, returned.end_logits], 1)
+
+    def losses(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        allowed = (targets != IGNORED)[:, None]
+        logs = outputs.float().masked_fill(~allowed, -torch.inf).log_softmax(-1)
+        logs = logs.masked_fill(~allowed, 0.0)
+        marks = self._marks(targets)
+        hit = -(logs * marks).sum(-1)
+        everywhere = -logs.sum(-1) / allowed.sum(-1)
+        return ((1 - smoothing) * hit + smoothing * everywhere).mean(1) * self.weights(targets)
+
+    def weights(self, targets: Tensor) -> Tensor:
+        return self._marks(targets).flatten(1).any(1).float()
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        return outputs
+
+    def rows(self, values: Tensor, targets: Tensor) -> list[tuple[int, int]]:
+        if values is targets:
+            values = self._marks(targets).float()
+        return [self._best(row, of) for row, of in zip(values.float(), targets, strict=True)]
+
+    def blank(self, rows: int, tokens: int, n_labels: int) -> Tensor:
+        return torch.empty(rows, tokens, dtype=torch.int64, device="meta")
+
+    def _marks(self, targets: Tensor) -> Tensor:
+        """Where answers begin and end, (rows, 2, tokens)."""
+        known = targets.clamp(min=0)
+        return torch.stack([known & self.START > 0, known & self.END > 0], 1)
+
+    def _best(self, ends: Tensor, targets: Tensor) -> tuple[int, int]:
+        """The likeliest first and last token; the first of all goes with itself alone."""
+        allowed = targets != IGNORED
+        scores = ends[0][:, None] + ends[1][None]
+        fits = torch.ones_like(scores, dtype=torch.bool).triu().tril(self._longest - 1)
+        fits &= allowed[:, None] & allowed[None]
+        fits[0, 1:] = False
+        best = int(scores.masked_fill(~fits, -torch.inf).argmax())
+        return divmod(best, len(targets))
 
 
 @dataclass(frozen=True)

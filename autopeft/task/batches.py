@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -52,6 +53,7 @@ class Encoded:
         n_cut: examples whose texts have more tokens than are kept.
         importance: of each example in training, (examples,); None is the same for all.
         answers: what the model is to say by itself; None where it is not asked to.
+        references: what metrics have to know of each example beside its target; None is nothing.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Encoded:
     n_cut: int = 0
     importance: Tensor | None = None
     answers: Answers | None = None
+    references: Sequence[Any] | None = None
 
     @classmethod
     def of(

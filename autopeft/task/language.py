@@ -39,7 +39,12 @@ class LanguageTask(Task):
         return self.model_copy(update={"predict_with_generate": generates})
 
     def measure(
-        self, names: Sequence[str], wanted: Sequence[Any], given: Sequence[Any], loss: float
+        self,
+        names: Sequence[str],
+        wanted: Sequence[Any],
+        given: Sequence[Any],
+        loss: float,
+        references: Sequence[Any] = (),
     ) -> dict[str, float]:
         perplexity = math.exp(min(loss, 700.0))
         return {**super().measure(names, wanted, given, loss), "perplexity": perplexity}

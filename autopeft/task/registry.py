@@ -9,6 +9,8 @@ from autopeft.core.errors import StudyError, unknown
 from autopeft.core.validation import validated
 from autopeft.task.causal_lm import CausalLM
 from autopeft.task.image_classification import ImageClassification
+from autopeft.task.multiple_choice import MultipleChoice
+from autopeft.task.question_answering import QuestionAnswering
 from autopeft.task.seq2seq_lm import Seq2SeqLM
 from autopeft.task.task import Task
 from autopeft.task.text_classification import TextClassification
@@ -17,6 +19,8 @@ from autopeft.task.token_classification import TokenClassification
 TASKS: Mapping[str, type[Task]] = {
     "causal-lm": CausalLM,
     "image-classification": ImageClassification,
+    "multiple-choice": MultipleChoice,
+    "question-answering": QuestionAnswering,
     "seq2seq-lm": Seq2SeqLM,
     "text-classification": TextClassification,
     "token-classification": TokenClassification,

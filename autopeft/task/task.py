@@ -107,7 +107,12 @@ class Task(Section):
         return {"loss": "minimize", **{name: m.goal for name, m in self.metrics.items()}}
 
     def measure(
-        self, names: Sequence[str], wanted: Sequence[Any], given: Sequence[Any], loss: float
+        self,
+        names: Sequence[str],
+        wanted: Sequence[Any],
+        given: Sequence[Any],
+        loss: float,
+        references: Sequence[Any] = (),
     ) -> dict[str, float]:
         """Every number by name.
 
@@ -116,6 +121,7 @@ class Task(Section):
             wanted: what is true of each row.
             given: what is predicted of it.
             loss: mean of all rows by their weights.
+            references: what else is known of each row, where the task needs it.
         """
         values = {name: float(m.compute(wanted, given)) for name, m in self.metrics.items()}
         return {**values, "loss": loss}

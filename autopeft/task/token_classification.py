@@ -68,6 +68,7 @@ class TokenClassification(Task):
         wanted: Sequence[Any],
         given: Sequence[Any],
         loss: float,
+        references: Sequence[Any] = (),
     ) -> dict[str, float]:
         """With `f1`, `precision` and `recall` of entities, which are right as a whole or not."""
         true, said = (set(_all_entities(names, rows)) for rows in (wanted, given))

@@ -15,7 +15,8 @@ from autopeft.task.batches import Encoded, by_length
 from autopeft.train.generation import generated
 from autopeft.train.passes import Passes
 
-Measure = Callable[[Sequence[Any], Sequence[Any], float], dict[str, float]]
+Measure = Callable[[Sequence[Any], Sequence[Any], float, Sequence[Any]], dict[str, float]]
+"""From what is true of each row, what is predicted, the mean loss, and what else is known."""
 
 CPU_TOKENS = 2048
 """Tokens of a batch on a CPU; of more of them the activations leave the caches."""
@@ -35,7 +36,7 @@ def evaluate(
         member: who is measured.
         split: where the examples are from.
         rows: which ones, (rows,).
-        measure: from what is true of each row, what is predicted, and the mean loss.
+        measure: of the task.
 
     Raises:
         RuntimeError: some output is not finite.
@@ -44,6 +45,7 @@ def evaluate(
     criterion = passes.criterion
     wanted: list[Any] = []
     given: list[Any] = []
+    references: list[Any] = []
     loss, weight, n_broken = 0.0, 0.0, 0
     on_cpu = passes.backbone.device.type == "cpu"
     max_tokens = _computed(passes) if on_cpu else _trained(member, split)
@@ -55,11 +57,14 @@ def evaluate(
         weight += criterion.weights(targets).sum().item()
         wanted += criterion.rows(targets, targets)
         given += criterion.rows(criterion.predictions(outputs), targets)
+        if split.references is not None:
+            references += [split.references[row] for row in rows[places].tolist()]
     n_examples = len(rows)
     if n_broken:
         examples = f"{n_broken} of {n_examples} {split.name} examples"
         raise RuntimeError(f"training diverged: the logits of {examples} are not finite")
-    measured = {**measure(wanted, given, loss / max(1.0, weight)), "n_examples": n_examples}
+    values = measure(wanted, given, loss / max(1.0, weight), references)
+    measured = {**values, "n_examples": n_examples}
     if split.answers is None:
         return measured
     said = generated(passes, member, split.answers, rows, max_tokens)

@@ -115,6 +115,30 @@ CASES: Mapping[str, Case] = {
         {},
         _pictures,
     ),
+    "multiple-choice": Case(
+        [
+            {
+                "question": text,
+                "choices": ["it is good", "it is bad", "it is long"],
+                "label": "AB"[i % 2],
+            }
+            for i, text in enumerate(TEXTS)
+        ],
+        _minilm,
+        {"n_choices": 3},
+    ),
+    "question-answering": Case(
+        [
+            {
+                "question": "how is the film",
+                "context": f"film {i} is {text[2:]}",
+                "answers": [] if i % 5 == 4 else [("good", "bad")[i % 2]],
+            }
+            for i, text in enumerate(TEXTS)
+        ],
+        _minilm,
+        {"max_length": 24},
+    ),
     "seq2seq-lm": Case(
         [{"source": text, "target": ("yes", "no very")[i % 2]} for i, text in enumerate(TEXTS)],
         _bart,

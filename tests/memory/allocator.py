@@ -16,7 +16,7 @@ from autopeft.core.order import Order
 from autopeft.core.settings import TrainSettings
 from autopeft.method.member import draw
 from autopeft.model.backbone import Backbone
-from autopeft.model.head import TokenLabels
+from autopeft.model.head import Spans, TokenLabels
 from autopeft.model.lower_layers import image_shape, starting_depth
 from autopeft.model.quicken import quicken
 from autopeft.task.batches import PIXELS, Encoded
@@ -62,7 +62,7 @@ def measure_memory(
     undo = ExitStack()
     quicken(backbone.model, "cpu", undo)
     passes = Passes(backbone, depth, HiddenStates(0), form=None)
-    pack = PackTraining(passes, splits, lambda wanted, given, loss: {"loss": loss})
+    pack = PackTraining(passes, splits, lambda wanted, given, loss, references: {"loss": loss})
     try:
         for member in members:
             held += member.tensors.trainable().values()
@@ -127,7 +127,11 @@ def _made_up(backbone: Backbone, name: str, rows: int, length: int, padded: bool
     if getattr(backbone.model.config, "type_vocab_size", 0) > 1:
         names.append("token_type_ids")
     columns = {
-        name: [torch.ones(size, dtype=torch.long) for size in lengths.tolist()] for name in names
+        name: [
+            torch.ones(backbone.criterion.shape(1, size)[1:], dtype=torch.long)
+            for size in lengths.tolist()
+        ]
+        for name in names
     }
     labels = _zeros(backbone, lengths)
     return Encoded(name, columns, dict.fromkeys(names, 0), lengths, labels)
@@ -136,7 +140,7 @@ def _made_up(backbone: Backbone, name: str, rows: int, length: int, padded: bool
 def _zeros(backbone: Backbone, lengths: Tensor) -> Tensor | list[Tensor]:
     """Targets of texts of these lengths."""
     criterion, n_labels = backbone.criterion, backbone.model.config.num_labels
-    if isinstance(criterion, TokenLabels):
+    if isinstance(criterion, TokenLabels | Spans):
         return [torch.zeros(size, dtype=torch.long) for size in lengths.tolist()]
     blank = criterion.blank(len(lengths), 1, n_labels)
     return torch.zeros(blank.shape, dtype=blank.dtype)

@@ -19,6 +19,7 @@ from autopeft.task.causal_lm import tokens_of
 from autopeft.task.conversations import Named, Sample, samples
 from autopeft.task.data import Data
 from autopeft.task.registry import task_of
+from tests.exports import exported
 from tests.small_models import save_decoder, words_tokenizer
 
 SPECIAL = ["<eos>", "<unk>", "<user>", "<bot>", "<system>", "<end>"]
@@ -265,9 +266,8 @@ def test_a_study_of_conversations_ends_in_exports_that_say_the_same(
         return_dict=True,
     )
     said, logits = {}, {}
-    for form in ("native", "peft", "merged"):
-        folder = autopeft.export(outcome, tmp_path / form, trial=best.number, format=form)
-        model = _loaded(form, folder, small)
+    auto = tf.AutoModelForCausalLM
+    for form, model in exported(outcome, best.number, auto, small, tmp_path):
         with torch.no_grad():
             logits[form] = model(**asked).logits
             said[form] = model.generate(**asked, max_new_tokens=2, do_sample=False)[0].tolist()
@@ -291,7 +291,8 @@ def test_answers_are_compared_with_those_that_are_wanted(small: Path, tmp_path: 
     metrics = best.reports[-1].metrics
     assert {metrics["rouge_l"], metrics["chrf"]} == {1.0}
     folder = autopeft.export(outcome, tmp_path / "merged", trial=best.number, format="merged")
-    model, tokens = _loaded("merged", folder, small), tokenizer(PLAIN)
+    model = tf.AutoModelForCausalLM.from_pretrained(folder)
+    tokens = tokenizer(PLAIN)
     for word, answer in (("good", "yes"), ("bad", "no")):
         asked = tokens(f"<user> is the film really really {word} <end> <bot>", return_tensors="pt")
         said = model.generate(**asked, max_new_tokens=2, do_sample=False)[0].tolist()
@@ -320,14 +321,3 @@ def test_prompts_for_answers(tmp_path: Path) -> None:
     data = Data(train=texts, validation=texts, test=texts, label_names=())
     with pytest.raises(StudyError, match=r"^task.data: 2 of 2 rows of the split 'validation' have"):
         task.encode(data, tokenizer(PLAIN))
-
-
-def _loaded(form: str, folder: Path, base: Path) -> Any:
-    from peft import PeftModel
-
-    if form == "merged":
-        return tf.AutoModelForCausalLM.from_pretrained(folder).eval()
-    model = tf.AutoModelForCausalLM.from_pretrained(base).eval()
-    if form == "peft":
-        return PeftModel.from_pretrained(model, folder).eval()
-    return autopeft.load(model, folder).model.eval()

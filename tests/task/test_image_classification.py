@@ -18,6 +18,7 @@ from autopeft.core.errors import StudyError
 from autopeft.model.head import HEADS
 from autopeft.task.pictures import Pictures, picture_tables
 from autopeft.task.registry import task_of
+from tests.exports import exported
 from tests.small_models import save_viewer
 
 
@@ -141,26 +142,15 @@ def test_a_study_ends_in_exports_that_see_the_same(folder: Path, tmp_path: Path)
     processor = tf.AutoImageProcessor.from_pretrained(base)
     seen = processor([picture(i) for i in range(24)], return_tensors="pt")
     logits = {}
-    for form in ("native", "peft", "merged"):
-        made = autopeft.export(outcome, tmp_path / form, trial=best.number, format=form)
+    auto = tf.AutoModelForImageClassification
+    for form, model in exported(outcome, best.number, auto, base, tmp_path):
         with torch.no_grad():
-            logits[form] = _loaded(form, made, base)(**seen).logits
+            logits[form] = model(**seen).logits
     assert logits["native"].argmax(1).tolist() == [(i + 1) % 2 for i in range(24)]
     assert torch.allclose(logits["native"], logits["peft"], atol=1e-5)
     assert torch.allclose(logits["native"], logits["merged"], atol=1e-4)
     again = tf.AutoImageProcessor.from_pretrained(tmp_path / "merged")
     assert again.size == processor.size
-
-
-def _loaded(form: str, folder: Path, base: Path) -> Any:
-    from peft import PeftModel
-
-    model = tf.AutoModelForImageClassification
-    if form == "merged":
-        return model.from_pretrained(folder).eval()
-    if form == "peft":
-        return PeftModel.from_pretrained(model.from_pretrained(base), folder).eval()
-    return autopeft.load(model.from_pretrained(base), folder).model.eval()
 
 
 def test_the_head_takes_images() -> None:

@@ -15,6 +15,7 @@ import autopeft
 from autopeft.core.errors import StudyError
 from autopeft.model.backbone import load_tokenizer
 from autopeft.task.registry import task_of
+from tests.exports import exported
 from tests.small_models import save_translator
 
 WORDS = ["<eos>", "<unk>", "one", "two", "three", "eins", "zwei", "drei", "count:"]
@@ -132,9 +133,8 @@ def test_a_study_ends_in_exports_that_write_the_same(kind: str, tmp_path: Path) 
     asked = tokenizer(held["text"][:], padding=True, return_tensors="pt")
     start = torch.zeros(len(held), 1, dtype=torch.long)
     said, logits = {}, {}
-    for form in ("native", "peft", "merged"):
-        made = autopeft.export(outcome, tmp_path / form, trial=plain.number, format=form)
-        model = _loaded(form, made, folder)
+    auto = tf.AutoModelForSeq2SeqLM
+    for form, model in exported(outcome, plain.number, auto, folder, tmp_path):
         with torch.no_grad():
             logits[form] = model(**asked, decoder_input_ids=start).logits
             ids = model.generate(**asked, max_new_tokens=5, do_sample=False)
@@ -144,14 +144,3 @@ def test_a_study_ends_in_exports_that_write_the_same(kind: str, tmp_path: Path) 
     assert sum(right) / len(right) == plain.values["exact_match"] > 0.5
     assert torch.allclose(logits["native"], logits["peft"], atol=1e-4)
     assert torch.allclose(logits["native"], logits["merged"], atol=1e-3)
-
-
-def _loaded(form: str, folder: Path, base: Path) -> Any:
-    from peft import PeftModel
-
-    if form == "merged":
-        return tf.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
-    model = tf.AutoModelForSeq2SeqLM.from_pretrained(base).eval()
-    if form == "peft":
-        return PeftModel.from_pretrained(model, folder).eval()
-    return autopeft.load(model, folder).model.eval()

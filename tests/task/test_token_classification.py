@@ -16,6 +16,7 @@ from autopeft.model.head import IGNORED
 from autopeft.task.registry import task_of
 from autopeft.task.token_classification import entities
 from tests import tiny
+from tests.exports import exported
 
 NAMES = ("O", "B-PER", "I-PER", "B-LOC")
 PEOPLE, PLACES = ("Ada Lovelace", "Alan Turing", "Grace Hopper"), ("London", "Manchester", "Boston")
@@ -125,24 +126,12 @@ def test_a_study_ends_in_exports_that_say_the_same(tmp_path: Path) -> None:
     tokenizer = tf.AutoTokenizer.from_pretrained(tiny.folder_of(tiny.MODEL))
     tokens = tokenizer("Ada Turing went to Boston", return_tensors="pt")
     logits = {}
-    for form in ("native", "peft", "merged"):
-        folder = autopeft.export(outcome, tmp_path / form, trial=best.number, format=form)
+    auto, base = tf.AutoModelForTokenClassification, tiny.folder_of(tiny.MODEL)
+    for form, model in exported(outcome, best.number, auto, base, tmp_path, num_labels=4):
         with torch.no_grad():
-            logits[form] = _loaded(form, folder)(**tokens).logits
+            logits[form] = model(**tokens).logits
     assert logits["native"].shape[-1] == 4
     assert torch.allclose(logits["native"], logits["peft"], atol=1e-5)
     assert torch.allclose(logits["native"], logits["merged"], atol=1e-5)
     config = tf.AutoConfig.from_pretrained(tmp_path / "merged")
     assert config.id2label == {0: "B-LOC", 1: "B-PER", 2: "I-PER", 3: "O"}
-
-
-def _loaded(form: str, folder: Path) -> Any:
-    from peft import PeftModel
-
-    auto = tf.AutoModelForTokenClassification
-    if form == "merged":
-        return auto.from_pretrained(folder).eval()
-    model = auto.from_pretrained(tiny.folder_of(tiny.MODEL), num_labels=4).eval()
-    if form == "peft":
-        return PeftModel.from_pretrained(model, folder).eval()
-    return autopeft.load(model, folder).model.eval()

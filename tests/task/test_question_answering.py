@@ -1,0 +1,174 @@
+"""Answers inside texts: marks, scores, forms of data, a study from file to export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+from datasets import Dataset
+from torch.nn import functional as F
+
+import autopeft
+from autopeft.core.errors import StudyError
+from autopeft.model.backbone import load_tokenizer
+from autopeft.model.head import IGNORED, Spans
+from autopeft.task.question_answering import Reading
+from autopeft.task.registry import task_of
+from tests import tiny
+from tests.exports import exported
+
+TEXTS = [
+    f"the {('first', 'second')[i % 2]} film of {1900 + i} is by {'GKL'[i % 3]}. A. Hill"
+    for i in range(30)
+]
+
+
+def rows() -> list[dict[str, Any]]:
+    """Questions of SQuAD's form; a fifth has no answer."""
+    made = []
+    for i, text in enumerate(TEXTS):
+        answer = str(1900 + i)
+        found = {"text": [answer], "answer_start": [text.index(answer)]}
+        none = {"text": [], "answer_start": []}
+        lacks = i % 5 == 4
+        asked = "who has sung" if lacks else "when was the film"
+        made.append({"question": asked, "context": text, "answers": none if lacks else found})
+    return made
+
+
+def saved(folder: Path, given: list[dict[str, Any]]) -> str:
+    Dataset.from_list(given).to_parquet(folder / "data.parquet")
+    return str(folder / "data.parquet")
+
+
+def task(data: str, **options: Any) -> Any:
+    return task_of({"type": "question-answering", "data": data, "max_length": 32, **options})
+
+
+def test_an_answer_is_marked_where_it_stands(tmp_path: Path) -> None:
+    """What the marked tokens cover is the answer; the first token stands for none."""
+    made = task(saved(tmp_path, rows()))
+    tokenizer = load_tokenizer(tiny.MODEL)
+    data = made.load()
+    train = made.encode(data, tokenizer).splits["train"]
+    spans = made.head.criterion.rows(
+        *(2 * [train.batch(torch.arange(len(train)), torch.device("cpu")).labels])
+    )
+    for label, reading, span in zip(data.train["label"][:], train.references, spans, strict=True):
+        answers = json.loads(label)
+        assert reading.between(*span) == (answers[0][0] if answers else "")
+        assert (span == (0, 0)) == (not answers)
+    assert train.n_cut == 0
+    short = task(saved(tmp_path, rows()), max_length=10).encode(data, tokenizer).splits["train"]
+    assert short.n_cut > 0
+    weights = short.weights(made.head.criterion)
+    assert int((weights == 0).sum()) == short.n_cut
+    with pytest.raises(StudyError, match=r"^task.max_length: within 4 tokens there is no room"):
+        task(saved(tmp_path, rows()), max_length=4).encode(data, tokenizer)
+
+
+def test_where_all_texts_have_answers_none_is_no_answer(tmp_path: Path) -> None:
+    made = task(saved(tmp_path, [row for row in rows() if row["answers"]["text"]]))
+    train = made.encode(made.load(), load_tokenizer(tiny.MODEL)).splits["train"]
+    assert {int(target[0]) for target in train.labels} == {IGNORED}
+
+
+def test_the_loss_is_that_of_transformers_where_every_token_may_be_it() -> None:
+    """The mean of two cross-entropies; tokens that cannot be it count for nothing."""
+    torch.manual_seed(0)
+    outputs = torch.randn(3, 2, 7)
+    starts, ends = torch.tensor([1, 0, 6]), torch.tensor([3, 0, 6])
+    targets = torch.zeros(3, 7, dtype=torch.long)
+    for row in range(3):
+        targets[row, starts[row]] |= Spans.START
+        targets[row, ends[row]] |= Spans.END
+    expected = (
+        F.cross_entropy(outputs[:, 0], starts, reduction="none")
+        + F.cross_entropy(outputs[:, 1], ends, reduction="none")
+    ) / 2
+    assert torch.allclose(Spans(9).losses(outputs, targets), expected)
+    wider = F.pad(targets, (0, 4), value=IGNORED)
+    filled = torch.cat([outputs, torch.randn(3, 2, 4)], -1)
+    assert torch.allclose(Spans(9).losses(filled, wider), expected)
+    smooth = F.cross_entropy(outputs[:, 0], starts, label_smoothing=0.1, reduction="none")
+    smooth += F.cross_entropy(outputs[:, 1], ends, label_smoothing=0.1, reduction="none")
+    assert torch.allclose(Spans(9).losses(filled, wider, 0.1), smooth / 2)
+
+
+def test_the_best_span_is_one() -> None:
+    """Its end is not before its beginning, nor further than may be, nor where none may be."""
+    outputs = torch.full((1, 2, 6), -9.0)
+    outputs[0, 0, 4], outputs[0, 0, 1], outputs[0, 1, 2], outputs[0, 1, 5] = 5.0, 4.0, 5.0, 1.0
+    targets = torch.zeros(1, 6, dtype=torch.long)
+    assert Spans(9).rows(outputs, targets) == [(1, 2)]
+    assert Spans(1).rows(outputs, targets) == [(2, 2)] or Spans(1).rows(outputs, targets) == [
+        (4, 4)
+    ]
+    targets[0, 2] = IGNORED
+    assert Spans(9).rows(outputs, targets) == [(4, 5)]
+    outputs[0, :, 0] = 20.0
+    assert Spans(9).rows(outputs, targets) == [(0, 0)]
+
+
+def test_scores_are_those_of_squad() -> None:
+    context = "The Film, by a Hill"
+    offsets = [(0, 3), (4, 8), (8, 9), (10, 12), (13, 14), (15, 19)]
+    references = [
+        Reading(context, offsets, ["film"]),
+        Reading(context, offsets, ["by Hill", "Mill"]),
+        Reading(context, [(0, 0), *offsets], []),
+    ]
+    measured = task("x.csv").measure((), [], [(0, 2), (5, 5), (0, 0)], 0.5, references)
+    assert measured == {
+        "loss": 0.5,
+        "exact_match": pytest.approx(2 / 3),
+        "f1": pytest.approx((1 + 2 / 3 + 1) / 3),
+    }
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ({"text": ["1950"], "answer_start": [2]}, "the answer '1950' is not in the text at 2"),
+        ("nowhere", "the answer 'nowhere' is not in the text at -1"),
+        (7, "answers must be texts, got 7"),
+    ],
+)
+def test_answers_that_are_none_are_told(answers: Any, reason: str, tmp_path: Path) -> None:
+    row = {"question": "when", "context": "in 1950", "answers": answers}
+    with pytest.raises(StudyError, match=f"^task.data: .*first row 1: {reason}"):
+        task(saved(tmp_path, [row])).load()
+
+
+def test_a_study_ends_in_exports_that_answer_the_same(tmp_path: Path) -> None:
+    study = {**tiny.study(tmp_path), "name": "spans"}
+    study["task"] = {"type": "question-answering", "data": saved(tmp_path, rows())}
+    study["objectives"] = [
+        {"name": "f1", "goal": "maximize", "reference": 0},
+        {"name": "trainable_params", "goal": "minimize", "known": True, "reference": 1e8},
+    ]
+    study["space"] = {
+        "name": "rates",
+        "place": [{"method": "lora", "r": {"choice": [4, 8]}}],
+        "train": {"learning_rate": 1e-2, "batch_size": 4},
+    }
+    study["fidelity"] = {"epochs": 8.0}
+    study["search"] = {"n_trials": 2, "n_finalists": 0}
+    outcome = autopeft.run(study)
+    best = outcome.choose("best").trial
+    assert best.values["f1"] > 0.6
+    tokenizer = tf.AutoTokenizer.from_pretrained(tiny.folder_of(tiny.MODEL))
+    tokens = tokenizer("when was the film", TEXTS[3], return_tensors="pt")
+    starts, ends = {}, {}
+    auto, base = tf.AutoModelForQuestionAnswering, tiny.folder_of(tiny.MODEL)
+    for form, model in exported(outcome, best.number, auto, base, tmp_path):
+        with torch.no_grad():
+            out = model(**tokens)
+        starts[form], ends[form] = out.start_logits, out.end_logits
+    for logits in (starts, ends):
+        assert torch.allclose(logits["native"], logits["peft"], atol=1e-5)
+        assert torch.allclose(logits["native"], logits["merged"], atol=1e-4)
