@@ -19,6 +19,7 @@ _HOMES = {
     "AutoPeftError": "core.errors",
     "Outcome": "api.outcome",
     "PeftConfig": "core.config",
+    "Run": "train.custom",
     "attach": "method.attach",
     "export": "api.export",
     "load": "exporter.native",

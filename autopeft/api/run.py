@@ -28,7 +28,7 @@ from autopeft.core.catalog import Reference, place
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, inside, unknown
 from autopeft.core.settings import BackboneSettings
-from autopeft.engine.engine import Watch
+from autopeft.engine.engine import MakeEvaluator, Watch
 from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.method.attention import check_methods
 from autopeft.method.count import trained_elements
@@ -49,10 +49,12 @@ from autopeft.study.spec import SPEC, StudySpec, load_spec
 from autopeft.study.study import Study
 from autopeft.study.terms import Terms
 from autopeft.task.batches import check_ids
+from autopeft.task.custom import Custom
 from autopeft.task.data import Data
 from autopeft.task.registry import task_of
 from autopeft.task.task import Task
 from autopeft.task.tokens import Examples
+from autopeft.train.custom import CustomTrainer
 from autopeft.train.trainer import Trainer
 
 _log = logging.getLogger("autopeft")
@@ -132,11 +134,30 @@ class Prepared:
         """The examples, checked for the backbone; a line tells how many texts are cut."""
         examples = self.task.encode(data, load_reader(self.spec.model, self.task.head))
         check_ids(examples.splits.values(), self.setting.backbone.model)
-        train = examples.splits["train"]
-        if train.n_cut:
+        train = examples.splits.get("train")
+        if train is not None and train.n_cut:
             share = f"{train.n_cut} of {len(train)} training texts ({train.n_cut / len(train):.0%})"
             _log.warning("%s are cut after %d tokens", share, self.setting.sequence_length)
         return examples
+
+    def _evaluator(self, examples: Examples) -> MakeEvaluator:
+        """What makes the evaluator of a worker."""
+        worker = self.spec.engine
+        options: dict[str, Any] = {
+            "device": self.spec.device,
+            "threads": None if worker.cores is None else max(1, int(worker.cores)),
+        }
+        if isinstance(self.task, Custom):
+            return partial(CustomTrainer, self.spec.model, self.task, **options)
+        return partial(
+            Trainer,
+            self.spec.model,
+            self.task,
+            **options,
+            cache=worker.cache,
+            disk_cache=worker.disk_cache,
+            examples=examples if worker.type == "inline" else None,
+        )
 
     def stopper(self, n_validation: int) -> Stopper:
         """What decides which trials go on, where so many validation examples tell."""
@@ -162,18 +183,11 @@ class Prepared:
             engine = engine_of(self.spec, self.setting)
             data = self.task.load()
             examples = self._examples(data)
-            stopper = self.stopper(len(data.validation))
-            worker = self.spec.engine
-            make = partial(
-                Trainer,
-                self.spec.model,
-                self.task,
-                device=self.spec.device,
-                threads=None if worker.cores is None else max(1, int(worker.cores)),
-                cache=worker.cache,
-                disk_cache=worker.disk_cache,
-                examples=examples if worker.type == "inline" else None,
-            )
+            make = self._evaluator(examples)
+            n_validation = len(data.validation)
+            if isinstance(self.task, Custom):
+                n_validation = self.task.n_validation
+            stopper = self.stopper(n_validation)
             with self.open(data) as study:
                 engine.run(study, make, stopper, watch or (lambda _: None))
                 return outcome_of(self.spec, study.record)

@@ -17,6 +17,9 @@ from autopeft.method.pack import Pack
 from autopeft.method.registry import METHODS, describe
 from autopeft.method.sites import Columns
 
+HOLDER = "autopeft"
+"""The module of a model whose parameters are what is trained on it."""
+
 
 def attach(
     model: PreTrainedModel,
@@ -27,8 +30,8 @@ def attach(
 ) -> Attached:
     """Puts the placements of `config` on `model`, in place, and freezes everything else.
 
-    The new tensors are those of `draw`. They are not parameters of the model:
-    `Attached.trainable` has them, and moving the model leaves them behind.
+    The new tensors are those of `draw`. They are parameters of the model until it is detached or
+    merged, in a module `autopeft` that does nothing: optimizers find them there.
 
     Args:
         model: the backbone, on any device, also `meta`.
@@ -44,7 +47,18 @@ def attach(
     member = draw(model, config, modules_to_save=modules_to_save, seed=seed)
     pack = Pack(model, modules_to_save)
     pack.join(member)
+    model.add_module(HOLDER, _Tensors(member))
     return Attached(pack, member)
+
+
+class _Tensors(nn.Module):
+    """The tensors that a member has beside those of the model, as parameters."""
+
+    def __init__(self, member: Member) -> None:
+        super().__init__()
+        for name, parameter in member.trainable().items():
+            if name not in member.saved:
+                self.register_parameter(name.replace(".", "-"), parameter)
 
 
 class Attached:
@@ -102,13 +116,15 @@ class Attached:
             raise AttachError(f"cannot be merged into the backbone{why}", names)
         for trained in self._member.sites:
             _fold(trained)
-        self._pack.close()
+        self.detach()
         for each in self._member.saved.values():
             each.settle()
 
     def detach(self) -> None:
         """Takes everything off: the model is, bit for bit, what was given to `attach`."""
         self._pack.close()
+        if hasattr(self.model, HOLDER):
+            delattr(self.model, HOLDER)
 
 
 def _merges(trained: TrainedSite) -> bool:

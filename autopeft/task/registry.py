@@ -8,6 +8,7 @@ from typing import Any
 from autopeft.core.errors import StudyError, unknown
 from autopeft.core.validation import validated
 from autopeft.task.causal_lm import CausalLM
+from autopeft.task.custom import Custom
 from autopeft.task.image_classification import ImageClassification
 from autopeft.task.multiple_choice import MultipleChoice
 from autopeft.task.question_answering import QuestionAnswering
@@ -18,6 +19,7 @@ from autopeft.task.token_classification import TokenClassification
 
 TASKS: Mapping[str, type[Task]] = {
     "causal-lm": CausalLM,
+    "custom": Custom,
     "image-classification": ImageClassification,
     "multiple-choice": MultipleChoice,
     "question-answering": QuestionAnswering,

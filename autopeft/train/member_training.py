@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from autopeft.core.order import Order
 from autopeft.method.member import Member
@@ -50,17 +51,12 @@ class MemberTraining:
             RuntimeError: a tensor is not finite.
         """
         tensors = self.tensors.state_dict()
-        broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
-        if broken:
-            some = f"{len(broken)} of {len(tensors)} tensors, first {broken[0]}"
-            raise RuntimeError(f"training diverged: not finite are {some}")
+        check_finite(tensors)
         if self.order.folder is None:
             return
         folder = Path(self.order.folder)
         if not self.descent.rungs:
-            with _whole(folder / STATE_FILE) as path:
-                content = {name: t.cpu().contiguous() for name, t in tensors.items()}
-                save_file(content, path, metadata={STAMP: self.order.stamp})
+            save_tensors(tensors, folder, self.order.stamp)
             (folder / CHECKPOINT).unlink(missing_ok=True)
         elif self.order.pauses:
             state = {
@@ -86,6 +82,25 @@ class MemberTraining:
         self.tensors.load_state_dict(state["tensors"])
         self.descent.load_state_dict(state["descent"])
         self.randomness.state = state["randomness"]
+
+
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Raises RuntimeError for a tensor that is not finite."""
+    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        some = f"{len(broken)} of {len(tensors)} tensors, first {broken[0]}"
+        raise RuntimeError(f"training diverged: not finite are {some}")
+
+
+def save_tensors(tensors: Mapping[str, Tensor], folder: Path, stamp: str) -> None:
+    """Writes trained tensors into the folder of an order, with its stamp.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with _whole(folder / STATE_FILE) as path:
+        content = {name: t.cpu().contiguous() for name, t in tensors.items()}
+        save_file(content, path, metadata={STAMP: stamp})
 
 
 @contextmanager
