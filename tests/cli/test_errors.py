@@ -167,7 +167,10 @@ def test_a_folder_without_weights_serves_a_plan_and_no_run(fresh, autopeft, tmp_
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (["run", "quickstar"], "unknown study 'quickstar'; known: quickstart (did you mean"),
+        (
+            ["run", "quickstar"],
+            "unknown study 'quickstar'; known: chat-quickstart, quickstart",
+        ),
         (["run", "no.yaml"], "no.yaml: no such file"),
         (["plan", "no.yaml", "--model", tiny.MODEL], "no.yaml: no such file"),
         (["plan", "lora", "--model", "/missing"], "model: no such file or folder: '/missing'"),

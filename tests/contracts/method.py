@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
 from autopeft.method import Attached, Member, Pack, attach, count, draw, head, hook, shape_of
+from autopeft.method.attach import HOLDER
 from autopeft.method.registry import METHODS
 from tests.backbones import inputs, logits, tiny
 
@@ -105,7 +106,12 @@ def trains_all_and_only_its_own(method: str, architecture: str) -> None:
     for name, weight in on.trainable().items():
         assert weight.grad is not None, f"{name} is not reached"
         assert weight.grad.abs().max() > 0, f"{name} has no effect"
-    assert [name for name, p in on.model.named_parameters() if p.grad is not None] == []
+    assert [name for name, p in own_parameters(on.model) if p.grad is not None] == []
+
+
+def own_parameters(model: PreTrainedModel) -> list[tuple[str, nn.Parameter]]:
+    """Those of the backbone, without what is attached."""
+    return [(n, p) for n, p in model.named_parameters() if not n.startswith(f"{HOLDER}.")]
 
 
 def restores_the_backbone(method: str, architecture: str) -> None:
@@ -154,7 +160,7 @@ def round_trips(method: str, architecture: str) -> None:
 def saves_nothing_of_the_backbone(method: str, architecture: str) -> None:
     """The state holds the trained tensors and no memory of the backbone."""
     on = attached(method, tiny(architecture))
-    storages = {p.untyped_storage().data_ptr() for p in on.model.parameters()}
+    storages = {p.untyped_storage().data_ptr() for _, p in own_parameters(on.model)}
     state = on.state_dict()
     assert state.keys() == on.trainable().keys()
     assert all(t.untyped_storage().data_ptr() not in storages for t in state.values())
@@ -377,10 +383,10 @@ def _assert_close(
 
 def _changed_by_merging(on: Attached) -> int:
     stir(on)
-    before = {name: p.detach().clone() for name, p in on.model.named_parameters()}
+    before = {name: p.detach().clone() for name, p in own_parameters(on.model)}
     on.merge()
     differing: Tensor = sum(
-        ((p != before[name]).sum() for name, p in on.model.named_parameters()),
+        ((p != before[name]).sum() for name, p in own_parameters(on.model)),
         start=torch.tensor(0),
     )
     return int(differing)
