@@ -13,6 +13,7 @@ import numpy as np
 from optuna.samplers import BaseSampler
 
 from autopeft.api.earlier import observations
+from autopeft.api.frames import on_disk
 from autopeft.api.identity import (
     DATA,
     data_identity,
@@ -205,7 +206,7 @@ def prepare(study: Reference | StudySpec, changes: Mapping[str, Any] | None = No
     """
     spec = study if isinstance(study, StudySpec) else load_spec(study, changes)
     with inside(spec.place):
-        return _prepared(spec)
+        return _prepared(on_disk(spec))
 
 
 def _prepared(spec: StudySpec) -> Prepared:

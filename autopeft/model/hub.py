@@ -33,7 +33,8 @@ def locate(reference: str, where: str) -> Path | None:
     if path.exists():
         return path
     written_as_path = reference.startswith((".", "/", "~")) or len(path.parts) > 2
-    if written_as_path or path.suffix.lower() in {".csv", ".tsv", ".json", ".jsonl", ".parquet"}:
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    if written_as_path or suffix in {".csv", ".tsv", ".json", ".jsonl", ".parquet"}:
         raise StudyError(f"no such file or folder: {reference!r}", where)
     return None
 

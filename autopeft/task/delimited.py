@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import re
 import sys
+import zlib
 from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +70,11 @@ def read_json(path: Path) -> Dataset:
 
 def _text(path: Path) -> str:
     content = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, zlib.error) as error:
+            raise ValueError(f"it is cut off or no gzip file: {error}") from None
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

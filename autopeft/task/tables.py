@@ -32,8 +32,8 @@ def read_tables(reference: str) -> dict[str, Dataset]:
 
     Args:
         reference: id of the hub (`owner/name`, or `owner/name:configuration`), file (csv, tsv,
-            json, jsonl, parquet), folder of such files named by split, folder written by
-            `save_to_disk`, or one of `SNIPPETS`, such as `package:movie-snippets`.
+            json, jsonl, also with `.gz`, parquet), folder of such files named by split, folder
+            written by `save_to_disk`, or one of `SNIPPETS`, such as `package:movie-snippets`.
 
     Raises:
         StudyError: there is no such thing, or it cannot be read.
@@ -118,7 +118,7 @@ def split_of(name: str) -> str | None:
 def _from_folder(path: Path) -> dict[str, Dataset]:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _by_split(datasets.load_from_disk(str(path)))
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _READERS)
+    files = sorted(file for file in path.rglob("*") if _kind(file) in _READERS)
     if not files:
         raise StudyError(f"{str(path)!r} holds no {_known()} file", KEY)
     named: dict[str, list[Dataset]] = {}
@@ -133,7 +133,7 @@ def _from_folder(path: Path) -> dict[str, Dataset]:
 
 
 def _from_file(path: Path) -> Dataset:
-    reader = _READERS.get(path.suffix.lower())
+    reader = _READERS.get(_kind(path))
     if reader is None:
         raise StudyError(f"{path.name!r} is no {_known()} file", KEY)
     with _reading(path):
@@ -155,6 +155,11 @@ def _from_parquet(path: Path) -> Dataset:
             plain = table.column(place).cast(field.type.value_type)
             table = table.set_column(place, field.name, plain)
     return Dataset(table)
+
+
+def _kind(path: Path) -> str:
+    """The suffix, without that of gzip."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def _known() -> str:

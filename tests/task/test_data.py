@@ -35,6 +35,8 @@ FORMATS: dict[str, Callable[[Path], Any]] = {
     "data.tsv": lambda path: FRAME.to_csv(path, index=False, sep="\t"),
     "data.json": lambda path: path.write_text(json.dumps(ROWS, indent=1)),
     "data.jsonl": write_lines,
+    "data.csv.gz": lambda path: FRAME.to_csv(path, index=False),
+    "data.jsonl.gz": lambda path: FRAME.to_json(path, orient="records", lines=True),
     "data.parquet": lambda path: FRAME.to_parquet(path),
     "folder": lambda path: Dataset.from_pandas(FRAME).save_to_disk(str(path)),
 }
@@ -48,6 +50,15 @@ def saved(folder: Path, **columns: list[Any]) -> str:
     path = folder / "data.parquet"
     Dataset.from_dict(columns).to_parquet(str(path))
     return str(path)
+
+
+def test_a_broken_gzip_file_is_told(tmp_path: Path) -> None:
+    FRAME.to_csv(tmp_path / "data.csv.gz", index=False)
+    whole = (tmp_path / "data.csv.gz").read_bytes()
+    for content in (whole[:-20], b"text,label"):
+        (tmp_path / "data.csv.gz").write_bytes(content)
+        with pytest.raises(StudyError, match=r"^task.data: '.*data.csv.gz' cannot be read: "):
+            filled_tables(str(tmp_path / "data.csv.gz"))
 
 
 @pytest.mark.parametrize("name", FORMATS)
