@@ -169,7 +169,7 @@ def test_a_folder_without_weights_serves_a_plan_and_no_run(fresh, autopeft, tmp_
     [
         (
             ["run", "quickstar"],
-            "unknown study 'quickstar'; known: chat-quickstart, quickstart",
+            "unknown study 'quickstar'; known: answer-questions, chat-quickstart",
         ),
         (["run", "no.yaml"], "no.yaml: no such file"),
         (["plan", "no.yaml", "--model", tiny.MODEL], "no.yaml: no such file"),
