@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -28,6 +29,10 @@ class Criterion(ABC):
     ) -> Mapping[str, Tensor]:
         """The arguments of the model, from those that an example holds, (rows, …)."""
         return inputs
+
+    def kept(self, model: PreTrainedModel, targets: Tensor) -> Tensor | None:
+        """The positions of which the model computes outputs, (positions,); None is all."""
+        return None
 
     def outputs(self, returned: Any) -> Tensor:
         """What counts of what a model returns, (rows, …)."""
@@ -149,6 +154,17 @@ class TokenLabels(Criterion):
         return torch.empty(rows, tokens, dtype=torch.int64, device="meta")
 
 
+class NextTokens(TokenLabels):
+    """The token after each; where no row is judged, nothing is computed of the words."""
+
+    def kept(self, model: PreTrainedModel, targets: Tensor) -> Tensor | None:
+        judged = (targets != IGNORED).any(0)
+        may_keep = "logits_to_keep" in signature(type(model).forward).parameters
+        if judged.is_meta or not may_keep or bool(judged.all()):
+            return None
+        return judged.nonzero().flatten()
+
+
 class TargetTokens(TokenLabels):
     """The tokens that a decoder writes, each of which it reads before it writes the next."""
 
@@ -253,7 +269,7 @@ HEADS: Mapping[str, Head] = {
         Head("text-classification", "AutoModelForSequenceClassification", OneLabel(), ONE_LABEL),
         Head("token-classification", "AutoModelForTokenClassification", TokenLabels()),
         Head("image-classification", "AutoModelForImageClassification", OneLabel(), ONE_LABEL),
-        Head("causal-lm", "AutoModelForCausalLM", TokenLabels(), n_labels=None),
+        Head("causal-lm", "AutoModelForCausalLM", NextTokens(), n_labels=None),
         Head("seq2seq-lm", "AutoModelForSeq2SeqLM", TargetTokens(), n_labels=None),
     )
 }

@@ -50,6 +50,8 @@ class Passes:
     def outputs(self, split: Encoded, rows: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
         """What counts of what the model returns for some examples, and their targets; (rows, …).
 
+        Positions of which no target is judged may be left out.
+
         Args:
             split: where the examples are from.
             rows: which ones, (rows,), those of each member side by side.
@@ -65,7 +67,11 @@ class Passes:
             if self._offloads and torch.is_grad_enabled():
                 inside.enter_context(offloaded(self._held(batch)))
             inputs = self.criterion.inputs(model, batch.inputs, batch.labels)
-            return self.criterion.outputs(model(**inputs)), batch.labels
+            kept = self.criterion.kept(model, batch.labels)
+            if kept is None:
+                return self.criterion.outputs(model(**inputs)), batch.labels
+            outputs = self.criterion.outputs(model(**inputs, logits_to_keep=kept))
+            return outputs, batch.labels[:, kept]
 
     def _entering(self, split: Encoded, rows: Tensor, batch: Batch) -> Tensor:
         """What enters the lowest tuned layer, (rows, tokens of the batch, width).

@@ -100,3 +100,29 @@ def test_blank_targets_have_the_shape_and_kind_of_real_ones(name: str) -> None:
     model, criterion, targets = CASES[name]
     blank = criterion.blank(4, 6, model.config.num_labels)
     assert (blank.shape, blank.dtype, blank.device.type) == (targets.shape, targets.dtype, "meta")
+
+
+def test_words_are_computed_only_where_they_are_judged() -> None:
+    """Losses and gradients are those of all positions."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    llama = tf.LlamaForCausalLM(tf.LlamaConfig(**sizes, num_attention_heads=2))
+    ids = torch.randint(40, (3, 6))
+    targets = torch.full((3, 6), IGNORED)
+    targets[0, 3], targets[2, 4] = 7, 9
+    criterion = HEADS["causal-lm"].criterion
+    kept = criterion.kept(llama, targets)
+    assert kept is not None
+    assert kept.tolist() == [3, 4]
+    grads = []
+    for outputs, wanted in (
+        (llama(ids).logits, targets),
+        (llama(ids, logits_to_keep=kept).logits, targets[:, kept]),
+    ):
+        llama.zero_grad()
+        losses = criterion.losses(outputs, wanted)
+        losses.sum().backward()
+        assert criterion.weights(wanted).tolist() == [1, 0, 1]
+        grads.append(torch.cat([losses.detach(), llama.model.embed_tokens.weight.grad.flatten()]))
+    assert torch.allclose(*grads, atol=1e-5)
+    assert criterion.kept(llama, torch.zeros(3, 6, dtype=torch.long)) is None
