@@ -91,6 +91,11 @@ class Dispatcher:
         if pack:
             self.record(worker, Failure.of_all(pack, "the worker process died", "machine"))
 
+    def lost_all(self) -> None:
+        """Records that every worker is gone."""
+        for worker in list(self._packs):
+            self.lost(worker)
+
     def _has_place(self, worker: str) -> bool:
         most = self.room.members
         if self._n_workers > 1 < most:

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 import ray
 from ray import tune
+from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -81,11 +82,25 @@ class RayEngine(Engine):
             dispatcher = Dispatcher(study, stopper, self.room, watch, workers)
             with _board() if self.room.members > 1 else nullcontext() as board:
                 driver = _Driver(dispatcher, self._gpu_for, board)
-                tuner = self._tuner(driver, _worker(make, board), workers)
+                worker = _worker(make, board)
                 with redirect_stdout(sys.stderr), interrupts(driver.stop):  # Ray writes of deaths
-                    tuner.fit()
+                    while not self._fits(driver, worker, workers):
+                        dispatcher.lost_all()
             if driver.error is not None:
                 raise driver.error
+
+    def _fits(self, driver: _Driver, worker: type[tune.Trainable], workers: int) -> bool:
+        """Runs to the end; False where Ray has killed a worker for memory, which ends all of Tune.
+
+        Tune knows of no such end of a worker.
+        """
+        try:
+            self._tuner(driver, worker, workers).fit()
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, OutOfMemoryError):
+                raise
+            return False
+        return True
 
     @contextmanager
     def _cluster(self) -> Iterator[None]:

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import time
 from functools import partial
 
+import psutil
 import pytest
 import ray
 
@@ -23,6 +25,24 @@ class Mortal(kit.Slow):
         (self.folder / ray.get_runtime_context().get_node_id()).touch()
         if 3 in self.members:
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().advance()
+
+
+class Hungry(kit.Slow):
+    """Takes memory in the third trial, once, until its process is killed for it."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder, self.held = folder, []
+
+    def advance(self):
+        mark = self.folder / "hungry"
+        if 3 in self.members and not mark.exists():
+            mark.touch()
+            while len(self.held) < 60:
+                self.held.append(bytearray(b"1" * 10**8))
+                time.sleep(0.02)
+            time.sleep(60)
         return super().advance()
 
 
@@ -64,6 +84,18 @@ def test_two_nodes_and_a_worker_that_dies(two_nodes, tmp_path, capfd):
     assert all("A worker died" in line for line in err.splitlines())
     files = [path for path in (tmp_path / "ray").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 5e6
+
+
+def test_a_worker_that_ray_kills_for_memory(tmp_path, monkeypatch):
+    """Tune ends with it; the study does not."""
+    memory = psutil.virtual_memory()
+    share = (memory.total - memory.available + 2e9) / memory.total
+    monkeypatch.setenv("RAY_memory_usage_threshold", f"{share:.3f}")
+    with kit.make_study(tmp_path, n_trials=6) as study:
+        RayEngine(folder=str(tmp_path)).run(study, partial(Hungry, tmp_path), kit.make_halving())
+        trials = study.trials()
+    assert 3 in [t.number for t in trials if t.state == "interrupted"]
+    assert sum(t.state in {"complete", "stopped"} for t in trials) == 6
 
 
 def test_what_the_cluster_has_not(cluster, tmp_path):
