@@ -213,6 +213,8 @@ def _prepared(spec: StudySpec) -> Prepared:
     _check_names(spec)
     task = task_of(spec.task)
     objectives = _objectives(spec, task)
+    for metric in task.own_metrics.values():
+        metric.found()
     task = task.asked([*(objective.name for objective in objectives), spec.fidelity.signal])
     device = device_of(spec)
     backbone = meta_backbone(spec.model, BackboneSettings(), head=task.head, device=device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 import torch
@@ -12,6 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from autopeft.core.errors import StudyError
 from autopeft.task.rows import KEY
+
+Comparison = Callable[[Sequence[str], Sequence[str]], float]
+"""Of what answers are to be and what is said; more is better."""
 
 Tokens = tuple[list[int], list[bool]]
 """Ids, and which of them are learned."""
@@ -29,12 +32,25 @@ class Answers:
         texts: the answers.
         ends: ids of tokens that end an answer.
         max_new_tokens: after which an answer ends anyway.
+        own: comparisons of the user's own by name.
     """
 
     prompts: Sequence[Tensor]
     texts: Sequence[str]
     ends: tuple[int, ...]
     max_new_tokens: int
+    own: Mapping[str, Comparison] = field(default_factory=dict)
+
+    def compared(self, rows: Sequence[int], given: Sequence[str]) -> dict[str, float]:
+        """How close what is said comes to the answers, by every comparison.
+
+        Args:
+            rows: of which examples.
+            given: what is said to each.
+        """
+        wanted = [self.texts[row] for row in rows]
+        comparisons = {**COMPARISONS, **self.own}
+        return {name: float(compare(wanted, given)) for name, compare in comparisons.items()}
 
 
 def answers_of(
@@ -117,15 +133,10 @@ def chrf(wanted: Sequence[str], given: Sequence[str]) -> float:
     return float(CHRF().corpus_score(list(given), [list(wanted)]).score) / PERCENT
 
 
-COMPARISONS: Mapping[str, Callable[[Sequence[str], Sequence[str]], float]] = {
+COMPARISONS: Mapping[str, Comparison] = {
     "exact_match": exact_match,
     "rouge_l": rouge_l,
     "bleu": bleu,
     "chrf": chrf,
 }
-"""How close answers come, more being better, by name: from what they are to be and what is said."""
-
-
-def compared(wanted: Sequence[str], given: Sequence[str]) -> dict[str, float]:
-    """Every comparison by name."""
-    return {name: float(compare(wanted, given)) for name, compare in COMPARISONS.items()}
+"""How close answers come, by name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -78,6 +79,7 @@ class CausalLM(LanguageTask):
         if self.predict_with_generate and split != "train":
             told = [tokens_of(sample, tokenizer) for sample in read] if learns_all else rows
             answers = answers_of(split, told, tokenizer, limit, self.max_new_tokens)
+            answers = replace(answers, own=self.own_metrics)
         kept = [torch.tensor(ids[:limit]) for ids, _ in rows]
         columns = {"input_ids": kept, "attention_mask": [torch.ones_like(ids) for ids in kept]}
         targets = [_following(ids[:limit], learned[:limit]) for ids, learned in rows]

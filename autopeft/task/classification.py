@@ -126,6 +126,11 @@ class Classification(Task):
     def metrics(self) -> Mapping[str, Metric]:
         return _METRICS[self.problem]
 
+    def plain(self, names: Sequence[str], rows: Sequence[Any]) -> list[Any]:
+        if self.problem == "multi_label":
+            return [[n for n, is_so in zip(names, row, strict=True) if is_so] for row in rows]
+        return super().plain(names, rows)
+
     @property
     def labels(self) -> Labels:
         """How the column of the labels is read."""

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +11,10 @@ from typing import Any, Literal
 from datasets import Dataset
 from pydantic import Field, field_validator
 
-from autopeft.core.errors import StudyError, unknown
+from autopeft.core.errors import unknown
 from autopeft.model.head import HEADS, Head
 from autopeft.task.data import Data
+from autopeft.task.own import PLACE, function_at
 from autopeft.task.task import Goal, Metric, Task
 from autopeft.task.tokens import Examples
 
@@ -35,7 +33,7 @@ class Custom(Task):
 
     type: Literal["custom"] = "custom"
     data: str = ""
-    function: str = Field(pattern=r"^[^:]+:[^:]+$")
+    function: str = Field(pattern=PLACE)
     reports: dict[str, Goal] = Field(min_length=1)
     model_for: str = "causal-lm"
     n_labels: int = Field(default=2, ge=1)
@@ -79,41 +77,4 @@ class Custom(Task):
         Raises:
             StudyError: there is none, or it is no generator.
         """
-        place, _, name = self.function.partition(":")
-        key = "task.function"
-        try:
-            module = _from_file(Path(place)) if place.endswith(".py") else _imported(place)
-        except Exception as error:  # what the module raises at its import
-            reason = f"{place!r} cannot be imported: {type(error).__name__}: {error}"
-            raise StudyError(reason, key) from error
-        function = getattr(module, name, None)
-        if not inspect.isgeneratorfunction(function):
-            own = [n for n, f in vars(module).items() if inspect.isgeneratorfunction(f)]
-            raise StudyError(unknown("generator", name, own), key)
-        return function
-
-
-def _imported(name: str) -> Any:
-    """A module, also one of the folder in which the study is run."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    return importlib.import_module(name)
-
-
-def _from_file(path: Path) -> Any:
-    """What a file defines, by its full path, so that it is run once a process."""
-    path = path.resolve()
-    name = f"autopeft_custom_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None or not path.is_file():
-            raise FileNotFoundError(str(path))
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]
+        return function_at(self.function, "task.function", inspect.isgeneratorfunction, "generator")

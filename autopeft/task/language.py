@@ -35,8 +35,15 @@ class LanguageTask(Task):
         return {**super().goals, "perplexity": "minimize", **comparisons}
 
     def asked(self, names: Iterable[str]) -> LanguageTask:
-        generates = self.predict_with_generate or not COMPARISONS.keys().isdisjoint(names)
+        compares = {*COMPARISONS, *self.own_metrics}
+        generates = self.predict_with_generate or not compares.isdisjoint(names)
         return self.model_copy(update={"predict_with_generate": generates})
+
+    def owned(
+        self, names: Sequence[str], wanted: Sequence[Any], given: Sequence[Any]
+    ) -> dict[str, float]:
+        """None of tokens: they are of answers, see `Answers`."""
+        return {}
 
     def measure(
         self,

@@ -94,9 +94,10 @@ class QuestionAnswering(Task):
     ) -> dict[str, float]:
         """The best agreement with any answer, as SQuAD counts it (Rajpurkar et al. 2016)."""
         said = [reading.between(*span) for reading, span in zip(references, given, strict=True)]
-        pairs = [(s, r.answers or [""]) for s, r in zip(said, references, strict=True)]
+        right = [reading.answers or [""] for reading in references]
+        pairs = list(zip(said, right, strict=True))
         return {
-            **super().measure(names, wanted, given, loss),
+            **super().measure((), right, said, loss),
             "exact_match": fmean(max(_exact(s, a) for a in answers) for s, answers in pairs),
             "f1": fmean(max(_f1(s, a) for a in answers) for s, answers in pairs),
         }

@@ -98,7 +98,8 @@ class Seq2SeqLM(LanguageTask):
             wanted = written["input_ids"]
             texts = tokenizer.batch_decode(wanted, skip_special_tokens=True)
             most = self.max_new_tokens or max(map(len, wanted))
-            answers = Answers(sources, texts, ends_of(wanted, tokenizer), most)
+            ends = ends_of(wanted, tokenizer)
+            answers = Answers(sources, texts, ends, most, self.own_metrics)
         targets = [torch.tensor(ids) for ids in written["input_ids"]]
         return Encoded(
             name=split,

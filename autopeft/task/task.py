@@ -13,6 +13,7 @@ from pydantic import Field
 from autopeft.core.validation import Section
 from autopeft.model.head import Head
 from autopeft.task.data import Data
+from autopeft.task.own import OwnMetric
 from autopeft.task.split import Stratum, complete, limited
 from autopeft.task.tables import SPLITS
 from autopeft.task.tokens import Examples
@@ -51,6 +52,7 @@ class Task(Section):
         max_eval_samples: examples used of validation and of test each; None is all.
         validation_fraction: of the training examples, for validation and for test each, where
             the data has no such split.
+        own_metrics: further numbers by name.
     """
 
     type: str
@@ -60,6 +62,7 @@ class Task(Section):
     max_train_samples: int | None = Field(default=None, ge=2)
     max_eval_samples: int | None = Field(default=None, ge=2)
     validation_fraction: float = Field(default=0.1, gt=0, lt=0.5)
+    own_metrics: dict[str, OwnMetric] = Field(default_factory=dict)
 
     @property
     @abstractmethod
@@ -104,7 +107,9 @@ class Task(Section):
     @property
     def goals(self) -> dict[str, Goal]:
         """Which way every number goes that an objective may name."""
-        return {"loss": "minimize", **{name: m.goal for name, m in self.metrics.items()}}
+        goals: dict[str, Goal] = {name: m.goal for name, m in self.metrics.items()}
+        own: dict[str, Goal] = {name: m.goal for name, m in self.own_metrics.items()}
+        return {"loss": "minimize", **goals, **own}
 
     def measure(
         self,
@@ -124,4 +129,21 @@ class Task(Section):
             references: what else is known of each row, where the task needs it.
         """
         values = {name: float(m.compute(wanted, given)) for name, m in self.metrics.items()}
-        return {**values, "loss": loss}
+        return {**values, **self.owned(names, wanted, given), "loss": loss}
+
+    def owned(
+        self, names: Sequence[str], wanted: Sequence[Any], given: Sequence[Any]
+    ) -> dict[str, float]:
+        """The numbers of the user's own."""
+        if not self.own_metrics:
+            return {}
+        plain = [self.plain(names, side) for side in (wanted, given)]
+        return {name: metric(*plain) for name, metric in self.own_metrics.items()}
+
+    def plain(self, names: Sequence[str], rows: Sequence[Any]) -> list[Any]:
+        """What is true or predicted of each row, in the terms of the data: ids as names."""
+
+        def named(value: Any) -> Any:
+            return [*map(named, value)] if isinstance(value, list) else names[value]
+
+        return [named(row) if names else row for row in rows]

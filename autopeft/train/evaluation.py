@@ -10,7 +10,6 @@ from torch import Tensor
 
 from autopeft.core.settings import TrainSettings
 from autopeft.method.member import Member
-from autopeft.task.answers import compared
 from autopeft.task.batches import Encoded, by_length
 from autopeft.train.generation import generated
 from autopeft.train.passes import Passes
@@ -68,7 +67,7 @@ def evaluate(
     if split.answers is None:
         return measured
     said = generated(passes, member, split.answers, rows, max_tokens)
-    return {**measured, **compared([split.answers.texts[row] for row in rows.tolist()], said)}
+    return {**measured, **split.answers.compared(rows.tolist(), said)}
 
 
 def _computed(passes: Passes) -> int:

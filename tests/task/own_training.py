@@ -83,3 +83,15 @@ def that_tells_nothing(run: Run) -> Iterator[dict[str, float]]:
 
 def no_generator(run: Run) -> None:
     """Nothing."""
+
+
+def share_of_yes(wanted: list[str], given: list[str]) -> float:
+    """A metric of the user's own: how many of those that are yes are said to be."""
+    said = [b for a, b in zip(wanted, given, strict=True) if a == "yes"]
+    return said.count("yes") / max(1, len(said))
+
+
+def overlap(wanted: list[list[str]], given: list[list[str]]) -> float:
+    """Another one, of lists of names."""
+    pairs = zip(wanted, given, strict=True)
+    return sum(len({*a} & {*b}) for a, b in pairs) / max(1, sum(map(len, wanted)))

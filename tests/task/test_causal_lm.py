@@ -282,6 +282,7 @@ def test_answers_are_compared_with_those_that_are_wanted(small: Path, tmp_path: 
     study = conversations(tmp_path, small)
     study["objectives"][0] = {"name": "exact_match", "goal": "maximize", "reference": 0.0}
     study["search"]["baselines"] = ["head-only"]
+    study["task"]["own_metrics"] = {"hits": {"function": "tests.task.own_training:share_of_yes"}}
     outcome = autopeft.run(study)
     untrained = outcome.trials[0]
     assert untrained.values == {"exact_match": 0.0, "trainable_params": 0.0}
@@ -289,7 +290,7 @@ def test_answers_are_compared_with_those_that_are_wanted(small: Path, tmp_path: 
     best = outcome.choose("best").trial
     assert best.values["exact_match"] == 1.0
     metrics = best.reports[-1].metrics
-    assert {metrics["rouge_l"], metrics["chrf"]} == {1.0}
+    assert {metrics["rouge_l"], metrics["chrf"], metrics["hits"]} == {1.0}
     folder = autopeft.export(outcome, tmp_path / "merged", trial=best.number, format="merged")
     model = tf.AutoModelForCausalLM.from_pretrained(folder)
     tokens = tokenizer(PLAIN)

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from autopeft.api.run import prepare
 from autopeft.core.errors import StudyError
 from autopeft.task.registry import task_of
+from tests import tiny
 
 LABELS, PREDICTIONS = [0, 0, 0, 1], [0, 0, 1, 1]
 EXPECTED = {
@@ -66,3 +68,28 @@ def test_a_wrong_mapping_says_which_key(options: dict[str, Any], reason: str) ->
 def test_data_is_needed() -> None:
     with pytest.raises(StudyError, match=r"^task.data: is missing"):
         task_of({})
+
+
+OWN = "tests.task.own_training"
+
+
+def test_metrics_of_ones_own_see_names(tmp_path):
+    """Of classes, of sets of them, and of lists of tags; every one may be an objective."""
+    names = ("no", "yes")
+    own = {"hits": {"function": f"{OWN}:share_of_yes"}}
+    task = task_of({"data": "x.csv", "own_metrics": own})
+    assert task.goals["hits"] == "maximize"
+    assert task.measure(names, [1, 1, 0], [1, 0, 1], 0.5)["hits"] == 0.5
+    own = {"cover": {"function": f"{OWN}:overlap", "goal": "minimize"}}
+    task = task_of({"data": "x.csv", "problem": "multi_label", "own_metrics": own})
+    assert task.goals["cover"] == "minimize"
+    assert task.measure(names, [[1, 1], [0, 1]], [[0, 1], [0, 0]], 0.5)["cover"] == 1 / 3
+    task = task_of({"type": "token-classification", "data": "x.csv", "own_metrics": own})
+    assert task.measure(("O", "B-X"), [[0, 1], [1]], [[0, 0], [1]], 0.5)["cover"] == 2 / 3
+
+
+def test_a_metric_of_ones_own_that_is_none(tmp_path):
+    study = {**tiny.study(tmp_path), "name": "own"}
+    study["task"]["own_metrics"] = {"hits": {"function": f"{OWN}:share_of_no"}}
+    with pytest.raises(StudyError, match=r"own_metrics: unknown function 'share_of_no'.*did you"):
+        prepare(study)
