@@ -90,10 +90,7 @@ class RayEngine(Engine):
                 raise driver.error
 
     def _fits(self, driver: _Driver, worker: type[tune.Trainable], workers: int) -> bool:
-        """Runs to the end; False where Ray has killed a worker for memory, which ends all of Tune.
-
-        Tune knows of no such end of a worker.
-        """
+        """Runs to the end; False where Ray kills a worker for memory, by which all of Tune ends."""
         try:
             self._tuner(driver, worker, workers).fit()
         except RuntimeError as error:
@@ -126,9 +123,7 @@ class RayEngine(Engine):
                 log_to_driver=False,
             )
         except ConnectionError as error:
-            raise StudyError(
-                f"no Ray cluster answers at {self.address!r}", "engine.address"
-            ) from error
+            raise self._no_answer() from error
         return True
 
     def _check_address(self) -> None:
@@ -142,9 +137,10 @@ class RayEngine(Engine):
         try:
             socket.create_connection((host, int(port)), timeout=10).close()
         except (OSError, ValueError, OverflowError) as error:
-            raise StudyError(
-                f"no Ray cluster answers at {self.address!r}", "engine.address"
-            ) from error
+            raise self._no_answer() from error
+
+    def _no_answer(self) -> StudyError:
+        return StudyError(f"no Ray cluster answers at {self.address!r}", "engine.address")
 
     def _workers(self) -> int:
         """How many workers there are at a time.

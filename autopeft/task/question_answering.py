@@ -182,21 +182,15 @@ def _encoded(
         for name, rows in read.items()
         if name != "offset_mapping"
     }
-    targets, readings, cut = [], [], 0
-    for row, label in enumerate(table["label"][:]):
-        offsets = read["offset_mapping"][row]
-        inside = [part == 1 for part in read.sequence_ids(row)]
-        target = torch.tensor([0 if is_inside else IGNORED for is_inside in inside])
-        answers = json.loads(label)
-        if may_lack:
-            target[0] = 0 if answers else _START | _END
-        if answers and not _mark(target, offsets, inside, *answers[0]):
-            cut += 1
-        targets.append(target)
-        kept = [
-            place if is_inside else (0, 0) for place, is_inside in zip(offsets, inside, strict=True)
-        ]
-        readings.append(Reading(contexts[row], kept, [text for text, _ in answers]))
+    marked = [
+        _marked(read["offset_mapping"][row], read.sequence_ids(row), json.loads(label), may_lack)
+        for row, label in enumerate(table["label"][:])
+    ]
+    targets = [target for target, _, _ in marked]
+    readings = [
+        Reading(text, o, right) for text, (_, o, right) in zip(contexts, marked, strict=True)
+    ]
+    cut = sum(bool(r) and not (t > 0).any() for t, _, r in marked)
     padding = dict.fromkeys(columns, 0)
     padding["input_ids"] = tokenizer.pad_token_id
     if "token_type_ids" in padding:
@@ -205,21 +199,32 @@ def _encoded(
     return Encoded(split, columns, padding, lengths, targets, cut, references=readings)
 
 
-def _mark(
-    target: torch.Tensor,
+def _marked(
     offsets: Sequence[tuple[int, int]],
-    inside: Sequence[bool],
-    text: str,
-    at: int,
-) -> bool:
-    """Marks the first and the last token of an answer; says whether they are there."""
-    places = [n for n, is_inside in enumerate(inside) if is_inside]
-    covered = [n for n in places if offsets[n][0] < at + len(text) and offsets[n][1] > at]
-    if not covered or offsets[covered[-1]][1] < at + len(text.rstrip()):
-        return False
-    target[covered[0]] |= _START
-    target[covered[-1]] |= _END
-    return True
+    parts: Sequence[int | None],
+    answers: Sequence[tuple[str, int]],
+    may_lack: bool,
+) -> tuple[torch.Tensor, list[tuple[int, int]], list[str]]:
+    """The targets of a row, where its tokens stand in the text, and the texts of the answers.
+
+    Args:
+        offsets: of every token in what it is from.
+        parts: 1 for tokens of the text.
+        answers: with their first characters; the first one is learned.
+        may_lack: see `_encoded`.
+    """
+    inside = [part == 1 for part in parts]
+    target = torch.tensor([0 if is_inside else IGNORED for is_inside in inside])
+    kept = [o if is_inside else (0, 0) for o, is_inside in zip(offsets, inside, strict=True)]
+    if may_lack:
+        target[0] = 0 if answers else _START | _END
+    for text, at in answers[:1]:
+        end = at + len(text.rstrip())
+        covered = [n for n, (a, b) in enumerate(kept) if a < end and b > at]
+        if covered and kept[covered[-1]][1] >= end:
+            target[covered[0]] |= _START
+            target[covered[-1]] |= _END
+    return target, kept, [text for text, _ in answers]
 
 
 def _words(text: str) -> list[str]:

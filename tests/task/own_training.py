@@ -88,7 +88,7 @@ def no_generator(run: Run) -> None:
 def share_of_yes(wanted: list[str], given: list[str]) -> float:
     """A metric of the user's own: how many of those that are yes are said to be."""
     said = [b for a, b in zip(wanted, given, strict=True) if a == "yes"]
-    return said.count("yes") / max(1, len(said))
+    return said.count("yes") / len(said) if said else 1.0
 
 
 def overlap(wanted: list[list[str]], given: list[list[str]]) -> float:

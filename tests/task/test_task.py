@@ -42,7 +42,7 @@ def test_a_task_knows_its_defaults() -> None:
         128,
         0.1,
     )
-    assert hash(task) == hash(task_of({"data": "nyu-mll/glue:sst2"}))
+    assert task == task_of({"data": "nyu-mll/glue:sst2"})
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_task_knows_its_defaults() -> None:
         ({"validation_fraction": 0.5}, "task.validation_fraction: .*less than 0.5, got 0.5"),
         (
             {"type": "regression"},
-            "task.type: unknown type 'regression'; known: causal-lm, image-class",
+            "task.type: unknown type 'regression'; known: causal-lm, custom, image-class",
         ),
         ({"data": None}, "task.data: .*valid string, got None"),
     ],
