@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from autopeft.task.answers import COMPARISONS
-from autopeft.task.task import Goal, Metric, Task, token_accuracy
+from autopeft.task.task import Goal, Judged, Metric, Task, token_accuracy
 
 
 class LanguageTask(Task):
@@ -45,13 +45,6 @@ class LanguageTask(Task):
         """None of tokens: they are of answers, see `Answers`."""
         return {}
 
-    def measure(
-        self,
-        names: Sequence[str],
-        wanted: Sequence[Any],
-        given: Sequence[Any],
-        loss: float,
-        references: Sequence[Any] = (),
-    ) -> dict[str, float]:
-        perplexity = math.exp(min(loss, 700.0))
-        return {**super().measure(names, wanted, given, loss), "perplexity": perplexity}
+    def measure(self, names: Sequence[str], judged: Judged) -> dict[str, float]:
+        perplexity = math.exp(min(judged.loss, 700.0))
+        return {**super().measure(names, judged), "perplexity": perplexity}

@@ -22,7 +22,7 @@ from autopeft.task.batches import Encoded
 from autopeft.task.data import Data
 from autopeft.task.rows import Row, read_rows, text_at
 from autopeft.task.tables import SPLITS, column_of, filled_tables
-from autopeft.task.task import Goal, Metric, Task
+from autopeft.task.task import Goal, Judged, Metric, Task
 from autopeft.task.tokens import Examples
 
 QUESTION_COLUMNS = ("question", "query")
@@ -84,20 +84,14 @@ class QuestionAnswering(Task):
     def goals(self) -> dict[str, Goal]:
         return {**super().goals, "exact_match": "maximize", "f1": "maximize"}
 
-    def measure(
-        self,
-        names: Sequence[str],
-        wanted: Sequence[Any],
-        given: Sequence[Any],
-        loss: float,
-        references: Sequence[Any] = (),
-    ) -> dict[str, float]:
+    def measure(self, names: Sequence[str], judged: Judged) -> dict[str, float]:
         """The best agreement with any answer, as SQuAD counts it (Rajpurkar et al. 2016)."""
-        said = [reading.between(*span) for reading, span in zip(references, given, strict=True)]
-        right = [reading.answers or [""] for reading in references]
+        spans = zip(judged.references, judged.given, strict=True)
+        said = [reading.between(*span) for reading, span in spans]
+        right = [reading.answers or [""] for reading in judged.references]
         pairs = list(zip(said, right, strict=True))
         return {
-            **super().measure((), right, said, loss),
+            **super().measure((), Judged(right, said, judged.loss)),
             "exact_match": fmean(max(_exact(s, a) for a in answers) for s, answers in pairs),
             "f1": fmean(max(_f1(s, a) for a in answers) for s, answers in pairs),
         }

@@ -35,6 +35,23 @@ class Metric:
     compute: Callable[[Sequence[Any], Sequence[Any]], float]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What an evaluation has seen.
+
+    Attributes:
+        wanted: what is true of each row.
+        given: what is predicted of it.
+        loss: mean of all rows by their weights.
+        references: what else is known of each row, where the task needs it.
+    """
+
+    wanted: Sequence[Any]
+    given: Sequence[Any]
+    loss: float
+    references: Sequence[Any] = ()
+
+
 def token_accuracy(wanted: Sequence[Sequence[Any]], given: Sequence[Sequence[Any]]) -> float:
     """The share of tokens that are predicted as they are, over all rows."""
     pairs = [pair for rows in zip(wanted, given, strict=True) for pair in zip(*rows, strict=True)]
@@ -111,25 +128,11 @@ class Task(Section):
         own: dict[str, Goal] = {name: m.goal for name, m in self.own_metrics.items()}
         return {"loss": "minimize", **goals, **own}
 
-    def measure(
-        self,
-        names: Sequence[str],
-        wanted: Sequence[Any],
-        given: Sequence[Any],
-        loss: float,
-        references: Sequence[Any] = (),
-    ) -> dict[str, float]:
-        """Every number by name.
-
-        Args:
-            names: of the classes.
-            wanted: what is true of each row.
-            given: what is predicted of it.
-            loss: mean of all rows by their weights.
-            references: what else is known of each row, where the task needs it.
-        """
+    def measure(self, names: Sequence[str], judged: Judged) -> dict[str, float]:
+        """Every number by name; `names` are those of the classes."""
+        wanted, given = judged.wanted, judged.given
         values = {name: float(m.compute(wanted, given)) for name, m in self.metrics.items()}
-        return {**values, **self.owned(names, wanted, given), "loss": loss}
+        return {**values, **self.owned(names, wanted, given), "loss": judged.loss}
 
     def owned(
         self, names: Sequence[str], wanted: Sequence[Any], given: Sequence[Any]

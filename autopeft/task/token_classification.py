@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from datasets import ClassLabel, Dataset
@@ -20,7 +20,7 @@ from autopeft.task.data import Data, check_used
 from autopeft.task.labels import in_order, name_of
 from autopeft.task.rows import Row, read_rows
 from autopeft.task.tables import SPLITS, column_of, filled_tables
-from autopeft.task.task import Goal, Metric, Task, token_accuracy
+from autopeft.task.task import Goal, Judged, Metric, Task, token_accuracy
 from autopeft.task.tokens import Examples
 
 WORD_COLUMNS = ("tokens", "words")
@@ -62,23 +62,16 @@ class TokenClassification(Task):
     def goals(self) -> dict[str, Goal]:
         return {**super().goals, "f1": "maximize", "precision": "maximize", "recall": "maximize"}
 
-    def measure(
-        self,
-        names: Sequence[str],
-        wanted: Sequence[Any],
-        given: Sequence[Any],
-        loss: float,
-        references: Sequence[Any] = (),
-    ) -> dict[str, float]:
+    def measure(self, names: Sequence[str], judged: Judged) -> dict[str, float]:
         """With `f1`, `precision` and `recall` of entities, which are right as a whole or not."""
-        true, said = (set(_all_entities(names, rows)) for rows in (wanted, given))
+        true, said = (set(_all_entities(names, rows)) for rows in (judged.wanted, judged.given))
         right = len(true & said)
         scores = {
             "precision": right / max(1, len(said)),
             "recall": right / max(1, len(true)),
             "f1": 2 * right / max(1, len(true) + len(said)),
         }
-        return {**super().measure(names, wanted, given, loss), **scores}
+        return {**super().measure(names, judged), **scores}
 
     def load(self) -> Data:
         """The words as JSON in the column `text`, the numbers of their tags in `label`."""

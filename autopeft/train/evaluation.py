@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,11 +11,11 @@ from torch import Tensor
 from autopeft.core.settings import TrainSettings
 from autopeft.method.member import Member
 from autopeft.task.batches import Encoded, by_length
+from autopeft.task.task import Judged
 from autopeft.train.generation import generated
 from autopeft.train.passes import Passes
 
-Measure = Callable[[Sequence[Any], Sequence[Any], float, Sequence[Any]], dict[str, float]]
-"""From what is true of each row, what is predicted, the mean loss, and what else is known."""
+Measure = Callable[[Judged], dict[str, float]]
 
 CPU_TOKENS = 2048
 """Tokens of a batch on a CPU; of more of them the activations leave the caches."""
@@ -62,7 +62,7 @@ def evaluate(
     if n_broken:
         examples = f"{n_broken} of {n_examples} {split.name} examples"
         raise RuntimeError(f"training diverged: the logits of {examples} are not finite")
-    values = measure(wanted, given, loss / max(1.0, weight), references)
+    values = measure(Judged(wanted, given, loss / max(1.0, weight), references))
     measured = {**values, "n_examples": n_examples}
     if split.answers is None:
         return measured

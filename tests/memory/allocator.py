@@ -62,7 +62,7 @@ def measure_memory(
     undo = ExitStack()
     quicken(backbone.model, "cpu", undo)
     passes = Passes(backbone, depth, HiddenStates(0), form=None)
-    pack = PackTraining(passes, splits, lambda wanted, given, loss, references: {"loss": loss})
+    pack = PackTraining(passes, splits, lambda judged: {"loss": judged.loss})
     try:
         for member in members:
             held += member.tensors.trainable().values()

@@ -19,7 +19,7 @@ from autopeft.memory.predict import PARTS, predict_memory
 from autopeft.method.attach import attach
 from autopeft.method.sites import shape_of
 from autopeft.model.backbone import Backbone, head_of, load_backbone, meta_backbone
-from autopeft.model.head import TokenLabels
+from autopeft.model.head import HEADS
 from autopeft.model.quicken import quicken
 from tests.memory.allocator import measure_memory, measured_peak
 from tests.minilm import MINILM
@@ -119,13 +119,14 @@ GENERATORS: Mapping[str, tuple[Any, Any]] = {
 def both(auto: Any, config: Any) -> tuple[Backbone, Backbone]:
     """A backbone of random weights: without them, and with them."""
     config.use_cache = False
+    task = "seq2seq-lm" if config.is_encoder_decoder else "causal-lm"
     made = []
     for device in ("meta", "cpu"):
         with torch.device(device):
             model = auto.from_config(config).eval()
         parts = (
             head_of(model),
-            TokenLabels(),
+            HEADS[task].criterion,
             shape_of(model),
             torch.float32,
             torch.device(device),
@@ -136,11 +137,9 @@ def both(auto: Any, config: Any) -> tuple[Backbone, Backbone]:
 
 def measured_generation(backbone: Backbone, config: PeftConfig, n_batches: int = 1) -> int:
     """The peak of a step of a language model, on ids, a mask with one gap, and targets."""
-    model = backbone.model
+    model, criterion = backbone.model, backbone.criterion
     ids = torch.ones(SIZE["batch_size"], SIZE["sequence_length"], dtype=torch.long)
     batch, targets = {"input_ids": ids, "attention_mask": ids.clone()}, ids.clone()
-    if model.config.is_encoder_decoder:
-        batch["decoder_input_ids"] = ids.clone()
     batch["attention_mask"][0, -1] = 0
     held = [*model.parameters(), *model.buffers(), *batch.values(), targets]
     with ExitStack() as quickened:
@@ -154,8 +153,8 @@ def measured_generation(backbone: Backbone, config: PeftConfig, n_batches: int =
         def step() -> None:
             for _ in range(n_batches):
                 outputs = None
-                outputs = model(**batch).logits
-                TokenLabels().losses(outputs, targets).mean().backward()
+                outputs = model(**criterion.inputs(model, batch, targets)).logits
+                criterion.losses(outputs, targets).mean().backward()
             nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             optimizer.zero_grad()

@@ -18,6 +18,7 @@ from autopeft.model.backbone import load_tokenizer
 from autopeft.model.head import IGNORED, Spans
 from autopeft.task.question_answering import Reading
 from autopeft.task.registry import task_of
+from autopeft.task.task import Judged
 from tests import tiny
 from tests.exports import exported
 
@@ -122,7 +123,7 @@ def test_scores_are_those_of_squad() -> None:
         Reading(context, offsets, ["by Hill", "Mill"]),
         Reading(context, [(0, 0), *offsets], []),
     ]
-    measured = task("x.csv").measure((), [], [(0, 2), (5, 5), (0, 0)], 0.5, references)
+    measured = task("x.csv").measure((), Judged([], [(0, 2), (5, 5), (0, 0)], 0.5, references))
     assert measured == {
         "loss": 0.5,
         "exact_match": pytest.approx(2 / 3),

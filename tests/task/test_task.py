@@ -8,6 +8,7 @@ import pytest
 from autopeft.api.run import prepare
 from autopeft.core.errors import StudyError
 from autopeft.task.registry import task_of
+from autopeft.task.task import Judged
 from tests import tiny
 
 LABELS, PREDICTIONS = [0, 0, 0, 1], [0, 0, 1, 1]
@@ -23,15 +24,17 @@ EXPECTED = {
 
 def test_metrics_agree_with_their_definitions() -> None:
     task = task_of({"data": "x.csv"})
-    assert task.measure((), LABELS, PREDICTIONS, 0.5) == pytest.approx({**EXPECTED, "loss": 0.5})
+    assert task.measure((), Judged(LABELS, PREDICTIONS, 0.5)) == pytest.approx(
+        {**EXPECTED, "loss": 0.5}
+    )
     assert task.goals == {**dict.fromkeys(EXPECTED, "maximize"), "loss": "minimize"}
 
 
 def test_a_class_that_never_occurs_is_no_reason_to_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        task_of({"data": "x.csv"}).measure((), [0, 1], [0, 2], 0.5)
-        task_of({"data": "x.csv"}).measure((), [0, 1], [0, 0], 0.5)
+        task_of({"data": "x.csv"}).measure((), Judged([0, 1], [0, 2], 0.5))
+        task_of({"data": "x.csv"}).measure((), Judged([0, 1], [0, 0], 0.5))
 
 
 def test_a_task_knows_its_defaults() -> None:
@@ -79,13 +82,13 @@ def test_metrics_of_ones_own_see_names(tmp_path):
     own = {"hits": {"function": f"{OWN}:share_of_yes"}}
     task = task_of({"data": "x.csv", "own_metrics": own})
     assert task.goals["hits"] == "maximize"
-    assert task.measure(names, [1, 1, 0], [1, 0, 1], 0.5)["hits"] == 0.5
+    assert task.measure(names, Judged([1, 1, 0], [1, 0, 1], 0.5))["hits"] == 0.5
     own = {"cover": {"function": f"{OWN}:overlap", "goal": "minimize"}}
     task = task_of({"data": "x.csv", "problem": "multi_label", "own_metrics": own})
     assert task.goals["cover"] == "minimize"
-    assert task.measure(names, [[1, 1], [0, 1]], [[0, 1], [0, 0]], 0.5)["cover"] == 1 / 3
+    assert task.measure(names, Judged([[1, 1], [0, 1]], [[0, 1], [0, 0]], 0.5))["cover"] == 1 / 3
     task = task_of({"type": "token-classification", "data": "x.csv", "own_metrics": own})
-    assert task.measure(("O", "B-X"), [[0, 1], [1]], [[0, 0], [1]], 0.5)["cover"] == 2 / 3
+    assert task.measure(("O", "B-X"), Judged([[0, 1], [1]], [[0, 0], [1]], 0.5))["cover"] == 2 / 3
 
 
 def test_a_metric_of_ones_own_that_is_none(tmp_path):

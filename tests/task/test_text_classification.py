@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 import autopeft
 from autopeft.core.errors import StudyError
 from autopeft.task.registry import task_of
+from autopeft.task.task import Judged
 from tests import tiny
 from tests.task.test_data import saved
 
@@ -114,13 +115,13 @@ def test_balanced_classes_weigh_alike(tmp_path: Path) -> None:
 def test_metrics_of_numbers_and_of_sets() -> None:
     numbers = task_of({"data": "x.csv", "problem": "regression"})
     wanted, given = [1.0, 2.0, 4.0, 3.0], [1.5, 2.5, 3.0, 3.5]
-    measured = numbers.measure((), wanted, given, 0.4)
+    measured = numbers.measure((), Judged(wanted, given, 0.4))
     assert measured["pearson"] == pytest.approx(pearsonr(wanted, given).statistic)
     assert measured["spearman"] == pytest.approx(spearmanr(wanted, given).statistic)
     assert measured["rmse"] == pytest.approx((1.75 / 4) ** 0.5)
-    assert numbers.measure((), wanted, [1.0] * 4, 0.4)["pearson"] == 0
+    assert numbers.measure((), Judged(wanted, [1.0] * 4, 0.4))["pearson"] == 0
     sets = task_of({"data": "x.csv", "problem": "multi_label"})
-    measured = sets.measure((), [[1, 0], [1, 1], [0, 0]], [[1, 0], [0, 1], [0, 1]], 0.4)
+    measured = sets.measure((), Judged([[1, 0], [1, 1], [0, 0]], [[1, 0], [0, 1], [0, 1]], 0.4))
     assert measured["accuracy"] == pytest.approx(1 / 3)
     assert measured["hamming_loss"] == pytest.approx(2 / 6)
     assert measured["f1_micro"] == pytest.approx(2 / (2 + 1))

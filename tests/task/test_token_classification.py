@@ -14,6 +14,7 @@ import autopeft
 from autopeft.core.errors import StudyError
 from autopeft.model.head import IGNORED
 from autopeft.task.registry import task_of
+from autopeft.task.task import Judged
 from autopeft.task.token_classification import entities
 from tests import tiny
 from tests.exports import exported
@@ -56,7 +57,7 @@ def test_entities_are_those_of_conll() -> None:
 
 def test_an_entity_is_right_as_a_whole_or_not() -> None:
     wanted, given = [[1, 2, 0, 3], [0, 3]], [[1, 0, 0, 3], [0, 3]]
-    measured = task("x.csv").measure(NAMES, wanted, given, 0.2)
+    measured = task("x.csv").measure(NAMES, Judged(wanted, given, 0.2))
     assert measured["accuracy"] == pytest.approx(5 / 6)
     assert measured["precision"] == pytest.approx(2 / 3)
     assert measured["recall"] == pytest.approx(2 / 3)
