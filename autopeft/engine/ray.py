@@ -84,12 +84,12 @@ class RayEngine(Engine):
                 driver = _Driver(dispatcher, self._gpu_for, board)
                 worker = _worker(make, board)
                 with redirect_stdout(sys.stderr), interrupts(driver.stop):  # Ray writes of deaths
-                    while not self._fits(driver, worker, workers):
-                        dispatcher.lost_all()
+                    while not self._ends(driver, worker, workers):
+                        driver.lost_all()
             if driver.error is not None:
                 raise driver.error
 
-    def _fits(self, driver: _Driver, worker: type[tune.Trainable], workers: int) -> bool:
+    def _ends(self, driver: _Driver, worker: type[tune.Trainable], workers: int) -> bool:
         """Runs to the end; False where Ray kills a worker for memory, by which all of Tune ends."""
         try:
             self._tuner(driver, worker, workers).fit()
@@ -133,8 +133,8 @@ class RayEngine(Engine):
             raise StudyError(f"{self.address!r} {reason}", "engine.address")
         if self.address is None or "://" in self.address or ":" not in self.address:
             return
-        host, port = self.address.rsplit(":", 1)
         try:
+            host, port = self.address.rsplit(":", 1)
             socket.create_connection((host, int(port)), timeout=10).close()
         except (OSError, ValueError, OverflowError) as error:
             raise self._no_answer() from error
@@ -252,8 +252,7 @@ class _Driver(Searcher, tune.Stopper):
                 change = pickle.dumps(Change(joining=tuple(trials)))
                 return {"worker": trial_id, "change": change, "gpu": self.gpu_for(trials)}
             self._look_again = time.monotonic() + PAUSE
-        is_over = self.error is not None or self.dispatcher.is_over
-        return Searcher.FINISHED if is_over else None
+        return Searcher.FINISHED if self.error or self.dispatcher.is_over else None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Records what a worker reports; whether it has nothing to train any more."""
@@ -266,6 +265,11 @@ class _Driver(Searcher, tune.Stopper):
     ) -> None:
         self._look_again = 0.0
         self._go(lambda: self.dispatcher.lost(trial_id), None)
+
+    def lost_all(self) -> None:
+        """Records that every worker is gone, though Tune has not told of it."""
+        self._look_again = 0.0
+        self._go(self.dispatcher.lost_all, None)
 
     def stop_all(self) -> bool:
         return self.error is not None
@@ -296,8 +300,7 @@ class _Driver(Searcher, tune.Stopper):
         """Restores nothing; see `__getstate__`."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: a run continues from the study's record, not from files of its driver."""
-        return {}
+        return {}  # a run continues from the study's record, not from files of its driver
 
     def __deepcopy__(self, memo: Any) -> _Driver:
         return self
