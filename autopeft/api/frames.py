@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset
 
 from autopeft.core.errors import StudyError
@@ -28,12 +29,14 @@ def on_disk(spec: StudySpec) -> StudySpec:
     data = spec.task.get("data")
     if data is None or isinstance(data, str | Path):
         return spec
-    tables = {_split(name): _table(table) for name, table in _by_name(data).items()}
+    tables: dict[str, Dataset] = {}
+    for name, table in _by_name(data).items():
+        tables.setdefault(_split(name), _table(table))
     digest = hashlib.sha256()
     for split, table in sorted(tables.items()):
         digest.update(json.dumps([split, table.column_names]).encode())
-        for row in table:
-            digest.update(json.dumps(row, default=repr).encode())
+        for batch in table.with_format("arrow").iter(1000):
+            digest.update(repr(batch.to_pylist()).encode())
     folder = Path(spec.folder).resolve() / f"data-{digest.hexdigest()[:16]}"
     try:
         for split, table in tables.items():
@@ -63,6 +66,9 @@ def _table(data: Any) -> Dataset:
     if isinstance(data, Dataset):
         return data
     if type(data).__module__.partition(".")[0] == "pandas" and hasattr(data, "columns"):
-        return Dataset.from_pandas(data, preserve_index=False)
+        try:
+            return Dataset.from_pandas(data, preserve_index=False)
+        except pa.ArrowException as error:
+            raise StudyError(f"the frame cannot be used: {error}", KEY) from error
     reason = "expected a path, an id of the hub, a datasets.Dataset or a frame of pandas"
     raise StudyError(f"{reason}, got {type(data).__name__}", KEY)

@@ -171,8 +171,13 @@ class TargetTokens(TokenLabels):
     def inputs(
         self, model: PreTrainedModel, inputs: Mapping[str, Tensor], targets: Tensor
     ) -> Mapping[str, Tensor]:
-        shifted = model.prepare_decoder_input_ids_from_labels(labels=targets)
-        return {**inputs, "decoder_input_ids": shifted}
+        shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+        if shift is not None:
+            return {**inputs, "decoder_input_ids": shift(labels=targets)}
+        start = torch.full_like(targets[:, :1], model.config.decoder_start_token_id)
+        read = torch.cat([start, targets[:, :-1]], dim=1)
+        read = read.masked_fill(read == IGNORED, model.config.pad_token_id)
+        return {**inputs, "decoder_input_ids": read}
 
 
 class Spans(Criterion):

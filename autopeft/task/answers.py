@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,8 +85,13 @@ def answers_of(
         reason = f"the model has {tokenizer.model_max_length} positions, got {new}"
         raise StudyError(reason, "task.max_new_tokens")
     kept = [torch.tensor(prompt[-min(max_length, room) :]) for prompt in prompts]
+    return Answers(kept, said(answers, tokenizer), ends_of(answers, tokenizer), new)
+
+
+def said(answers: Any, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Token ids as texts, without special tokens and white space at their ends."""
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return Answers(kept, texts, ends_of(answers, tokenizer), new)
+    return [text.strip() for text in texts]
 
 
 def ends_of(
@@ -97,7 +104,9 @@ def ends_of(
 
 
 def _parted(ids: list[int], learned: list[bool]) -> tuple[list[int], list[int]]:
-    """What comes before the last tokens that are learned, and those."""
+    """What comes before the last tokens that are learned, and those; neither where none are."""
+    if not any(learned):
+        return [], []
     end = len(ids) - learned[::-1].index(True)
     start = end - next(
         (n for n, is_learned in enumerate(learned[:end][::-1]) if not is_learned), end
@@ -106,17 +115,24 @@ def _parted(ids: list[int], learned: list[bool]) -> tuple[list[int], list[int]]:
 
 
 def exact_match(wanted: Sequence[str], given: Sequence[str]) -> float:
-    """The share of answers that are as they are to be, but for white space at their ends."""
-    return fmean(a.strip() == b.strip() for a, b in zip(wanted, given, strict=True))
+    """The share of answers that are as they are to be."""
+    return fmean(a == b for a, b in zip(wanted, given, strict=True))
 
 
 def rouge_l(wanted: Sequence[str], given: Sequence[str]) -> float:
     """The mean F-measure of longest common subsequences of words (Lin 2004)."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rougeL"])
+    scorer = RougeScorer(["rougeL"], tokenizer=_Words())
     pairs = zip(wanted, given, strict=True)
     return fmean(scorer.score(a, b)["rougeL"].fmeasure for a, b in pairs)
+
+
+class _Words:
+    """The words of a text in any script, in lower case."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return re.findall(r"\w+", text.lower())
 
 
 def bleu(wanted: Sequence[str], given: Sequence[str]) -> float:

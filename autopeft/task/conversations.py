@@ -164,7 +164,9 @@ def _conversation(row: Row, name: str) -> Sample:
     if not any(message["role"] == "assistant" for message in messages):
         raise ValueError("no turn is the assistant's")
     tools = row.get("tools") or ()
-    return Sample(messages=messages, tools=_parsed(tools) if isinstance(tools, str) else tools)
+    return Sample(
+        messages=messages, tools=_parsed(tools) if isinstance(tools, str) else _without_gaps(tools)
+    )
 
 
 def _parsed(text: str) -> Any:
@@ -174,10 +176,17 @@ def _parsed(text: str) -> Any:
         raise ValueError(f"expected JSON, got {shown(text)}: {error}") from error
 
 
+def _without_gaps(value: Any) -> Any:
+    """A value without the keys that tables give to all records once a single one has them."""
+    if isinstance(value, Mapping):
+        return {key: _without_gaps(inner) for key, inner in value.items() if inner is not None}
+    return [_without_gaps(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _message(turn: Any) -> dict[str, Any]:
     if not isinstance(turn, Mapping):
         raise ValueError(f"a turn must be a mapping with role and content, got {shown(turn)}")
-    turn = {key: value for key, value in turn.items() if value is not None}
+    turn = _without_gaps(turn)
     if "from" in turn:
         turn["role"] = turn.pop("from")
     if "value" in turn:
@@ -192,8 +201,10 @@ def _message(turn: Any) -> dict[str, Any]:
 
 def _instruction(row: Row, instruction: str, output: str) -> Sample:
     """A turn of the user, with its input below it, and the answer."""
-    asked = [text_at(row, instruction), row.get("input") or ""]
-    question = "\n\n".join(part for part in asked if part.strip())
+    given = row.get("input")
+    has_input = given is not None and bool(str(given).strip())
+    asked = [text_at(row, instruction), *([text_at(row, "input")] if has_input else [])]
+    question = "\n\n".join(asked)
     answer = text_at(row, output)
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     system = [{"role": _SYSTEM, "content": row[_SYSTEM]}] if row.get(_SYSTEM) else []
@@ -202,7 +213,12 @@ def _instruction(row: Row, instruction: str, output: str) -> Sample:
 
 def _pair(row: Row, prompt: str | None, completion: str) -> Sample:
     if prompt is not None and isinstance(row[prompt], list):
-        turns = [*row[prompt], *row[completion]]
+        said = row[completion]
+        if isinstance(said, str) and said.strip():
+            said = [{"role": "assistant", "content": said}]
+        if not isinstance(said, list):
+            raise ValueError(f"{completion} must be turns or a text, got {shown(said)}")
+        turns = [*row[prompt], *said]
         return _conversation({"messages": turns, "tools": row.get("tools")}, "messages")
     before = "" if prompt is None else text_at(row, prompt)
     return Sample(prompt=before, completion=text_at(row, completion))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,7 @@ from autopeft.core.errors import StudyError, shown, unknown
 from autopeft.model.head import Choices, Head
 from autopeft.task.batches import Encoded, n_cut
 from autopeft.task.data import Data
+from autopeft.task.labels import missing
 from autopeft.task.rows import Row, read_rows, text_at
 from autopeft.task.tables import SPLITS, column_of, filled_tables
 from autopeft.task.task import Metric, Task
@@ -26,7 +28,6 @@ QUESTION_COLUMNS = ("question", "sent1", "premise", "context", "text", "goal")
 CHOICES_COLUMNS = ("choices", "options", "endings", "answers")
 ANSWER_COLUMNS = ("label", "answer", "answerKey", "answer_index", "gold", "target")
 _NUMBERED = re.compile(r"(ending|choice|option|sol|answer)_?([0-9]|[a-eA-E])|([A-E])")
-_LETTERS = "ABCDEFGHIJ"
 
 
 class MultipleChoice(Task):
@@ -56,20 +57,30 @@ class MultipleChoice(Task):
 
     def load(self) -> Data:
         """The questions in the column `text`, what to choose from in `choices`."""
-        tables = {s: self._read(table, s) for s, table in filled_tables(self.data).items()}
+        tables = {
+            split: self._read(table, split)
+            for split, table in filled_tables(self.data).items()
+            if split == "train" or not self._is_hidden(table)
+        }
         return Data(**self.cut(tables), label_names=())
+
+    def _is_hidden(self, table: Dataset) -> bool:
+        """Whether a split comes without answers, as the test splits of benchmarks do."""
+        answer = column_of(table, "label", self.label_column, ANSWER_COLUMNS)
+        return all(missing(value) or value in ("", -1, "-1") for value in table[answer][:])
 
     def _read(self, table: Dataset, split: str) -> Dataset:
         question = column_of(table, "question", self.question_column, QUESTION_COLUMNS)
         answer = column_of(table, "label", self.label_column, ANSWER_COLUMNS)
         columns = self._choices_columns(table, {question, answer})
+        from_zero = "0" in map(str, table[answer][:])
 
         def read(row: Row) -> dict[str, Any]:
             names, choices = _choices(row, columns)
             if len(choices) != self.n_choices:
                 reason = f"expected {self.n_choices} choices (task.n_choices), got {len(choices)}"
                 raise ValueError(reason)
-            label = _place(row[answer], names, choices)
+            label = _place(row[answer], names, choices, from_zero)
             return {"text": text_at(row, question), "choices": choices, "label": label}
 
         return Dataset.from_list(read_rows(table, split, read))
@@ -102,14 +113,26 @@ def _choices(row: Row, columns: Sequence[str]) -> tuple[list[str], list[str]]:
         names, value = value.get("label"), value.get("text")
     if not isinstance(value, list) or not all(isinstance(c, str) and c.strip() for c in value):
         raise ValueError(f"{columns[0]} must be a list of texts, got {shown(value)}")
-    return [*map(str, names or _LETTERS[: len(value)])], value
+    return [*map(str, names or _letters(len(value)))], value
 
 
-def _place(answer: Any, names: Sequence[str], choices: Sequence[str]) -> int:
-    """The place of the right choice."""
+def _letters(n: int) -> list[str]:
+    """`A`, `B` and so on; numbers where there are more choices than letters."""
+    return [*ascii_uppercase[:n]] if n <= len(ascii_uppercase) else [*map(str, range(n))]
+
+
+def _place(answer: Any, names: Sequence[str], choices: Sequence[str], from_zero: bool) -> int:
+    """The place of the right choice.
+
+    Whole numbers are places, and so are numbers written as text where some row has `0`, unless a
+    choice is called so.
+    """
     text = str(answer).strip()
+    places = [str(place) for place in range(len(choices))]
     letters = [name[-1:].upper() for name in names]
-    for known in (names, choices, letters, list(map(str, range(len(names))))):
+    is_number = isinstance(answer, int) and not isinstance(answer, bool)
+    numbered = is_number or (from_zero and "0" not in (*names, *choices))
+    for known in (places,) if numbered else (names, choices, letters, places):
         if text in known:
             return known.index(text)
     reason = "the answer must be the place, the name or the text of a choice"

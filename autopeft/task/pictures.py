@@ -19,7 +19,7 @@ from autopeft.core.errors import StudyError, shown
 from autopeft.model.hub import locate
 from autopeft.task.data import IMAGE
 from autopeft.task.rows import KEY, Row, read_rows
-from autopeft.task.tables import column_of, filled_tables, split_of
+from autopeft.task.tables import column_of, filled_tables, is_table, split_of
 
 IMAGE_COLUMNS = ("image", "img", "picture", "pixel_values", "file_name")
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
@@ -47,12 +47,19 @@ def picture_tables(reference: str, column: str | None) -> dict[str, Dataset]:
 
 
 def _sorted_pictures(folder: Path) -> dict[str, Dataset]:
-    """The images of a folder by split, labelled by the folder in which they lie."""
+    """The images of a folder by split, labelled by the folder in which they lie.
+
+    None where it holds a table, which says more. Those without a folder for their class are left
+    out.
+    """
+    files = sorted(folder.rglob("*"))
+    if any(is_table(file) for file in files):
+        return {}
     rows: dict[str, list[dict[str, Any]]] = {}
-    for file in sorted(folder.rglob("*")):
+    for file in files:
         parts = file.relative_to(folder).parts
-        if file.suffix.lower() in _SUFFIXES and len(parts) > 1:
-            split = split_of(parts[0]) if len(parts) > 2 else None
+        split = split_of(parts[0])
+        if file.suffix.lower() in _SUFFIXES and len(parts) > 1 + (split is not None):
             rows.setdefault(split or "train", []).append({IMAGE: str(file), "label": parts[-2]})
     return {s: _read(Dataset.from_list(of), s, IMAGE, None) for s, of in rows.items()}
 

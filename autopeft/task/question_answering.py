@@ -141,10 +141,11 @@ def _answers(value: Any, context: str, start: Any) -> list[tuple[str, int]]:
     starts = starts if isinstance(starts, list) else [starts]
     if len(starts) != len(texts) or None in starts:
         starts = [context.find(text) for text in texts]
-    for text, at in zip(texts, starts, strict=True):
-        if at < 0 or context[int(at) : int(at) + len(text)] != text:
+    places = [int(at) for at in starts]
+    for text, at in zip(texts, places, strict=True):
+        if at < 0 or context[at : at + len(text)] != text:
             raise ValueError(f"the answer {shown(text)} is not in the text at {at}")
-    return [(text, int(at)) for text, at in zip(texts, starts, strict=True)]
+    return list(zip(texts, places, strict=True))
 
 
 def _encoded(

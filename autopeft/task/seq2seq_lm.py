@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from autopeft.core.errors import StudyError, unknown
 from autopeft.model.head import HEADS, Head
-from autopeft.task.answers import Answers, ends_of
+from autopeft.task.answers import Answers, ends_of, said
 from autopeft.task.batches import Encoded, n_cut
 from autopeft.task.data import Data
 from autopeft.task.language import LanguageTask
@@ -96,7 +96,7 @@ class Seq2SeqLM(LanguageTask):
         answers = None
         if self.predict_with_generate and split != "train":
             wanted = written["input_ids"]
-            texts = tokenizer.batch_decode(wanted, skip_special_tokens=True)
+            texts = said(wanted, tokenizer)
             most = self.max_new_tokens or max(map(len, wanted))
             ends = ends_of(wanted, tokenizer)
             answers = Answers(sources, texts, ends, most, self.own_metrics)

@@ -118,7 +118,7 @@ def split_of(name: str) -> str | None:
 def _from_folder(path: Path) -> dict[str, Dataset]:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _by_split(datasets.load_from_disk(str(path)))
-    files = sorted(file for file in path.rglob("*") if _kind(file) in _READERS)
+    files = sorted(file for file in path.rglob("*") if is_table(file))
     if not files:
         raise StudyError(f"{str(path)!r} holds no {_known()} file", KEY)
     named: dict[str, list[Dataset]] = {}
@@ -155,6 +155,11 @@ def _from_parquet(path: Path) -> Dataset:
             plain = table.column(place).cast(field.type.value_type)
             table = table.set_column(place, field.name, plain)
     return Dataset(table)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is one of examples, by its suffix."""
+    return _kind(path) in _READERS
 
 
 def _kind(path: Path) -> str:

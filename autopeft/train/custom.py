@@ -118,11 +118,16 @@ class CustomTrainer:
         backbone = self._loaded(BackboneSettings(**dict(config.backbone)))
         assert backbone.reader is not None
         saved = backbone.modules_to_save
-        attached = attach(backbone.model, config, modules_to_save=saved, seed=order.seed)
         settings = TrainSettings(**dict(config.train))
+        attached = attach(backbone.model, config, modules_to_save=saved, seed=order.seed)
         run = Run(attached.model, backbone.reader, settings, order.rungs, order.seed, order.tests)
         torch.manual_seed(order.seed)
-        return _Current(number, order, attached, self._function(run), list(order.rungs))
+        try:
+            reports = self._function(run)
+        except Exception:
+            attached.detach()
+            raise
+        return _Current(number, order, attached, reports, list(order.rungs))
 
     def _next(self, current: _Current) -> Report:
         """The report of the next rung that is due."""

@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from autopeft.method.member import Member
 from autopeft.model.hub import quiet
-from autopeft.task.answers import Answers
+from autopeft.task.answers import Answers, said
 from autopeft.task.batches import by_length
 from autopeft.train.passes import Passes
 
@@ -36,7 +36,7 @@ def generated(
         use_cache=True,
         num_beams=1,
         max_new_tokens=answers.max_new_tokens,
-        eos_token_id=list(answers.ends),
+        eos_token_id=list(answers.ends) or None,
         pad_token_id=tokenizer.pad_token_id,
     )
     two_stacks = model.config.is_encoder_decoder
@@ -50,9 +50,8 @@ def generated(
         with quiet():
             ids = model.generate(**inputs, generation_config=settings)
         start = 0 if two_stacks else inputs["input_ids"].shape[1]
-        said = tokenizer.batch_decode(ids[:, start:], skip_special_tokens=True)
-        for place, text in zip(places.tolist(), said, strict=True):
-            texts[place] = text.strip()
+        for place, text in zip(places.tolist(), said(ids[:, start:], tokenizer), strict=True):
+            texts[place] = text
     return texts
 
 

@@ -8,10 +8,14 @@ from typing import Any
 import pandas as pd
 import pytest
 from datasets import Dataset, DatasetDict
+from datasets import Image as Picture
+from PIL import Image
 
 import autopeft
+from autopeft.api.frames import on_disk
 from autopeft.api.run import prepare
 from autopeft.core.errors import StudyError
+from autopeft.study.spec import load_spec
 from tests import tiny
 
 
@@ -50,6 +54,18 @@ def test_a_study_goes_on_with_the_same_frame_and_not_with_another(tmp_path: Path
     assert [t.number for t in again.trials] == [t.number for t in first.trials]
     with pytest.raises(StudyError, match="data"):
         autopeft.run({**study(tmp_path, frame[:40]), **options})
+
+
+def test_the_same_images_lie_in_the_same_place(tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (4, 4), (i, 0, 0)) for i in range(4)]
+    for i, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{i}.png")
+    files = [str(tmp_path / f"{i}.png") for i in range(4)]
+    table = Dataset.from_dict({"image": files, "label": ["a", "b"] * 2}).cast_column(
+        "image", Picture()
+    )
+    spec = load_spec({**study(tmp_path, table), "name": "pictures"})
+    assert len({on_disk(spec).task["data"] for _ in range(3)}) == 1
 
 
 def test_what_is_no_table_is_told(tmp_path: Path) -> None:

@@ -126,3 +126,19 @@ def test_words_are_computed_only_where_they_are_judged() -> None:
         grads.append(torch.cat([losses.detach(), llama.model.embed_tokens.weight.grad.flatten()]))
     assert torch.allclose(*grads, atol=1e-5)
     assert criterion.kept(llama, torch.zeros(3, 6, dtype=torch.long)) is None
+
+
+def test_targets_are_shifted_also_where_a_model_does_not_say_how() -> None:
+    """As BART shifts them, which does."""
+    sizes = {"vocab_size": 40, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1}
+    ids = {"pad_token_id": 1, "decoder_start_token_id": 2}
+    targets = torch.tensor([[5, 6, 7], [8, IGNORED, IGNORED]])
+    criterion = HEADS["seq2seq-lm"].criterion
+    read = [
+        criterion.inputs(kind(config(**sizes, **ids)), {}, targets)["decoder_input_ids"].tolist()
+        for kind, config in (
+            (tf.BartForConditionalGeneration, tf.BartConfig),
+            (tf.M2M100ForConditionalGeneration, tf.M2M100Config),
+        )
+    ]
+    assert read == [[[2, 5, 6], [2, 8, 1]]] * 2

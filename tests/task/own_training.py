@@ -81,6 +81,11 @@ def that_tells_nothing(run: Run) -> Iterator[dict[str, float]]:
     yield {"loss": 1.0}
 
 
+def that_takes_nothing() -> Iterator[dict[str, float]]:
+    """Not even a run."""
+    yield {"sft_loss": 1.0}
+
+
 def no_generator(run: Run) -> None:
     """Nothing."""
 

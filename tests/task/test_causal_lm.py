@@ -15,6 +15,7 @@ from datasets import Dataset
 import autopeft
 from autopeft.core.errors import StudyError
 from autopeft.model.head import IGNORED
+from autopeft.task.answers import COMPARISONS
 from autopeft.task.causal_lm import tokens_of
 from autopeft.task.conversations import Named, Sample, samples
 from autopeft.task.data import Data
@@ -130,6 +131,34 @@ def test_every_form_is_read(form: str) -> None:
     row, expected = FORMS[form]
     (read,) = samples(Dataset.from_list([row]), Named(), "train")
     assert Sample.loads(read.dumps()) == Sample.loads(expected.dumps())
+
+
+def test_tables_give_no_turn_what_only_another_has() -> None:
+    """Arrow fills records up with nulls, which no template is to write."""
+    calls = [
+        {"function": {"name": "f", "arguments": {"city": "Paris"}}},
+        {"function": {"name": "g", "arguments": {"x": 1}}},
+    ]
+    rows = [{"messages": [USER, {**BOT, "tool_calls": [call]}]} for call in calls]
+    read = samples(Dataset.from_list(rows), Named(), "train")
+    assert [sample.messages[1]["tool_calls"] for sample in read] == [[call] for call in calls]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"instruction": "add", "input": 5, "output": 10}, ["add\n\n5", "10"]),
+        ({"prompt": [USER], "completion": "yes"}, ["good", "yes"]),
+    ],
+)
+def test_numbers_and_texts_are_turns_too(row: dict[str, Any], expected: list[str]) -> None:
+    (read,) = samples(Dataset.from_list([row]), Named(), "train")
+    assert [message["content"] for message in read.messages] == expected
+
+
+def test_answers_of_any_script_are_compared() -> None:
+    assert COMPARISONS["rouge_l"](["кошка сидит"], ["кошка спит"]) == pytest.approx(0.5)
+    assert COMPARISONS["rouge_l"](["猫"], ["猫"]) == 1.0
 
 
 def test_columns_may_be_named() -> None:

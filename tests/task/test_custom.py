@@ -120,6 +120,12 @@ def test_a_function_that_fails_its_promise_fails_the_trial(
     assert re.search(reason, failures[0].error)
 
 
+def test_a_function_that_takes_nothing_leaves_the_backbone_free(small: Path) -> None:
+    found = events(f"{HERE}:that_takes_nothing", small)
+    assert all(isinstance(e, Failure) and "takes 0 positional" in e.error for e in found)
+    assert len(found) == 2
+
+
 @pytest.mark.parametrize(
     ("function", "reason"),
     [

@@ -48,6 +48,22 @@ def test_a_folder_for_each_class_and_split(folder: Path) -> None:
     assert len(alone.train) + len(alone.validation) + len(alone.test) == 20
 
 
+def test_images_outside_a_folder_for_their_class_are_left_out(folder: Path) -> None:
+    """A split is no class; a table beside the images says more than their folders."""
+    picture(50).save(folder / "test" / "50.png")
+    data = task_of({"type": "image-classification", "data": str(folder)}).load()
+    assert data.label_names == ("bright", "dark")
+    assert len(data.test) == 4
+    files = sorted((folder / "train").rglob("*.png"))
+    lines = [
+        json.dumps({"file_name": str(f.relative_to(folder)), "label": f"x{i % 2}"})
+        for i, f in enumerate(files)
+    ]
+    (folder / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    data = task_of({"type": "image-classification", "data": str(folder)}).load()
+    assert data.label_names == ("x0", "x1")
+
+
 def test_tables_hold_images_or_paths(folder: Path, tmp_path: Path) -> None:
     """All forms are the same data, told by the same digest."""
     files = sorted((folder / "train").rglob("*.png"))

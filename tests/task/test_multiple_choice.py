@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 
 import autopeft
 from autopeft.core.errors import StudyError
@@ -46,6 +46,34 @@ def test_forms_of_choices(form: dict[str, Any], tmp_path: Path) -> None:
     data = task(saved(tmp_path, rows)).load()
     assert data.test[0]["choices"] == ["good", "bad"]
     assert data.test[0]["label"] == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "labels"),
+    [
+        (SOLUTIONS, [0, 1]),
+        ({"choice1": "good", "choice2": "bad"}, [0, 1]),
+        ({"option1": "good", "option2": "bad"}, ["1", "2"]),
+        ({"choices": ["1", "0"]}, [0, 1]),
+        ({"sol1": "good", "sol2": "bad"}, ["0", "1"]),
+    ],
+)
+def test_whole_numbers_are_places(form: dict[str, Any], labels: list[Any], tmp_path: Path) -> None:
+    """As text they are where some row has 0, unless choices are named by numbers."""
+    rows = [{"question": f"film {i}", **form, "label": labels[i % 2]} for i in range(12)]
+    data = task(saved(tmp_path, rows)).load()
+    for table in (data.train, data.validation, data.test):
+        places = [int(text.split()[1]) % 2 for text in table["text"][:]]
+        assert table["label"][:] == places
+
+
+def test_a_test_split_without_answers_is_cut_anew(tmp_path: Path) -> None:
+    rows = [{"question": f"film {i}", "A": "x", "B": "y", "label": "AB"[i % 2]} for i in range(20)]
+    hidden = [{**row, "label": ""} for row in rows]
+    DatasetDict(train=Dataset.from_list(rows), test=Dataset.from_list(hidden)).save_to_disk(
+        tmp_path / "data"
+    )
+    assert len(task(str(tmp_path / "data")).load().test) == 2
 
 
 @pytest.mark.parametrize(

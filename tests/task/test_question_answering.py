@@ -145,6 +145,12 @@ def test_answers_that_are_none_are_told(answers: Any, reason: str, tmp_path: Pat
         task(saved(tmp_path, [row])).load()
 
 
+def test_places_may_be_written_as_text(tmp_path: Path) -> None:
+    row = {"question": "when", "answer": "1950", "answer_start": "3"}
+    given = [{**row, "context": f"in 1950, {i}"} for i in range(9)]
+    assert json.loads(task(saved(tmp_path, given)).load().test[0]["label"]) == [["1950", 3]]
+
+
 def test_a_study_ends_in_exports_that_answer_the_same(tmp_path: Path) -> None:
     study = {**tiny.study(tmp_path), "name": "spans"}
     study["task"] = {"type": "question-answering", "data": saved(tmp_path, rows())}
