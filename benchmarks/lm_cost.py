@@ -119,55 +119,45 @@ def arguments(folder: Path, seed: int) -> dict[str, Any]:
     }
 
 
-def hf(rows: list[Row], tokenizer: Any, folder: Path, dtype: torch.dtype) -> Callable[[int], float]:
+Side = Callable[[int], float]
+"""Seconds of a training by its seed."""
+
+
+def timed(trainer: Callable[[int], tf.Trainer]) -> Side:
+    """What the trainer of a seed reports."""
+    return lambda seed: float(trainer(seed).train().metrics["train_runtime"])
+
+
+def hf(rows: list[Row], tokenizer: Any, folder: Path, dtype: torch.dtype) -> Side:
     data = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in rows]
-    collator = tf.DataCollatorForSeq2Seq(tokenizer)
-    model = peft_model(dtype)
-
-    def run(seed: int) -> float:
-        settings = tf.TrainingArguments(**arguments(folder, seed))
-        trainer = tf.Trainer(
-            model=model,
-            args=settings,
-            train_dataset=Dataset.from_list(data),
-            data_collator=collator,
-        )
-        return float(trainer.train().metrics["train_runtime"])
-
-    return run
+    shared = {
+        "model": peft_model(dtype),
+        "train_dataset": Dataset.from_list(data),
+        "data_collator": tf.DataCollatorForSeq2Seq(tokenizer),
+    }
+    return timed(
+        lambda seed: tf.Trainer(args=tf.TrainingArguments(**arguments(folder, seed)), **shared)
+    )
 
 
-def trl(
-    rows: list[Row], tokenizer: Any, folder: Path, dtype: torch.dtype
-) -> Callable[[int], float]:
-    data = [
-        {
-            "input_ids": row["input_ids"],
-            "completion_mask": [int(label != -100) for label in row["labels"]],
-        }
-        for row in rows
-    ]
-    model = peft_model(dtype)
-
-    def run(seed: int) -> float:
-        settings = SFTConfig(
-            **arguments(folder, seed), max_length=None, bf16=False, completion_only_loss=True
-        )
-        trainer = SFTTrainer(
-            model=model,
-            args=settings,
-            train_dataset=Dataset.from_list(data),
-            processing_class=tokenizer,
-        )
-        return float(trainer.train().metrics["train_runtime"])
-
-    return run
+def trl(rows: list[Row], tokenizer: Any, folder: Path, dtype: torch.dtype) -> Side:
+    masks = [[int(label != -100) for label in row["labels"]] for row in rows]
+    ids = [row["input_ids"] for row in rows]
+    shared = {
+        "model": peft_model(dtype),
+        "train_dataset": Dataset.from_dict({"input_ids": ids, "completion_mask": masks}),
+        "processing_class": tokenizer,
+    }
+    own = {"max_length": None, "bf16": False, "completion_only_loss": True}
+    return timed(
+        lambda seed: SFTTrainer(args=SFTConfig(**arguments(folder, seed), **own), **shared)
+    )
 
 
 def compared(workload: str, task: Task, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
     """Seconds of every side, by turns, and ratios."""
     ours, tokenizer = Ours(task), load_tokenizer(MODEL)
-    sides: dict[str, Callable[[int], float]] = {
+    sides: dict[str, Side] = {
         "ours": ours,
         "hf": hf(ours.rows, tokenizer, folder, dtype),
         "trl": trl(ours.rows, tokenizer, folder, dtype),

@@ -57,3 +57,23 @@ def write_study(folder: Path) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(study(folder)), encoding="utf-8")
     return path
+
+
+def of_ranks(folder: Path, name: str, task: dict, metric: str, epochs: float) -> dict:
+    """A study of two ranks of LoRA for any task, without repeats."""
+    return {
+        **study(folder),
+        "name": name,
+        "task": task,
+        "objectives": [
+            {"name": metric, "goal": "maximize", "reference": 0},
+            {"name": "trainable_params", "goal": "minimize", "known": True, "reference": 1e8},
+        ],
+        "space": {
+            "name": "rates",
+            "place": [{"method": "lora", "r": {"choice": [4, 8]}}],
+            "train": {"learning_rate": 1e-2, "batch_size": 4},
+        },
+        "fidelity": {"epochs": epochs},
+        "search": {"n_trials": 2, "n_finalists": 0},
+    }

@@ -125,33 +125,36 @@ def test_pixels_are_those_of_the_processor() -> None:
     assert torch.allclose(given, expected, atol=2 / 255 / 0.5)
 
 
+def brightness(folder: Path, model: Path, pictures: Path) -> dict[str, Any]:
+    """A study of images, files in a folder."""
+    return {
+        "name": "bright",
+        "model": str(model),
+        "task": {"type": "image-classification", "data": str(pictures)},
+        "space": {
+            "name": "layers",
+            "place": [
+                {
+                    "method": "lora",
+                    "r": 4,
+                    "targets": ["q", "v"],
+                    "where": {"choice": ["all", "2"]},
+                }
+            ],
+            "train": {"learning_rate": 1e-2, "batch_size": 4},
+        },
+        "objectives": "accuracy-params",
+        "search": {"n_trials": 2, "n_finalists": 0},
+        "fidelity": {"epochs": 6.0},
+        "storage": f"sqlite:///{folder}/study.db",
+        "output": str(folder / "out"),
+    }
+
+
 def test_a_study_ends_in_exports_that_see_the_same(folder: Path, tmp_path: Path) -> None:
     """Also where the lower layers are computed once an image."""
     base = save_viewer(tmp_path / "model")
-    outcome = autopeft.run(
-        {
-            "name": "bright",
-            "model": str(base),
-            "task": {"type": "image-classification", "data": str(folder)},
-            "space": {
-                "name": "layers",
-                "place": [
-                    {
-                        "method": "lora",
-                        "r": 4,
-                        "targets": ["q", "v"],
-                        "where": {"choice": ["all", "2"]},
-                    }
-                ],
-                "train": {"learning_rate": 1e-2, "batch_size": 4},
-            },
-            "objectives": "accuracy-params",
-            "search": {"n_trials": 2, "n_finalists": 0},
-            "fidelity": {"epochs": 6.0},
-            "storage": f"sqlite:///{tmp_path}/study.db",
-            "output": str(tmp_path / "out"),
-        }
-    )
+    outcome = autopeft.run(brightness(tmp_path, base, folder))
     assert [t.state for t in outcome.trials] == ["complete"] * 2
     best = outcome.choose("best").trial
     assert best.values["accuracy"] == 1.0

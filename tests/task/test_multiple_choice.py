@@ -103,16 +103,8 @@ def test_a_study_ends_in_exports_that_choose_the_same(tmp_path: Path) -> None:
         }
         for i in range(40)
     ]
-    study = {**tiny.study(tmp_path), "name": "choices"}
-    study["task"] = {"type": "multiple-choice", "data": saved(tmp_path, rows), "n_choices": 2}
-    study["space"] = {
-        "name": "rates",
-        "place": [{"method": "lora", "r": {"choice": [4, 8]}}],
-        "train": {"learning_rate": 1e-2, "batch_size": 4},
-    }
-    study["fidelity"] = {"epochs": 6.0}
-    study["search"] = {"n_trials": 2, "n_finalists": 0}
-    outcome = autopeft.run(study)
+    task = {"type": "multiple-choice", "data": saved(tmp_path, rows), "n_choices": 2}
+    outcome = autopeft.run(tiny.of_ranks(tmp_path, "choices", task, "accuracy", epochs=6.0))
     best = outcome.choose("best").trial
     assert best.values["accuracy"] > 0.7
     base = tiny.folder_of(tiny.MODEL)

@@ -152,20 +152,8 @@ def test_places_may_be_written_as_text(tmp_path: Path) -> None:
 
 
 def test_a_study_ends_in_exports_that_answer_the_same(tmp_path: Path) -> None:
-    study = {**tiny.study(tmp_path), "name": "spans"}
-    study["task"] = {"type": "question-answering", "data": saved(tmp_path, rows())}
-    study["objectives"] = [
-        {"name": "f1", "goal": "maximize", "reference": 0},
-        {"name": "trainable_params", "goal": "minimize", "known": True, "reference": 1e8},
-    ]
-    study["space"] = {
-        "name": "rates",
-        "place": [{"method": "lora", "r": {"choice": [4, 8]}}],
-        "train": {"learning_rate": 1e-2, "batch_size": 4},
-    }
-    study["fidelity"] = {"epochs": 8.0}
-    study["search"] = {"n_trials": 2, "n_finalists": 0}
-    outcome = autopeft.run(study)
+    task = {"type": "question-answering", "data": saved(tmp_path, rows())}
+    outcome = autopeft.run(tiny.of_ranks(tmp_path, "spans", task, "f1", epochs=8.0))
     best = outcome.choose("best").trial
     assert best.values["f1"] > 0.6
     tokenizer = tf.AutoTokenizer.from_pretrained(tiny.folder_of(tiny.MODEL))

@@ -108,20 +108,8 @@ def test_rows_that_do_not_fit_are_told(row: dict[str, Any], reason: str, tmp_pat
 
 
 def test_a_study_ends_in_exports_that_say_the_same(tmp_path: Path) -> None:
-    study = {**tiny.study(tmp_path), "name": "tags"}
-    study["task"] = {"type": "token-classification", "data": saved(tmp_path, rows())}
-    study["objectives"] = [
-        {"name": "f1", "goal": "maximize", "reference": 0},
-        {"name": "trainable_params", "goal": "minimize", "known": True, "reference": 1e8},
-    ]
-    study["space"] = {
-        "name": "rates",
-        "place": [{"method": "lora", "r": {"choice": [4, 8]}}],
-        "train": {"learning_rate": 1e-2, "batch_size": 4},
-    }
-    study["fidelity"] = {"epochs": 4.0}
-    study["search"] = {"n_trials": 2, "n_finalists": 0}
-    outcome = autopeft.run(study)
+    task = {"type": "token-classification", "data": saved(tmp_path, rows())}
+    outcome = autopeft.run(tiny.of_ranks(tmp_path, "tags", task, "f1", epochs=4.0))
     best = outcome.choose("best").trial
     assert best.values["f1"] > 0.8
     tokenizer = tf.AutoTokenizer.from_pretrained(tiny.folder_of(tiny.MODEL))
