@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 
+from autopeft.api.identity import EXTENT
 from autopeft.core.catalog import Reference
 from autopeft.core.errors import ExportError, StudyError, inside, redacted
 from autopeft.objective.objective import Objective, load_objectives
@@ -21,6 +22,7 @@ from autopeft.report.plot import plot
 from autopeft.study.record import find_record, reachable, read_trials, record_id
 from autopeft.study.spec import SPEC, StudySpec, load_spec
 from autopeft.study.trial import TrialRecord
+from autopeft.task.tokens import cut_told
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Outcome:
         objectives: in its order.
         trials: every trial, in order of number.
         identity: what the study was begun with: model, task, data and their classes.
+        extent: examples and tokens by split, see `Cut.extent`; none in older records.
         record: its unique name.
         ended: why the search has ended before its last trial, or None.
     """
@@ -40,6 +43,7 @@ class Outcome:
     objectives: tuple[Objective, ...]
     trials: tuple[TrialRecord, ...]
     identity: Mapping[str, Any] = field(default_factory=dict)
+    extent: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     record: str = ""
     ended: str | None = None
 
@@ -78,6 +82,7 @@ class Outcome:
         facts = {
             "model": spec.model,
             "data": spec.task.get("data", ""),
+            **_examples(self.extent),
             "search space": spec.space if isinstance(spec.space, str) else "inline",
             "sampler": spec.search.proposer,
             "epochs": _epochs(spec),
@@ -112,6 +117,13 @@ class Outcome:
             why = f" ({trial.error})" if trial.error else ""
             raise ExportError(f"trial {number} is {trial.state}{why}; it has no tensors", "trial")
         return trial
+
+
+def _examples(extent: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
+    """How many examples there are of each split, and what is cut of those of training."""
+    sizes = ", ".join(f"{of['examples']:,} {split}" for split, of in extent.items())
+    cut = cut_told(extent.get("train", {}))
+    return {name: told for name, told in {"examples": sizes, "cut": cut}.items() if told}
 
 
 def _epochs(spec: StudySpec) -> str:
@@ -154,6 +166,7 @@ def outcome_of(spec: StudySpec, record: optuna.Study) -> Outcome:
         objectives,
         trials=read_trials(record, [o.name for o in objectives]),
         identity=attrs.get("identity", {}),
+        extent=attrs.get(EXTENT, {}),
         record=record_id(record),
         ended=attrs.get("ended"),
     )

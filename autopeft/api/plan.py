@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from autopeft.api.run import configuration, on_backbone
-from autopeft.core.catalog import Reference
+from autopeft.api.run import Prepared, configuration, on_backbone, prepare
+from autopeft.core.catalog import Reference, names
 from autopeft.core.config import PeftConfig, freeze, thaw
-from autopeft.core.errors import StudyError
+from autopeft.core.errors import StudyError, inside
 from autopeft.core.quantity import parse_quantity
 from autopeft.core.settings import BackboneSettings, TrainSettings
 from autopeft.memory.fit import fit as fitted
@@ -23,6 +24,7 @@ from autopeft.model.positions import positions
 from autopeft.search.candidates import least
 from autopeft.space.bound import BoundSpace
 from autopeft.space.space import SearchSpace
+from autopeft.task.tokens import cut_told
 
 N_SAMPLES = 24
 """Random configurations that the ranges of a space are over, beside its ends."""
@@ -44,39 +46,54 @@ class StepSize:
                 raise StudyError(f"must be a positive integer, got {value}", name)
 
 
-def plan(
+def plan(  # noqa: PLR0913
     file: Reference,
-    model: str,
+    model: str | None = None,
     *,
     batch_size: int | None = None,
-    sequence_length: int = 128,
-    device: str = "cuda",
+    sequence_length: int | None = None,
+    device: str | None = None,
     task: str | None = None,
     fit: str | int | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What a configuration costs, or what a space holds; counts in elements, memory in bytes.
+    """What a configuration costs, what a space holds, or what a study is about to do.
+
+    Counts are in elements, memory is in bytes. The plan of a study, which says by itself all that
+    the options say, has the examples of its data and what is cut of them.
 
     The plan of a configuration that is to fit has the key `fit`: the cheapest settings with which
     its predicted peak keeps the limit (`fits`), or those that need least; `changes` holds, by
     dotted key, what they change of the file, `train` and `backbone` the whole sections.
 
     Args:
-        file: a configuration or a space: name of the catalog, path or mapping.
-        model: hub id, `package:NAME/FOLDER` or folder; `config.json` is enough.
+        file: a configuration, a space or a study: name of the catalog, path or mapping.
+        model: hub id, `package:NAME/FOLDER` or folder; `config.json` is enough. None of a study.
         batch_size: sequences of one training step; None means what the configuration says.
-        sequence_length: tokens of a sequence.
-        device: `cuda` or `cpu`, for which memory is predicted.
+        sequence_length: tokens of a sequence; None means 128.
+        device: `cuda` or `cpu`, for which memory is predicted; None means `cuda`.
         task: such as `text-classification`; None means what the checkpoint was made for.
         fit: memory of the device, such as `16GB`, into which a configuration is to fit.
+        changes: values by dotted key that replace those of the file of a study.
 
     Raises:
         AutoPeftError: bad input.
     """
-    step = StepSize(batch_size, sequence_length)
+    if model is None:
+        options = (batch_size, sequence_length, device, task, fit)
+        if file in names("search_spaces") or any(option is not None for option in options):
+            reason = "is missing; without a model there is a plan of a study alone, by its file"
+            raise StudyError(reason, "model")
+        return _plan_study(prepare(file, changes))
+    if changes:
+        raise StudyError("are of a study, which names its model", "changes")
+    step = StepSize(batch_size, 128 if sequence_length is None else sequence_length)
+    device = device or "cuda"
     space = SearchSpace.load(file)
     backbone = meta_backbone(model, BackboneSettings(), head=task)
-    if sequence_length > positions(backbone.model):
-        reason = f"the model takes {positions(backbone.model)} tokens, got {sequence_length}"
+    most = positions(backbone.model)
+    if step.sequence_length > most:
+        reason = f"the model takes {most} tokens, got {step.sequence_length}"
         raise StudyError(reason, "sequence_length")
     about = {"name": space.name, "model": model, "device": device}
     limit = None if fit is None else parse_quantity(fit, "fit")
@@ -89,6 +106,26 @@ def plan(
         raise StudyError("goes with a configuration; a space has `limits`", "fit")
     bound = on_backbone(file, backbone)
     return {"kind": "space", **about, **_extent(bound, backbone, step, device)}
+
+
+def _plan_study(prepared: Prepared) -> dict[str, Any]:
+    """The examples of a study, how many of them are cut, its trials, its space."""
+    with inside(prepared.spec.place):
+        extent = prepared.examples(prepared.task.load()).extent
+    step = StepSize(None, prepared.setting.sequence_length)
+    device = prepared.setting.device
+    return {
+        "kind": "study",
+        "name": prepared.spec.name,
+        "model": prepared.spec.model,
+        "device": device,
+        "n_trials": prepared.spec.search.n_trials,
+        "epochs": list(prepared.rungs),
+        "baselines": list(prepared.baselines),
+        "splits": extent,
+        "cut": cut_told(extent.get("train", {})) or "nothing",
+        **_extent(prepared.space, prepared.setting.backbone, step, device),
+    }
 
 
 def _costs(config: PeftConfig, backbone: Backbone, step: StepSize, device: str) -> dict[str, Any]:

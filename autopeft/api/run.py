@@ -16,6 +16,7 @@ from autopeft.api.earlier import observations
 from autopeft.api.frames import on_disk
 from autopeft.api.identity import (
     DATA,
+    EXTENT,
     data_identity,
     meaning,
     model_identity,
@@ -54,7 +55,7 @@ from autopeft.task.custom import Custom
 from autopeft.task.data import Data
 from autopeft.task.registry import task_of
 from autopeft.task.task import Task
-from autopeft.task.tokens import Examples
+from autopeft.task.tokens import Examples, cut_told
 from autopeft.train.custom import CustomTrainer
 from autopeft.train.trainer import Trainer
 
@@ -131,14 +132,10 @@ class Prepared:
             lengths=self.spec.fidelity.lengths,
         )
 
-    def _examples(self, data: Data) -> Examples:
-        """The examples, checked for the backbone; a line tells how many texts are cut."""
+    def examples(self, data: Data) -> Examples:
+        """The examples, checked for the backbone."""
         examples = self.task.encode(data, load_reader(self.spec.model, self.task.head))
         check_ids(examples.splits.values(), self.setting.backbone.model)
-        train = examples.splits.get("train")
-        if train is not None and train.n_cut:
-            share = f"{train.n_cut} of {len(train)} training texts ({train.n_cut / len(train):.0%})"
-            _log.warning("%s are cut after %d tokens", share, self.setting.sequence_length)
         return examples
 
     def _evaluator(self, examples: Examples) -> MakeEvaluator:
@@ -183,13 +180,16 @@ class Prepared:
             check_weights(self.spec.model)
             engine = engine_of(self.spec, self.setting)
             data = self.task.load()
-            examples = self._examples(data)
+            examples = self.examples(data)
+            if told := cut_told(examples.extent.get("train", {})):
+                _log.warning("training data: %s", told)
             make = self._evaluator(examples)
             n_validation = len(data.validation)
             if isinstance(self.task, Custom):
                 n_validation = self.task.n_validation
             stopper = self.stopper(n_validation)
             with self.open(data) as study:
+                study.record.set_user_attr(EXTENT, examples.extent)
                 engine.run(study, make, stopper, watch or (lambda _: None))
                 return outcome_of(self.spec, study.record)
 

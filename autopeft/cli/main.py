@@ -97,22 +97,19 @@ def run(
 
 @app.command()
 def plan(  # noqa: PLR0913
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A configuration or a space.")],
-    model: Annotated[str, typer.Option("--model", help="Hub id, folder or package.")],
+    file: Annotated[str, typer.Argument(help="A configuration, a space or a study.")],
+    model: Annotated[str | None, typer.Option(help="Hub id, folder or package.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Sequences of one step.")] = None,
-    sequence_length: Annotated[int, typer.Option(help="Tokens of a sequence.")] = 128,
-    device: Annotated[
-        str, typer.Option(help="cuda or cpu: for which memory is predicted.")
-    ] = "cuda",
-    task: Annotated[
-        str | None, typer.Option(help="By default what the model was made for.")
-    ] = None,
+    sequence_length: Annotated[int | None, typer.Option(help="Tokens of a sequence.")] = None,
+    device: Annotated[str | None, typer.Option(help="cuda or cpu, for its memory.")] = None,
+    task: Annotated[str | None, typer.Option(help="What the model is made for.")] = None,
     fit: Annotated[
         str | None, typer.Option(metavar="MEMORY", help="Find settings that fit, such as in 16GB.")
     ] = None,
+    set_: Changes = None,
     json: Json = False,
 ) -> None:
-    """Count parameters, memory and FLOPs without training; or the points of a space."""
+    """Count parameters, memory and FLOPs without training; the points of a space; or a study."""
     from autopeft.api.plan import plan as make_plan
     from autopeft.cli.show import print_json, show_plan
 
@@ -124,6 +121,7 @@ def plan(  # noqa: PLR0913
         device=device,
         task=task,
         fit=fit,
+        changes=_changes(set_),
     )
     print_json(result) if json else show_plan(result)
 

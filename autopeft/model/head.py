@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -180,6 +180,23 @@ class TargetTokens(TokenLabels):
         return {**inputs, "decoder_input_ids": read}
 
 
+class Span(NamedTuple):
+    """The likeliest answer in a text.
+
+    Attributes:
+        first: its first token.
+        last: its last token.
+        score: the sum of the logits of both.
+        nothing: the same of the first token of all, which stands for no answer; minus infinity
+            where it may not.
+    """
+
+    first: int
+    last: int
+    score: float
+    nothing: float
+
+
 class Spans(Criterion):
     """The first and the last token of an answer: targets (rows, tokens), outputs (rows, 2, tokens).
 
@@ -213,7 +230,7 @@ class Spans(Criterion):
     def predictions(self, outputs: Tensor) -> Tensor:
         return outputs
 
-    def rows(self, values: Tensor, targets: Tensor) -> list[tuple[int, int]]:
+    def rows(self, values: Tensor, targets: Tensor) -> list[Span]:
         if values is targets:
             values = self._marks(targets).float()
         return [self._best(row, of) for row, of in zip(values.float(), targets, strict=True)]
@@ -226,15 +243,17 @@ class Spans(Criterion):
         known = targets.clamp(min=0)
         return torch.stack([known & self.START > 0, known & self.END > 0], 1)
 
-    def _best(self, ends: Tensor, targets: Tensor) -> tuple[int, int]:
-        """The likeliest first and last token; the first of all goes with itself alone."""
+    def _best(self, ends: Tensor, targets: Tensor) -> Span:
+        """The likeliest span without the first token of all."""
         allowed = targets != IGNORED
         scores = ends[0][:, None] + ends[1][None]
         fits = torch.ones_like(scores, dtype=torch.bool).triu().tril(self._longest - 1)
         fits &= allowed[:, None] & allowed[None]
-        fits[0, 1:] = False
-        best = int(scores.masked_fill(~fits, -torch.inf).argmax())
-        return divmod(best, len(targets))
+        fits[0] = False
+        kept = scores.masked_fill(~fits, -torch.inf)
+        best = int(kept.argmax())
+        nothing = scores[0, 0].item() if allowed[0] else -torch.inf
+        return Span(*divmod(best, len(targets)), kept.flatten()[best].item(), nothing)
 
 
 @dataclass(frozen=True)

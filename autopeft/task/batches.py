@@ -11,7 +11,7 @@ from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autopeft.core.errors import StudyError, shown
 from autopeft.model.head import IGNORED, Criterion
@@ -40,6 +40,36 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """What a limit of tokens leaves out.
+
+    Attributes:
+        whole: tokens of each example before it was cut, (examples,).
+        lost: how many of them are left out, (examples,).
+    """
+
+    whole: Tensor
+    lost: Tensor
+
+    @classmethod
+    def of(cls, whole: Sequence[int], limit: int) -> Cut:
+        """What is cut of examples with so many tokens."""
+        tokens = torch.tensor(whole)
+        return cls(tokens, (tokens - limit).clamp(min=0))
+
+    def __add__(self, other: Cut) -> Cut:
+        """Of two texts of each example."""
+        return Cut(self.whole + other.whole, self.lost + other.lost)
+
+    @property
+    def extent(self) -> dict[str, int]:
+        """Examples and tokens, and how many of each are cut."""
+        examples, tokens = int((self.lost > 0).sum()), int(self.lost.sum())
+        whole = {"examples": len(self.whole), "tokens": int(self.whole.sum())}
+        return {**whole, "cut_examples": examples, "cut_tokens": tokens}
+
+
+@dataclass(frozen=True)
 class Encoded:
     """A split as token ids.
 
@@ -50,7 +80,7 @@ class Encoded:
         padding: what fills up each argument.
         lengths: (examples,) in tokens.
         labels: the targets, (examples, …), or where they are of tokens (tokens,) of each example.
-        n_cut: examples whose texts have more tokens than are kept.
+        cut: what is left out of them; None of examples without texts.
         importance: of each example in training, (examples,); None is the same for all.
         answers: what the model is to say by itself; None where it is not asked to.
         references: what metrics have to know of each example beside its target; None is nothing.
@@ -61,7 +91,7 @@ class Encoded:
     padding: Mapping[str, int]
     lengths: Tensor
     labels: Tensor | Sequence[Tensor]
-    n_cut: int = 0
+    cut: Cut | None = None
     importance: Tensor | None = None
     answers: Answers | None = None
     references: Sequence[Any] | None = None
@@ -88,10 +118,17 @@ class Encoded:
         lengths = torch.tensor([len(row) for row in columns["input_ids"]])
         _check_lengths(name, lengths, texts)
         labels = torch.tensor(table["label"][:])
-        return cls(name, columns, padding, lengths, labels, n_cut(encoding, limit))
+        named = dict(zip(("text", "text_pair"), texts, strict=False))
+        cut = cut_of(tokenizer, encoding["input_ids"], limit, named)
+        return cls(name, columns, padding, lengths, labels, cut)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def extent(self) -> dict[str, int]:
+        """See `Cut.extent`; the number of examples alone where they have no texts."""
+        return {"examples": len(self)} if self.cut is None else self.cut.extent
 
     def batch(
         self, rows: Tensor, device: torch.device, dtype: torch.dtype = torch.float32
@@ -145,11 +182,30 @@ def _check_lengths(name: str, lengths: Tensor, texts: Sequence[Sequence[str]]) -
         )
 
 
-def n_cut(encoding: BatchEncoding, limit: int) -> int:
-    """How many texts lost tokens; of a tokenizer in Python, those that are as long as may be."""
-    if not encoding.is_fast:
-        return sum(len(ids) == limit for ids in encoding["input_ids"])
-    return sum(bool(each.overflowing) for each in encoding.encodings)
+def cut_of(
+    tokenizer: PreTrainedTokenizerBase,
+    kept: Sequence[Sequence[int]],
+    limit: int,
+    texts: Mapping[str, Sequence[Any]],
+    **options: Any,
+) -> Cut:
+    """What is cut of texts, those that are as long as may be read once more.
+
+    Args:
+        tokenizer: that has read them.
+        kept: the token ids of each row.
+        limit: how many they may be.
+        texts: what each row was read from, as the tokenizer calls it.
+        options: of the tokenizer.
+    """
+    whole = [len(ids) for ids in kept]
+    full = [row for row, length in enumerate(whole) if length >= limit]
+    if full:
+        again = {name: [column[row] for row in full] for name, column in texts.items()}
+        read = tokenizer(**again, **options, verbose=False)["input_ids"]
+        for row, ids in zip(full, read, strict=True):
+            whole[row] = len(ids)
+    return Cut.of(whole, limit)
 
 
 def check_ids(splits: Iterable[Encoded], model: PreTrainedModel) -> None:

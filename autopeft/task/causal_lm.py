@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from autopeft.core.errors import StudyError
 from autopeft.model.head import HEADS, IGNORED, Head
 from autopeft.task.answers import Tokens, answers_of
-from autopeft.task.batches import Encoded
+from autopeft.task.batches import Cut, Encoded
 from autopeft.task.conversations import Named, Sample, samples
 from autopeft.task.data import Data
 from autopeft.task.language import LanguageTask
@@ -88,8 +88,8 @@ class CausalLM(LanguageTask):
             raise StudyError(reason, "task.max_length")
         padding = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
         lengths = torch.tensor([len(ids) for ids in kept])
-        n_cut = sum(len(ids) > limit for ids, _ in rows)
-        return Encoded(split, columns, padding, lengths, targets, n_cut, answers=answers)
+        cut = Cut.of([len(ids) for ids, _ in rows], limit)
+        return Encoded(split, columns, padding, lengths, targets, cut, answers=answers)
 
 
 def tokens_of(

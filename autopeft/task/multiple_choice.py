@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from autopeft.core.errors import StudyError, shown, unknown
 from autopeft.model.head import Choices, Head
-from autopeft.task.batches import Encoded, n_cut
+from autopeft.task.batches import Cut, Encoded, cut_of
 from autopeft.task.data import Data
 from autopeft.task.labels import missing
 from autopeft.task.rows import Row, read_rows, text_at
@@ -143,10 +143,14 @@ def _encoded(split: str, table: Dataset, tokenizer: PreTrainedTokenizerBase, lim
     names: list[str] = []
     examples: dict[str, list[torch.Tensor]] = {}
     padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
-    cut = 0
+    whole: list[int] = []
+    lost: list[int] = []
     for question, choices in zip(table["text"][:], table["choices"][:], strict=True):
-        read = tokenizer([question] * len(choices), choices, truncation=True, max_length=limit)
-        cut += bool(n_cut(read, limit))
+        texts = {"text": [question] * len(choices), "text_pair": choices}
+        read = tokenizer(**texts, truncation=True, max_length=limit)
+        cut = cut_of(tokenizer, read["input_ids"], limit, texts)
+        whole.append(int(cut.whole.sum()))
+        lost.append(int(cut.lost.sum()))
         names = list(read)
         for name in names:
             rows = [torch.tensor(ids) for ids in read[name]]
@@ -157,5 +161,5 @@ def _encoded(split: str, table: Dataset, tokenizer: PreTrainedTokenizerBase, lim
         padding={name: padding.get(name, 0) for name in names},
         lengths=torch.tensor([ids.numel() for ids in examples["input_ids"]]),
         labels=torch.tensor(table["label"][:]),
-        n_cut=cut,
+        cut=Cut(torch.tensor(whole), torch.tensor(lost)),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from autopeft.core.errors import StudyError, unknown
 from autopeft.model.head import HEADS, Head
 from autopeft.task.answers import Answers, ends_of, said
-from autopeft.task.batches import Encoded, n_cut
+from autopeft.task.batches import Cut, Encoded, cut_of
 from autopeft.task.data import Data
 from autopeft.task.language import LanguageTask
 from autopeft.task.rows import Row, read_rows, text_at
@@ -88,25 +88,29 @@ class Seq2SeqLM(LanguageTask):
 
     def _encoded(self, split: str, table: Dataset, tokenizer: PreTrainedTokenizerBase) -> Encoded:
         limit = min(self.max_length, tokenizer.model_max_length)
-        read = tokenizer(table["text"][:], truncation=True, max_length=limit)
-        written = tokenizer(
-            text_target=table["label"][:], truncation=True, max_length=self.max_target_length
-        )
-        sources = [torch.tensor(ids) for ids in read["input_ids"]]
+        longest = self.max_target_length
+        read, cut = _read(tokenizer, {"text": table["text"][:]}, limit)
+        wanted, cut_wanted = _read(tokenizer, {"text_target": table["label"][:]}, longest)
+        sources, targets = ([torch.tensor(ids) for ids in rows] for rows in (read, wanted))
         answers = None
         if self.predict_with_generate and split != "train":
-            wanted = written["input_ids"]
-            texts = said(wanted, tokenizer)
             most = self.max_new_tokens or max(map(len, wanted))
             ends = ends_of(wanted, tokenizer)
-            answers = Answers(sources, texts, ends, most, self.own_metrics)
-        targets = [torch.tensor(ids) for ids in written["input_ids"]]
+            answers = Answers(sources, said(wanted, tokenizer), ends, most, self.own_metrics)
         return Encoded(
             name=split,
             columns={"input_ids": sources, "attention_mask": [torch.ones_like(s) for s in sources]},
             padding={"input_ids": tokenizer.pad_token_id, "attention_mask": 0},
             lengths=torch.tensor([max(map(len, p)) for p in zip(sources, targets, strict=True)]),
             labels=targets,
-            n_cut=n_cut(read, limit) + n_cut(written, self.max_target_length),
+            cut=cut + cut_wanted,
             answers=answers,
         )
+
+
+def _read(
+    tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, Sequence[str]], limit: int
+) -> tuple[list[list[int]], Cut]:
+    """The token ids of a column, at most `limit` a row."""
+    ids = tokenizer(**texts, truncation=True, max_length=limit)["input_ids"]
+    return ids, cut_of(tokenizer, ids, limit, texts)

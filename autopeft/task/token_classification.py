@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from autopeft.core.errors import StudyError, shown
 from autopeft.model.head import HEADS, IGNORED, Head
-from autopeft.task.batches import Encoded
+from autopeft.task.batches import Encoded, cut_of
 from autopeft.task.data import Data, check_used
 from autopeft.task.labels import in_order, name_of
 from autopeft.task.rows import Row, read_rows
@@ -152,8 +152,9 @@ def _encoded(split: str, table: Dataset, tokenizer: PreTrainedTokenizerBase, lim
     padding["token_type_ids"] = tokenizer.pad_token_type_id
     lengths = torch.tensor([len(row) for row in columns["input_ids"]])
     targets = [_targets(encoding.word_ids(n), tags) for n, tags in enumerate(table["label"])]
-    n_cut = sum(bool(each.overflowing) for each in encoding.encodings)
-    return Encoded(split, columns, padding, lengths, targets, n_cut)
+    texts = {"text": words}
+    cut = cut_of(tokenizer, encoding["input_ids"], limit, texts, is_split_into_words=True)
+    return Encoded(split, columns, padding, lengths, targets, cut)
 
 
 def _targets(words: Sequence[int | None], tags: Sequence[int]) -> Tensor:

@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
 from autopeft.model.cache import cached_folder, key_of
-from autopeft.task.batches import Encoded
+from autopeft.task.batches import Cut, Encoded
 from autopeft.task.data import Data
 from autopeft.task.digest import digest_of
 from autopeft.task.split import texts_of
 from autopeft.task.tables import SPLITS
 
 _FILE = "tokens.safetensors"
-_FORMAT = 2
+_FORMAT = 3
 """Of the file; a number that changes with what it holds."""
 
 
@@ -36,11 +36,25 @@ class Examples:
     label_names: tuple[str, ...]
     splits: Mapping[str, Encoded]
 
+    @property
+    def extent(self) -> dict[str, dict[str, int]]:
+        """How much there is of each split, see `Cut.extent`."""
+        return {name: split.extent for name, split in self.splits.items()}
+
     @classmethod
     def of(cls, data: Data, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
         """The examples of some data, see `encoded`."""
         splits = {s: encoded(s, getattr(data, s), tokenizer, max_length) for s in SPLITS}
         return cls(data.label_names, splits)
+
+
+def cut_told(extent: Mapping[str, int]) -> str:
+    """The share of the examples of a split and of their tokens that `max_length` cuts, in words."""
+    examples, tokens = extent.get("cut_examples", 0), extent.get("cut_tokens", 0)
+    if not examples:
+        return ""
+    share = f"{examples} of {extent['examples']} examples ({examples / extent['examples']:.0%})"
+    return f"max_length cuts {share} and loses {tokens / extent['tokens']:.1%} of all tokens"
 
 
 def encoded(
@@ -61,7 +75,7 @@ def encoded(
         made = Encoded.of(name, table, tokenizer, max_length)
         columns = {f"column.{c}": torch.cat(list(rows)) for c, rows in made.columns.items()}
         padding = {f"padding.{c}": torch.tensor(fill) for c, fill in made.padding.items()}
-        about = {"lengths": made.lengths, "n_cut": torch.tensor(made.n_cut)}
+        about = {"lengths": made.lengths, **({} if made.cut is None else vars(made.cut))}
         save_file({**about, **columns, **padding}, folder / _FILE)
 
     n_bytes = 8 * sum(len(text) for column in texts for text in column)
@@ -77,7 +91,7 @@ def encoded(
         {column: int(tensors[f"padding.{column}"]) for column in named},
         tensors["lengths"],
         torch.tensor(table["label"][:]),
-        int(tensors["n_cut"]),
+        Cut(tensors["whole"], tensors["lost"]),
     )
 
 

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from autopeft.api.plan import plan
 from autopeft.api.run import prepare
 from autopeft.core.errors import StudyError
 from autopeft.task.text_classification import TextClassification
 from autopeft.task.tokens import Examples
 from autopeft.train.trainer import Trainer
 from tests import tiny
+
+_ONE_TRIAL = {"search": {"n_trials": 1, "n_finalists": 0}, "fidelity": {"epochs": 1}}
 
 
 def study(folder: Path, model: Path, text: str = "a good film", max_length: int = 16) -> dict:
@@ -34,15 +37,27 @@ def test_a_padding_token_without_an_embedding_is_refused(tiny_llama: Path) -> No
 
 def load(document: dict) -> Examples:
     prepared = prepare(document)
-    return prepared._examples(prepared.task.load())
+    return prepared.examples(prepared.task.load())
 
 
 def test_texts_that_are_cut_are_told(tiny_llama: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In the log, the plan and the page of a study."""
+    whole = plan(study(tiny_llama, tiny_llama))
+    assert whole["cut"] == "nothing"
+    assert whole["splits"]["train"]["cut_examples"] == 0
+    document = {**study(tiny_llama, tiny_llama, "a very good film", max_length=4), **_ONE_TRIAL}
+    told = "max_length cuts 22 of 22 examples (100%) and loses 20.0% of all tokens"
+    planned = plan(document)
+    assert planned["cut"] == told
+    sizes = {"examples": 22, "tokens": 110, "cut_examples": 22, "cut_tokens": 22}
+    assert planned["splits"]["train"] == sizes
     with caplog.at_level(logging.WARNING, "autopeft"):
-        load(study(tiny_llama, tiny_llama))
-        assert caplog.messages == []
-        load(study(tiny_llama, tiny_llama, "a very good film", max_length=4))
-    assert caplog.messages == ["22 of 22 training texts (100%) are cut after 4 tokens"]
+        outcome = prepare(document).run()
+    assert caplog.messages == [f"training data: {told}"]
+    assert outcome.extent == planned["splits"]
+    page = outcome.report(tiny_llama / "page").read_text()
+    assert f"<dt>cut</dt><dd>{told}</dd>" in page
+    assert "<dt>examples</dt><dd>22 train, 4 validation, 4 test</dd>" in page
 
 
 def test_a_trainer_that_is_given_examples_loads_none(tiny_llama: Path) -> None:

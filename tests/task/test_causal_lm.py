@@ -227,7 +227,9 @@ def test_examples_have_the_token_that_follows_as_target(tmp_path: Path) -> None:
         first = words.index(start) if start in words else len(words)
         after = [*words[1:], IGNORED]
         assert target.tolist() == [a if n + 1 >= first else IGNORED for n, a in enumerate(after)]
-    assert train.n_cut == sum(len(r["prompt"].split()) + 3 > 8 for r in rows) - _cut_elsewhere(task)
+    assert train.extent["cut_examples"] == sum(
+        len(r["prompt"].split()) + 3 > 8 for r in rows
+    ) - _cut_elsewhere(task)
     short = task.model_copy(update={"max_length": 4})
     with pytest.raises(StudyError, match=r"^task.max_length: within 4 tokens no row of the split"):
         short.encode(task.load(), tokenizer())
@@ -235,7 +237,7 @@ def test_examples_have_the_token_that_follows_as_target(tmp_path: Path) -> None:
 
 def _cut_elsewhere(task: Any) -> int:
     splits = task.encode(task.load(), tokenizer()).splits
-    return splits["validation"].n_cut + splits["test"].n_cut
+    return sum(splits[name].extent["cut_examples"] for name in ("validation", "test"))
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 import autopeft
 from autopeft.core.errors import StudyError
 from autopeft.model.backbone import load_tokenizer
-from autopeft.model.head import IGNORED, Spans
-from autopeft.task.question_answering import Reading
+from autopeft.model.head import IGNORED, Span, Spans
 from autopeft.task.registry import task_of
 from autopeft.task.task import Judged
+from autopeft.task.windows import Window, answered
 from tests import tiny
 from tests.exports import exported
 
@@ -56,20 +56,12 @@ def test_an_answer_is_marked_where_it_stands(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(tiny.MODEL)
     data = made.load()
     train = made.encode(data, tokenizer).splits["train"]
-    spans = made.head.criterion.rows(
-        *(2 * [train.batch(torch.arange(len(train)), torch.device("cpu")).labels])
-    )
-    for label, reading, span in zip(data.train["label"][:], train.references, spans, strict=True):
+    labels = train.batch(torch.arange(len(train)), torch.device("cpu")).labels
+    for label, window, row in zip(data.train["label"][:], train.references, labels, strict=True):
         answers = json.loads(label)
-        assert reading.between(*span) == (answers[0][0] if answers else "")
-        assert (span == (0, 0)) == (not answers)
-    assert train.n_cut == 0
-    short = task(saved(tmp_path, rows()), max_length=10).encode(data, tokenizer).splits["train"]
-    assert short.n_cut > 0
-    weights = short.weights(made.head.criterion)
-    assert int((weights == 0).sum()) == short.n_cut
-    with pytest.raises(StudyError, match=r"^task.max_length: within 4 tokens there is no room"):
-        task(saved(tmp_path, rows()), max_length=4).encode(data, tokenizer)
+        first, last = (int((row.clamp(min=0) & end).nonzero()) for end in (Spans.START, Spans.END))
+        assert window.between(first, last) == (answers[0][0] if answers else "")
+        assert (first == 0) == (not answers)
 
 
 def test_where_all_texts_have_answers_none_is_no_answer(tmp_path: Path) -> None:
@@ -103,32 +95,85 @@ def test_the_loss_is_that_of_transformers_where_every_token_may_be_it() -> None:
 def test_the_best_span_is_one() -> None:
     """Its end is not before its beginning, nor further than may be, nor where none may be."""
     outputs = torch.full((1, 2, 6), -9.0)
-    outputs[0, 0, 4], outputs[0, 0, 1], outputs[0, 1, 2], outputs[0, 1, 5] = 5.0, 4.0, 5.0, 1.0
+    outputs[0, 0, 4], outputs[0, 0, 1], outputs[0, 1, 2], outputs[0, 1, 5] = 5.0, 4.0, 6.0, 1.0
     targets = torch.zeros(1, 6, dtype=torch.long)
-    assert Spans(9).rows(outputs, targets) == [(1, 2)]
-    assert Spans(1).rows(outputs, targets) == [(2, 2)] or Spans(1).rows(outputs, targets) == [
-        (4, 4)
-    ]
+    assert Spans(9).rows(outputs, targets) == [(1, 2, 10.0, -18.0)]
+    assert Spans(1).rows(outputs, targets) == [(2, 2, -3.0, -18.0)]
     targets[0, 2] = IGNORED
-    assert Spans(9).rows(outputs, targets) == [(4, 5)]
+    assert Spans(9).rows(outputs, targets) == [(4, 5, 6.0, -18.0)]
     outputs[0, :, 0] = 20.0
-    assert Spans(9).rows(outputs, targets) == [(0, 0)]
+    assert Spans(9).rows(outputs, targets) == [(4, 5, 6.0, 40.0)]
+    targets[0, 0] = IGNORED
+    assert Spans(9).rows(outputs, targets) == [(4, 5, 6.0, -torch.inf)]
 
 
 def test_scores_are_those_of_squad() -> None:
     context = "The Film, by a Hill"
     offsets = [(0, 3), (4, 8), (8, 9), (10, 12), (13, 14), (15, 19)]
-    references = [
-        Reading(context, offsets, ["film"]),
-        Reading(context, offsets, ["by Hill", "Mill"]),
-        Reading(context, [(0, 0), *offsets], []),
+    windows = [
+        Window(0, context, offsets, ["film"]),
+        Window(1, context, offsets, ["by Hill", "Mill"]),
+        Window(2, context, [(0, 0), *offsets], [], may_lack=True),
     ]
-    measured = task("x.csv").measure((), Judged([], [(0, 2), (5, 5), (0, 0)], 0.5, references))
+    spans = [Span(0, 2, 1.0, -9.0), Span(5, 5, 1.0, -9.0), Span(1, 2, 1.0, 1.5)]
+    measured = task("x.csv").measure((), Judged([], spans, 0.5, windows))
     assert measured == {
         "loss": 0.5,
         "exact_match": pytest.approx(2 / 3),
         "f1": pytest.approx((1 + 2 / 3 + 1) / 3),
     }
+
+
+def test_a_text_is_answered_once_from_all_of_its_windows() -> None:
+    """The likeliest span of any; none where it may be and every window rates that higher."""
+
+    def answer(*spans: Span, may_lack: bool) -> str:
+        windows = [Window(7, f"{n}", [(0, 1)], ["1"], may_lack) for n in range(len(spans))]
+        ((said, right),) = answered(windows, spans)
+        assert right == ["1"]
+        return said
+
+    spans = Span(0, 0, 2.0, 9.0), Span(0, 0, 4.0, 5.0), Span(0, 0, 3.0, 6.0)
+    assert answer(*spans, may_lack=False) == "1"
+    assert answer(*spans, may_lack=True) == ""
+    assert answer(Span(0, 0, 2.0, 9.0), Span(0, 0, 4.0, 3.0), may_lack=True) == "1"
+
+
+@pytest.mark.parametrize("lacks", [False, True])
+def test_a_long_text_is_read_in_windows(lacks: bool, tmp_path: Path) -> None:
+    """Each piece of it is in one, and an answer is marked in every window that holds it whole."""
+    long = [{**row, "context": " ".join([row["context"], *TEXTS[:6]])} for row in rows()]
+    given = [row for row in long if lacks or row["answers"]["text"]]
+    made = task(saved(tmp_path, given), max_length=24, doc_stride=4)
+    data = made.load()
+    train = made.encode(data, load_tokenizer(tiny.MODEL)).splits["train"]
+    assert len(train) > 2 * len(data.train)
+    assert max(train.lengths) == 24
+    assert train.cut.extent["examples"] == len(data.train)
+    assert train.cut.extent["cut_tokens"] == 0
+    covered: dict[int, set[int]] = {}
+    n_marked = 0
+    for window, target in zip(train.references, train.labels, strict=True):
+        covered.setdefault(window.number, set()).update(
+            i for o in window.offsets for i in range(*o)
+        )
+        marks = target.clamp(min=0)
+        first, last = (int((marks & end).nonzero()) for end in (Spans.START, Spans.END))
+        whole = any(a == window.context.find("19") for a, _ in window.offsets)
+        assert window.between(first, last) in ("", *window.answers)
+        assert (first > 0) == bool(window.answers and whole)
+        n_marked += first > 0
+        assert window.may_lack == lacks
+    assert n_marked >= sum(label != "[]" for label in data.train["label"][:])
+    for number, context in enumerate(data.train["text_pair"][:]):
+        assert {i for i, c in enumerate(context) if c != " "} <= covered[number]
+
+
+def test_a_question_leaves_room_for_a_text(tmp_path: Path) -> None:
+    made = task(saved(tmp_path, rows()), max_length=10, doc_stride=5)
+    reason = "'when was the film' takes 7 of 10 tokens and leaves no room .* windows share 5"
+    with pytest.raises(StudyError, match=f"^task.max_length: {reason}"):
+        made.encode(made.load(), load_tokenizer(tiny.MODEL))
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def table() -> Dataset:
 def same(left: Encoded, right: Encoded) -> None:
     assert left.name == right.name
     assert left.padding == right.padding
-    assert left.n_cut == right.n_cut
+    assert left.extent == right.extent
     assert torch.equal(left.lengths, right.lengths)
     assert torch.equal(left.labels, right.labels)
     assert set(left.columns) == set(right.columns)
@@ -113,12 +113,21 @@ def test_rows_without_a_token_are_refused(tiny_llama: Path, cache: Path) -> None
     assert bracketed.lengths.tolist() == [4, 2, 3, 2]
 
 
-def test_texts_that_are_cut_are_counted(table: Dataset) -> None:
+@pytest.mark.parametrize("pairs", [False, True])
+def test_texts_that_are_cut_are_counted(table: Dataset, pairs: bool) -> None:
     tokenizer = load_tokenizer(MINILM)
-    lengths = encoded("train", table, tokenizer, 64).lengths.tolist()
-    for limit in (64, max(lengths), max(lengths) - 1, min(lengths) - 1):
-        wanted = sum(length > limit for length in lengths)
-        assert [encoded("train", table, tokenizer, limit).n_cut for _ in range(2)] == [wanted] * 2
+    if pairs:
+        table = table.add_column("text_pair", table["text"][::-1])
+    lengths = encoded("train", table, tokenizer, 64).lengths
+    for limit in (64, int(lengths.max()), int(lengths.max()) - 1, int(lengths.min()) - 1):
+        lost = (lengths - limit).clamp(min=0)
+        wanted = {
+            "examples": len(table),
+            "tokens": int(lengths.sum()),
+            "cut_examples": int((lost > 0).sum()),
+            "cut_tokens": int(lost.sum()),
+        }
+        assert [encoded("train", table, tokenizer, limit).extent for _ in range(2)] == [wanted] * 2
 
 
 def test_tokens_without_an_embedding_are_refused(tiny_llama: Path, table: Dataset) -> None:
