@@ -21,6 +21,7 @@ from autopeft.memory.quantities import Setting, head_params, known_quantities
 from autopeft.method.count import count
 from autopeft.model.backbone import Backbone, meta_backbone
 from autopeft.model.positions import positions
+from autopeft.model.proof import check_sites
 from autopeft.search.candidates import least
 from autopeft.space.bound import BoundSpace
 from autopeft.space.space import SearchSpace
@@ -91,6 +92,7 @@ def plan(  # noqa: PLR0913
     device = device or "cuda"
     space = SearchSpace.load(file)
     backbone = meta_backbone(model, BackboneSettings(), head=task)
+    check_sites(backbone.model)
     most = positions(backbone.model)
     if step.sequence_length > most:
         reason = f"the model takes {most} tokens, got {step.sequence_length}"

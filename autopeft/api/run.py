@@ -37,6 +37,7 @@ from autopeft.method.count import trained_elements
 from autopeft.model.backbone import Backbone, load_reader, meta_backbone
 from autopeft.model.checkpoint import check_weights
 from autopeft.model.positions import positions
+from autopeft.model.proof import check_sites
 from autopeft.objective.known import Known
 from autopeft.objective.limit import parse_limit
 from autopeft.objective.objective import KNOWN, Objective, load_objectives
@@ -218,6 +219,7 @@ def _prepared(spec: StudySpec) -> Prepared:
     task = task.asked([*(objective.name for objective in objectives), spec.fidelity.signal])
     device = device_of(spec)
     backbone = meta_backbone(spec.model, BackboneSettings(), head=task.head, device=device)
+    check_sites(backbone.model)
     length = min(task.max_length, positions(backbone.model))
     setting = Setting(backbone, length, device)
     known = known_quantities(setting)

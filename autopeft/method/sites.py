@@ -29,7 +29,7 @@ _FEED_FORWARD = re.compile(
     r"(?P<fused>gate_up\w*|Wi)|(?P<gate>gate\w*|wi_0)|(?P<down>wo|Wo|down_proj|fc2|lin2)"
 )
 # Linears without a role: of position embeddings and of mixtures of experts.
-_ELSEWHERE = re.compile(r"(^|\.)(pos_\w+|\w*experts?\w*|router)(\.|$)")
+_ELSEWHERE = re.compile(r"(^|\.)(pos_\w+|\w*experts?\w*|router|mamba\w*|linear_attn)(\.|$)")
 # Norms outside the layers that belong to a head.
 _OUTSIDE = re.compile(r"(^|\.)(pooler|\w*head|classifier|predictions)(\.|$)")
 _STACK = re.compile(r"(^|\.)(encoder|decoder)\.")
@@ -189,7 +189,7 @@ def _attention(
         outputs = features(modules[names[kind]])[1]
         cut = _by_head(query, outputs, heads) if kind == "by_head" else _thirds(query, outputs)
         roles |= {role: (names[kind], columns) for role, columns in cut.items()}
-    return roles
+    return roles if {"k", "v"} <= roles.keys() else {}
 
 
 def _thirds(query: int, outputs: int) -> dict[str, Columns]:
