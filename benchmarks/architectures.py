@@ -32,6 +32,7 @@ from autopeft.method.sites import layers_of
 from autopeft.model.backbone import head_of
 from autopeft.model.head import HEADS
 from autopeft.model.hub import quiet
+from autopeft.model.proof import check_sites
 from autopeft.space import SearchSpace
 
 TABLE = Path(__file__).parent.parent / "docs" / "architectures.md"
@@ -242,6 +243,7 @@ def explored(model_type: str) -> Found:
         try:
             model = built(config, auto)
             found.sites = found.sites or sites_of(model)
+            check_sites(model)
         except Exception as error:  # a model can raise anything
             found.tasks[task] = described(error)
             continue
@@ -270,7 +272,8 @@ def table(found: Mapping[str, Found]) -> str:
         f"Written by `python -m benchmarks.architectures` with torch {version('torch')} and",
         f"transformers {version('transformers')}: every method in all layers of a small model, and",
         "LoRA at all linears under the head of every task. ✓ says that gradients reach all that is",
-        "trained, that the outputs change, and that every bit is back after detaching.",
+        "trained, that the outputs change, that every bit is back after detaching, and that the",
+        "sites do what they are called.",
     ]
     for family, types in TYPES.items():
         shown = [name for name in types if name in found]

@@ -209,14 +209,16 @@ def _by_head(query: int, outputs: int, heads: int) -> dict[str, Columns]:
 
 
 def _feed_forward(modules: Mapping[str, nn.Module]) -> dict[str, tuple[str, Columns | None]]:
-    """The modules of a feed-forward network by role; a fused gate and up is cut in two."""
+    """The modules of a feed-forward network by role; a fused gate and up is cut in two.
+
+    Of those whose names do not tell the first is `up`.
+    """
     roles: dict[str, tuple[str, Columns | None]] = {}
     for name, module in modules.items():
         match = _FEED_FORWARD.fullmatch(name.rsplit(".", 1)[-1])
-        inputs, outputs = features(module)
-        widens = inputs < outputs or (inputs == outputs and "up" not in roles)
-        role = str(match.lastgroup) if match else "up" if widens else "down"
+        role = str(match.lastgroup) if match else "down" if "up" in roles else "up"
         if role == "fused":
+            outputs = features(module)[1]
             roles["gate"] = (name, slice(0, outputs // 2))
             roles["up"] = (name, slice(outputs // 2, outputs))
         else:

@@ -34,6 +34,7 @@ _T5 = {
 MODELS: Mapping[Kind, tf.PreTrainedConfig] = {
     tf.AlbertModel: tf.AlbertConfig(**_WIDE, num_hidden_layers=3),
     tf.BertForSequenceClassification: tf.BertConfig(**_WIDE),
+    tf.BertModel: tf.BertConfig(**{**_WIDE, "intermediate_size": 16}),
     tf.BloomForCausalLM: tf.BloomConfig(hidden_size=32, n_head=4, n_layer=2, vocab_size=99),
     tf.DebertaV2ForSequenceClassification: tf.DebertaV2Config(
         **_WIDE, relative_attention=True, pos_att_type=["c2p", "p2c"], share_att_key=True
