@@ -145,6 +145,7 @@ class Prepared:
         options: dict[str, Any] = {
             "device": self.spec.device,
             "threads": None if worker.cores is None else max(1, int(worker.cores)),
+            "spread": worker.devices > 1,
         }
         if isinstance(self.task, Custom):
             return partial(CustomTrainer, self.spec.model, self.task, **options)

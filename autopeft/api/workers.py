@@ -45,7 +45,7 @@ def room_of(spec: StudySpec, setting: Setting) -> Room:
         return Need(predicted.parts["backbone"], predicted.beside_backbone)
 
     share = gpu if engine.type == "ray" and gpu != "auto" and 0 < gpu < 1 else 1.0
-    return Room(members, memory, share, need)
+    return Room(members, None if memory is None else memory * engine.devices, share, need)
 
 
 def engine_of(spec: StudySpec, setting: Setting) -> Engine:

@@ -72,6 +72,7 @@ def load_backbone(
     *,
     n_labels: int,
     device: str = "auto",
+    spread: bool = False,
 ) -> Backbone:
     """The pretrained model with a fresh head, the same in every process.
 
@@ -86,6 +87,7 @@ def load_backbone(
         settings: precision, quantization, checkpointing.
         n_labels: outputs of the head, unless it is pretrained itself.
         device: `auto` is CUDA where there is one, else the CPU.
+        spread: over all CUDA devices of this process, each with about as many of the layers.
 
     Raises:
         StudyError: there is no such model, it lacks weights or is quantized already, what is loaded
@@ -99,7 +101,7 @@ def load_backbone(
     arguments: dict[str, Any] = {
         "config": meta.model.config,
         "dtype": dtype,
-        "device_map": {"": target},
+        "device_map": "balanced" if spread and target.type == "cuda" else {"": target},
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,
     }

@@ -131,9 +131,9 @@ class Resources(Section):
     Attributes:
         cpu: cores, which is also the number of threads of a worker; `auto` is one under Ray, and
             inline all that torch finds.
-        gpu: devices; a fraction lets several workers share one. `auto` is a whole device where
-            packs of several trials fill it, else the share that a trial is predicted to need,
-            and none on a CPU.
+        gpu: devices; a fraction lets several workers share one, and over several each worker
+            spreads its backbone. `auto` is a whole device where packs of several trials fill it,
+            else the share that a trial is predicted to need, and none on a CPU.
     """
 
     cpu: float | Literal["auto"] = "auto"
@@ -212,6 +212,12 @@ class EngineSection(Section):
         """What each worker takes; None is all that torch finds in the machine."""
         automatic = None if self.type == "inline" else 1.0
         return automatic if self.resources.cpu == "auto" else self.resources.cpu
+
+    @property
+    def devices(self) -> float:
+        """GPUs over which each worker spreads its backbone, at least one."""
+        gpu = self.resources.gpu
+        return 1.0 if gpu == "auto" or gpu < 1 else float(gpu)
 
     @property
     def device_bytes(self) -> float | None:

@@ -71,6 +71,7 @@ class CustomTrainer:
         task: with the function.
         device: `auto`, or a name of torch.
         threads: of torch in this process; None leaves them as they are.
+        spread: the backbone over all CUDA devices of this process.
     """
 
     def __init__(
@@ -80,10 +81,12 @@ class CustomTrainer:
         *,
         device: str = "auto",
         threads: int | None = None,
+        spread: bool = False,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        self._reference, self._task, self._device = reference, task, device
+        self._reference, self._task = reference, task
+        self._device, self._spread = device, spread
         self._function = task.call()
         self._backbone: tuple[BackboneSettings, Backbone] | None = None
         self._waiting: list[tuple[int, PeftConfig, Order]] = []
@@ -187,6 +190,7 @@ class CustomTrainer:
                 settings,
                 n_labels=self._task.n_labels,
                 device=self._device,
+                spread=self._spread,
             )
             self._backbone = settings, backbone
         return self._backbone[1]

@@ -70,6 +70,7 @@ class Trainer:
         task: what is trained.
         device: `auto`, or a name of torch.
         threads: of torch in this process; None leaves them as they are.
+        spread: the backbone over all CUDA devices of this process.
         cache: bytes of hidden states to keep in memory.
         disk_cache: bytes of those to keep on disk besides.
         examples: of the task for this backbone; None loads them.
@@ -78,13 +79,14 @@ class Trainer:
         StudyError: the data or the backbone cannot be used.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         reference: str,
         task: Task,
         *,
         device: str = "auto",
         threads: int | None = None,
+        spread: bool = False,
         cache: int = CACHE,
         disk_cache: int = 0,
         examples: Examples | None = None,
@@ -93,7 +95,7 @@ class Trainer:
             torch.set_num_threads(threads)
         self.reference = reference
         self.task = task
-        self.device = target_device(device)
+        self.device, self._spread = target_device(device), spread
         if examples is None:
             examples = task.encode(task.load(), load_reader(reference, task.head))
         self.label_names, self._splits = examples.label_names, examples.splits
@@ -244,6 +246,7 @@ class Trainer:
             settings,
             n_labels=max(1, len(self.label_names)),
             device=str(self.device),
+            spread=self._spread,
         )
         check_ids(self._splits.values(), backbone.model)
         can_start_above(backbone.model)  # found out on the model as transformers made it
