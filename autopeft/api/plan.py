@@ -124,6 +124,7 @@ def _plan_study(prepared: Prepared) -> dict[str, Any]:
         "n_trials": prepared.spec.search.n_trials,
         "epochs": list(prepared.rungs),
         "baselines": list(prepared.baselines),
+        "limits": prepared.limits,
         "splits": extent,
         "cut": cut_told(extent.get("train", {})) or "nothing",
         **_extent(prepared.space, prepared.setting.backbone, step, device),

@@ -225,8 +225,9 @@ def _prepared(spec: StudySpec) -> Prepared:
     setting = Setting(backbone, length, device)
     known = known_quantities(setting)
     with inside("space"):
-        space = on_backbone(spec.space, backbone)
-        limits = _limits(space, known, place("search_spaces", spec.space))
+        document = _with_limits(spec)
+        space = on_backbone(document, backbone)
+        limits = _limits(space, known, place("search_spaces", document))
     first, last = spec.fidelity.bounds
     return Prepared(
         spec=spec,
@@ -239,6 +240,14 @@ def _prepared(spec: StudySpec) -> Prepared:
         rungs=rungs_between(first, last, spec.fidelity.reduction),
         baselines=_baselines(spec.search.baselines, backbone),
     )
+
+
+def _with_limits(spec: StudySpec) -> Reference:
+    """The space of a study with the limits of the study."""
+    if not spec.limits:
+        return spec.space
+    document = SearchSpace.load(spec.space).to_dict()
+    return {**document, "limits": {**document.get("limits", {}), **spec.limits}}
 
 
 def _check_names(spec: StudySpec) -> None:

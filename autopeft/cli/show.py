@@ -152,7 +152,7 @@ def show_plan(plan: Mapping[str, Any]) -> None:
     table.add_column()
     table.add_column(justify="right", overflow="fold")
     for key, value in plan.items():
-        if key not in {"name", "model", "config", "kind", "fit"}:
+        if key not in {"name", "model", "config", "kind", "fit"} and value != {}:
             _plan_rows(table, key, value)
     _console.print(table)
     if "fit" in plan:

@@ -21,6 +21,7 @@ RECORDED: Any = {
     "task": True,
     "space": True,
     "objectives": True,
+    "limits": True,
     "search": {"sampler", "strategy", "n_trials", "seed", "baselines", "n_finalists", "n_seeds"},
     "fidelity": {"epochs", "final_epochs"},
 }
@@ -233,6 +234,7 @@ class StudySpec(Section):
         task: the mapping that the task is made from.
         space: name, path or mapping.
         objectives: name, path, mapping or list.
+        limits: greatest values of known objectives beside those of the space, which they replace.
         storage: URL of the Optuna storage.
         output: folder for trained tensors; by default `runs/NAME`.
         device: `auto`, `cpu` or `cuda`.
@@ -244,6 +246,7 @@ class StudySpec(Section):
     task: dict[str, Any]
     space: Any
     objectives: Any
+    limits: dict[str, Any] = Field(default_factory=dict)
     search: Search = Field(default_factory=Search)
     fidelity: FidelitySection = Field(default_factory=FidelitySection)
     engine: EngineSection = Field(default_factory=EngineSection)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 from datasets import Dataset
+from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
 from autopeft.core.errors import StudyError
@@ -21,6 +22,9 @@ from autopeft.task.rows import KEY
 from autopeft.task.tables import SPLITS, filled_tables
 from autopeft.task.tokens import Examples
 
+Template: TypeAlias = dict[str, str]
+"""What each role says."""
+
 _GENERATION = "generation %}"
 """By which a chat template marks what the assistant says."""
 
@@ -33,13 +37,13 @@ class CausalLM(LanguageTask):
             None is `completion` where there is a prompt.
         messages_template: makes a conversation of each row: what the roles `system`, `user` and
             `assistant` say, with the names of columns in braces, as in `{review}`; a dot leads into
-            a mapping.
+            a mapping. Of several each makes one, and those of a row stay in one split.
         messages_column: None, like the other columns, stands for the obvious one.
     """
 
     type: Literal["causal-lm"] = "causal-lm"
     loss_on: Literal["completion", "all"] | None = None
-    messages_template: dict[str, str] | None = None
+    messages_template: Template | Annotated[list[Template], Field(min_length=1)] | None = None
     messages_column: str | None = None
     prompt_column: str | None = None
     completion_column: str | None = None
@@ -51,18 +55,21 @@ class CausalLM(LanguageTask):
 
     def load(self) -> Data:
         """The samples as text in the column `text`, see `Sample.dumps`."""
+        tables = {s: self._samples(table, s) for s, table in filled_tables(self.data).items()}
+        return Data(**self.cut(tables), label_names=())
+
+    def _samples(self, table: Dataset, split: str) -> Dataset:
+        """The samples of a split; those of one row are a group."""
+        given = self.messages_template
         named = Named(
-            self.messages_column,
-            self.prompt_column,
-            self.completion_column,
-            self.text_column,
-            self.messages_template,
+            self.messages_column, self.prompt_column, self.completion_column, self.text_column
         )
-        texts = {
-            split: Dataset.from_dict({"text": [s.dumps() for s in samples(table, named, split)]})
-            for split, table in filled_tables(self.data).items()
-        }
-        return Data(**self.cut(texts), label_names=())
+        ways = [replace(named, template=t) for t in (given if isinstance(given, list) else [given])]
+        by_way = [[s.dumps() for s in samples(table, way, split)] for way in ways]
+        texts = [text for of_row in zip(*by_way, strict=True) for text in of_row]
+        if len(ways) == 1:
+            return Dataset.from_dict({"text": texts})
+        return Dataset.from_dict({"text": texts, "group": [t for t in by_way[0] for _ in ways]})
 
     def encode(self, data: Data, reader: PreTrainedTokenizerBase) -> Examples:
         limit = min(self.max_length, reader.model_max_length)

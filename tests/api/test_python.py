@@ -84,3 +84,23 @@ def test_a_limit_below_the_memory_of_training_is_refused_and_one_above_is_not(tm
     assert prepare(study(least)).limits == {"peak_memory": least}
     with pytest.raises(autopeft.AutoPeftError, match="no configuration was found that meets"):
         prepare(study("10MB"))
+
+
+def test_the_limits_of_a_study_replace_those_of_its_space(tmp_path):
+    """Its record is one of a space with these limits."""
+    from autopeft.api.run import prepare
+
+    document = {**tiny.study(tmp_path), "name": "limited"}
+    space = {"place": [{"method": "lora", "r": {"choice": [1, 4]}}]}
+    document["space"] = {**space, "limits": {"trainable_params": "1%", "peak_memory": "1GB"}}
+    limited = prepare({**document, "limits": {"peak_memory": "2GB"}})
+    wanted = {**limited.limits, "peak_memory": 2e9}
+    assert limited.limits == wanted
+    assert dict(limited.space.space.limits) == {"trainable_params": "1%", "peak_memory": "2GB"}
+    assert autopeft.plan({**document, "limits": {"peak_memory": "2GB"}})["limits"] == wanted
+    with pytest.raises(autopeft.AutoPeftError, match=r"^limited: .*unknown limit 'peek_memory'"):
+        prepare({**document, "limits": {"peek_memory": "2GB"}})
+    data = limited.task.load()
+    limited.open(data)
+    with pytest.raises(autopeft.AutoPeftError, match="begun with another space: limits"):
+        prepare(document).open(data)

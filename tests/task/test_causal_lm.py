@@ -185,6 +185,26 @@ def test_a_template_makes_conversations() -> None:
     ]
 
 
+def test_several_templates_make_as_many_conversations_of_a_row(tmp_path: Path) -> None:
+    """Those of a row are on one side of every split."""
+    rows = [{"paper": f"of {i}", "what": f"this {i}", "why": f"that {i}"} for i in range(40)]
+    Dataset.from_list(rows).to_parquet(tmp_path / "data.parquet")
+    templates = [
+        {"user": f"{{paper}}: {name}?", "assistant": f"{{{name}}}"} for name in ("what", "why")
+    ]
+    data = {"type": "causal-lm", "data": str(tmp_path / "data.parquet")}
+    loaded = task_of({**data, "messages_template": templates}).load()
+    papers: list[set[str]] = []
+    for split in (loaded.train, loaded.validation, loaded.test):
+        asked = [Sample.loads(text).messages[0]["content"].split(": ") for text in split["text"]]
+        papers.append({paper for paper, _ in asked})
+        assert len(asked) == 2 * len(papers[-1])
+        assert sorted({name for _, name in asked}) == ["what?", "why?"]
+    assert sum(map(len, papers)) == len(set.union(*papers)) == 40
+    with pytest.raises(StudyError, match=r"^task.messages_template"):
+        task_of({**data, "messages_template": []})
+
+
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
