@@ -179,15 +179,15 @@ class RayEngine(Engine):
             return self.gpu
         return 1.0 if self.room.members > 1 else self.room.share_for(trials[0].config)
 
-    def _request(self, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-        """What Tune reserves for a pack."""
-        return tune.PlacementGroupFactory([{"CPU": self.cpu, "GPU": config["gpu"]}])
-
     def _tuner(self, driver: _Driver, trainable: type[tune.Trainable], workers: int) -> tune.Tuner:
+        cpu = self.cpu  # no more of the engine goes to the nodes
         for name in ("ray.tune", "ray.train", "ray.air"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         return tune.Tuner(
-            tune.with_resources(trainable, self._request),
+            tune.with_resources(
+                trainable,
+                lambda pack: tune.PlacementGroupFactory([{"CPU": cpu, "GPU": pack["gpu"]}]),
+            ),
             tune_config=tune.TuneConfig(
                 search_alg=driver,
                 num_samples=-1,

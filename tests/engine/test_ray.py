@@ -9,8 +9,10 @@ import psutil
 import pytest
 import ray
 
+import autopeft
 from autopeft.core.errors import StudyError
 from autopeft.engine.ray import RayEngine
+from tests import tiny
 from tests.contracts import engine as kit
 
 
@@ -44,6 +46,17 @@ class Hungry(kit.Slow):
                 time.sleep(0.02)
             time.sleep(60)
         return super().advance()
+
+
+def test_a_study_of_predicted_memory(cluster, tmp_path):
+    """What it predicts memory with stays where the study is."""
+    document = {**tiny.study(tmp_path), "name": "predicted", "limits": {"peak_memory": "2GB"}}
+    document["engine"] = {"type": "ray", "address": cluster.address}
+    document["search"]["n_trials"] = 2
+    outcome = autopeft.run(document)
+    assert [trial.state for trial in outcome.trials] == ["complete"] * 2
+    assert all(trial.values["peak_memory"] > 10**6 for trial in outcome.trials)
+    ray.shutdown()
 
 
 def nowhere():
