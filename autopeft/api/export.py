@@ -16,6 +16,7 @@ from autopeft.core.settings import BackboneSettings
 from autopeft.exporter.card import CardFacts
 from autopeft.exporter.writer import export as write
 from autopeft.model.backbone import Backbone, load_backbone
+from autopeft.model.checkpoint import trust
 from autopeft.model.positions import positions
 from autopeft.report.seeds import folded, fresh
 from autopeft.report.value import shown, tested, valued
@@ -127,6 +128,8 @@ def _backbone(outcome: Outcome, trial: TrialRecord, task: Task) -> Backbone:
         raise ExportError(reason, outcome.spec.name)
     model = {"model": model_identity(outcome.spec.model)}
     check_same(outcome.identity, model, meaning, outcome.spec.name)
+    if outcome.spec.trust_remote_code:
+        trust(outcome.spec.model)
     settings = BackboneSettings(**{"dtype": "float32", **dict(trial.config.backbone)})
     backbone = load_backbone(
         outcome.spec.model,

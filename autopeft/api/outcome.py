@@ -81,6 +81,7 @@ class Outcome:
             raise StudyError("exists and is no folder", str(folder))
         facts = {
             "model": spec.model,
+            **({"code of the model": "runs"} if spec.trust_remote_code else {}),
             "data": spec.task.get("data", ""),
             **_examples(self.extent),
             "search space": spec.space if isinstance(spec.space, str) else "inline",

@@ -35,7 +35,7 @@ from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.method.attention import check_methods
 from autopeft.method.count import trained_elements
 from autopeft.model.backbone import Backbone, load_reader, meta_backbone
-from autopeft.model.checkpoint import check_weights
+from autopeft.model.checkpoint import check_weights, trust
 from autopeft.model.positions import positions
 from autopeft.model.proof import check_sites
 from autopeft.objective.known import Known
@@ -146,6 +146,7 @@ class Prepared:
             "device": self.spec.device,
             "threads": None if worker.cores is None else max(1, int(worker.cores)),
             "spread": worker.devices > 1,
+            "trust_remote_code": self.spec.trust_remote_code,
         }
         if isinstance(self.task, Custom):
             return partial(CustomTrainer, self.spec.model, self.task, **options)
@@ -218,6 +219,9 @@ def _prepared(spec: StudySpec) -> Prepared:
     for metric in task.own_metrics.values():
         metric.found()
     task = task.asked([*(objective.name for objective in objectives), spec.fidelity.signal])
+    if spec.trust_remote_code:
+        trust(spec.model)
+        _log.warning("code that comes with %s runs, as trust_remote_code says", spec.model)
     device = device_of(spec)
     backbone = meta_backbone(spec.model, BackboneSettings(), head=task.head, device=device)
     check_sites(backbone.model)

@@ -22,7 +22,7 @@ from autopeft.core.errors import StudyError, unknown
 from autopeft.core.settings import BackboneSettings
 from autopeft.core.shape import Shape
 from autopeft.method.sites import shape_of
-from autopeft.model.checkpoint import source_of
+from autopeft.model.checkpoint import is_trusted, source_of
 from autopeft.model.head import HEADS, Criterion, Head
 from autopeft.model.hub import quiet, unreachable
 from autopeft.model.loaded import Loaded, check_layers, check_loaded, draw_head, drawn, seeded
@@ -105,7 +105,7 @@ def load_backbone(
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,
     }
-    load = partial(_loaded, head, arguments, meta.modules_to_save)
+    load = partial(_loaded, type(meta.model), arguments, meta.modules_to_save)
     if settings.quantization != "none":
         bits = in_bits(settings.quantization, dtype, meta.modules_to_save)
         arguments["quantization_config"] = bits
@@ -247,11 +247,14 @@ def head_of(model: PreTrainedModel) -> tuple[str, ...]:
 
 
 def _loaded(
-    head: Head, arguments: Mapping[str, Any], drawn_anew: Sequence[str], source: str
+    kind: type[PreTrainedModel],
+    arguments: Mapping[str, Any],
+    drawn_anew: Sequence[str],
+    source: str,
 ) -> Loaded:
     """A model with its weights and a fresh head, and what is missing in `source`."""
     with quiet(), seeded():
-        model, info = _pretrained(getattr(transformers, head.auto), source, arguments)
+        model, info = _pretrained(kind, source, arguments)
     check_loaded(info, drawn_anew)
     draw_head(model, drawn_anew, drawn(info))
     return model, info
@@ -260,10 +263,10 @@ def _loaded(
 def _pretrained(auto: Any, source: str, arguments: Mapping[str, Any]) -> Any:
     """`auto.from_pretrained` whose errors are those of a study.
 
-    Code that comes with the model does not run.
+    Code that comes with the model runs only if that is trusted.
     """
     try:
-        return auto.from_pretrained(source, **arguments, trust_remote_code=False)
+        return auto.from_pretrained(source, **arguments, trust_remote_code=is_trusted(source))
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a broken file can raise anything
@@ -281,7 +284,8 @@ def _from_config(
     try:
         with torch.device("meta"):
             kind = getattr(transformers, head.auto)
-            model = kind.from_config(config, dtype=dtype, trust_remote_code=False)
+            trusts = is_trusted(config.name_or_path)
+            model = kind.from_config(config, dtype=dtype, trust_remote_code=trusts)
             return _finish(model, settings)
     except Exception as error:  # a broken configuration can raise anything
         what = f"{config.name_or_path!r} of type {config.model_type!r}"
@@ -337,7 +341,7 @@ def _automatic(config: PreTrainedConfig, device: str | None) -> torch.dtype:
 def _reason(error: Exception) -> str:
     """The first line of an error, in own words where it asks to trust code."""
     if "trust_remote_code" in str(error):
-        return "it needs its own code, which autopeft does not run"
+        return "it needs its own code, which runs only if the study says trust_remote_code: true"
     line, *more = str(error).strip().splitlines() or [type(error).__name__]
     line = f"{line} {more[0].strip()}" if line.endswith(":") and more else line
     return line if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {line}"

@@ -25,6 +25,24 @@ _WEIGHTS = (
 _POINTER = b"version https://git-lfs"
 
 
+_trusted: set[str] = set()
+"""Sources of models whose own code may run in this process."""
+
+
+def trust(reference: str) -> None:
+    """Lets code that comes with a model run in this process.
+
+    Raises:
+        StudyError: see `source_of`.
+    """
+    _trusted.add(source_of(reference, needs_weights=False))
+
+
+def is_trusted(source: str) -> bool:
+    """Whether code that comes with what `source_of` returned may run."""
+    return source in _trusted
+
+
 def source_of(reference: str, *, needs_weights: bool) -> str:
     """The folder or the id to load a model from, checked as far as it is on this machine.
 

@@ -20,7 +20,9 @@ _TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*_tokens*.json")
 
 
 def fingerprint(reference: str) -> dict[str, str]:
-    """Of a local model digests of its configuration, weights and tokenizer; of the hub the commit.
+    """Of a local model digests of its configuration, weights, tokenizer and code.
+
+    Of one on the hub the commit.
 
     Args:
         reference: hub id, `package:NAME/FOLDER` or folder.
@@ -36,7 +38,9 @@ def fingerprint(reference: str) -> dict[str, str]:
     if file is not None:
         return {"weights": _digest([file])}
     tokenizer = {path for name in _TOKENIZER for path in folder.glob(name) if path.is_file()}
+    code = list(folder.glob("*.py"))
     return {
+        **({"code": _digest(code)} if code else {}),
         "config": _digest([folder / CONFIG]),
         "weights": _digest(weight_files(folder)),
         "tokenizer": _digest(tokenizer),

@@ -18,6 +18,7 @@ SPEC = "study"
 
 RECORDED: Any = {
     "model": True,
+    "trust_remote_code": True,
     "task": True,
     "space": True,
     "objectives": True,
@@ -231,6 +232,7 @@ class StudySpec(Section):
 
     Attributes:
         model: hub id, folder, or `package:NAME/FOLDER`.
+        trust_remote_code: whether code that comes with the model runs.
         task: the mapping that the task is made from.
         space: name, path or mapping.
         objectives: name, path, mapping or list.
@@ -243,6 +245,7 @@ class StudySpec(Section):
     name: str
     description: str = ""
     model: str
+    trust_remote_code: bool = False
     task: dict[str, Any]
     space: Any
     objectives: Any

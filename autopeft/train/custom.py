@@ -17,6 +17,7 @@ from autopeft.core.report import TEST, Failure, Report
 from autopeft.core.settings import BackboneSettings, TrainSettings
 from autopeft.method.attach import Attached, attach
 from autopeft.model.backbone import Backbone, Reader, load_backbone
+from autopeft.model.checkpoint import trust
 from autopeft.task.custom import Custom
 from autopeft.train.member_training import check_finite, save_tensors
 
@@ -72,6 +73,7 @@ class CustomTrainer:
         device: `auto`, or a name of torch.
         threads: of torch in this process; None leaves them as they are.
         spread: the backbone over all CUDA devices of this process.
+        trust_remote_code: whether code that comes with the backbone may run.
     """
 
     def __init__(
@@ -82,9 +84,12 @@ class CustomTrainer:
         device: str = "auto",
         threads: int | None = None,
         spread: bool = False,
+        trust_remote_code: bool = False,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
+        if trust_remote_code:
+            trust(reference)
         self._reference, self._task = reference, task
         self._device, self._spread = device, spread
         self._function = task.call()

@@ -17,6 +17,7 @@ from autopeft.core.report import Failure, Report
 from autopeft.core.settings import BackboneSettings, TrainSettings
 from autopeft.method.member import draw
 from autopeft.model.backbone import Backbone, load_backbone, load_reader
+from autopeft.model.checkpoint import trust
 from autopeft.model.lower_layers import can_start_above, starting_depth
 from autopeft.model.precision import target_device
 from autopeft.model.quicken import quicken
@@ -71,6 +72,7 @@ class Trainer:
         device: `auto`, or a name of torch.
         threads: of torch in this process; None leaves them as they are.
         spread: the backbone over all CUDA devices of this process.
+        trust_remote_code: whether code that comes with the backbone may run.
         cache: bytes of hidden states to keep in memory.
         disk_cache: bytes of those to keep on disk besides.
         examples: of the task for this backbone; None loads them.
@@ -87,12 +89,15 @@ class Trainer:
         device: str = "auto",
         threads: int | None = None,
         spread: bool = False,
+        trust_remote_code: bool = False,
         cache: int = CACHE,
         disk_cache: int = 0,
         examples: Examples | None = None,
     ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
+        if trust_remote_code:
+            trust(reference)
         self.reference = reference
         self.task = task
         self.device, self._spread = target_device(device), spread

@@ -181,7 +181,9 @@ def test_code_that_comes_with_a_model_does_not_run(
         if known:
             use(reference)
         else:
-            with pytest.raises(StudyError, match="needs its own code, which autopeft does not run"):
+            with pytest.raises(
+                StudyError, match="needs its own code, which runs only if the study says"
+            ):
                 use(reference)
     assert not ran.exists()
     assert capfd.readouterr() == ("", "")
