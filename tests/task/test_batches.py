@@ -63,6 +63,21 @@ def test_batches_by_length_pad_little() -> None:
     assert padded < 1.2 * int(LENGTHS.sum())
 
 
+@pytest.mark.parametrize(("n_rows", "most"), [(1000, 0.03), (5000, 0.01)])
+def test_training_pads_too_little_for_packing(n_rows: int, most: float) -> None:
+    """Of lengths as those of conversations, where batches at random are half of padding."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = (120 * torch.randn(n_rows, generator=generator).exp()).long().clamp(8, 1024)
+
+    def padding(batches: list[torch.Tensor]) -> float:
+        taken = sum(int(lengths[rows].max()) * len(rows) for rows in batches)
+        return 1 - sum(int(lengths[rows].sum()) for rows in batches) / taken
+
+    epoch = list(islice(shuffled(lengths, 8, generator), n_rows // 8))
+    assert padding(epoch) < most
+    assert padding(list(torch.randperm(n_rows, generator=generator).split(8))) > 0.5
+
+
 @pytest.mark.parametrize("max_tokens", [1, 128, 10_000])
 def test_evaluation_takes_every_row_once_within_its_tokens(max_tokens: int) -> None:
     batches = list(by_length(LENGTHS, max_tokens))
