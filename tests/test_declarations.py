@@ -17,7 +17,7 @@ from autopeft.core.methods import DECLARATIONS, Declaration, size_of
 from autopeft.core.options import REQUIRED, Flag, Number, OneOf, Option, Sites, Size, option
 from autopeft.core.shape import LayerShape
 from autopeft.method import METHODS, attach
-from autopeft.method.method import Method, Offset, Site, Weight, Weights
+from autopeft.method.method import Change, Method, Site, Weight, Weights
 from autopeft.method.registry import build
 from autopeft.report import summary
 from autopeft.search.features import features
@@ -141,8 +141,9 @@ class ShiftMethod(Method[Shift]):
         shape = (self.options.size, output.outputs) if output else ()
         return (Site("self", "self.o", (Weight("rows", shape),)),) if output else ()
 
-    def part(self, site: Site, weights: Weights) -> Offset:
-        return Offset(site.at, self.options.factor * weights["rows"].sum(0))
+    def part(self, site: Site, weights: Weights) -> Change:
+        shift = self.options.factor * weights["rows"].sum(0)
+        return Change(site.at, lambda training: shift, reads=())
 
 
 @pytest.fixture

@@ -56,6 +56,19 @@ class Declaration:
         return options
 
     @classmethod
+    def said(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What a configuration tells of the options: what follows from others is filled in.
+
+        Null is left out, and so are defaults of options that came `later`.
+        """
+        kinds = cls.options()
+        return {
+            name: value
+            for name, value in cls.completed(options).items()
+            if value is not None and not (kinds[name].later and value == kinds[name].default)
+        }
+
+    @classmethod
     def closed(cls: type[Declared], options: Mapping[str, Any]) -> Declared:
         """The options of a configuration, checked and in canonical form; defaults are filled in.
 
@@ -97,13 +110,12 @@ class Declaration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lora(Declaration):
-    """LoRA (Hu et al. 2021): `h + lora_alpha / r · B A x` beside the linears at `targets`.
+class LowRank(Declaration):
+    """A product of two narrow matrices beside the linears at `targets`.
 
-    Without `lora_alpha` the factor is 2, whatever the rank. `lora_dropout` acts on x.
+    Without `lora_alpha` the factor is 2, whatever the rank. `lora_dropout` acts on the input.
     """
 
-    method: ClassVar[str] = "lora"
     targets: tuple[str, ...] = option(Sites(("q", "v")))
     r: int = option(Size(8))
     lora_alpha: float = option(Number(None, above=0, null="2r"))
@@ -117,7 +129,64 @@ class Lora(Declaration):
     def _words(self) -> str:
         alpha = "" if self.lora_alpha == 2 * self.r else f" α{self.lora_alpha:g}"
         dropout = f" drop {self.lora_dropout:g}" if self.lora_dropout else ""
-        return f"lora[{','.join(self.targets)}] r{self.r}{alpha}{dropout}"
+        return f"{self.method}[{','.join(self.targets)}] r{self.r}{alpha}{dropout}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora(LowRank):
+    """LoRA (Hu et al. 2021): `h + lora_alpha / r · B A x` beside the linears at `targets`.
+
+    Without `lora_alpha` the factor is 2, whatever the rank. `lora_dropout` acts on x. `use_rslora`
+    divides by the root of r (Kalajdzievski 2023), `freeze_a` trains B alone (LoRA-FA, Zhang et al.
+    2023), `loraplus_lr_ratio` is how many times the rate of A that of B is (LoRA+, Hayou et al.
+    2024), and `init_lora_weights: pissa` starts from the largest singular vectors of the weight
+    (PiSSA, Meng et al. 2024).
+    """
+
+    method: ClassVar[str] = "lora"
+    init_lora_weights: str = option(OneOf("default", ("default", "gaussian", "pissa"), later=True))
+    use_rslora: bool = option(Flag(False, later=True))
+    freeze_a: bool = option(Flag(False, later=True))
+    loraplus_lr_ratio: float = option(Number(1.0, above=0, later=True))
+
+    def _words(self) -> str:
+        said = [name for name in ("use_rslora", "freeze_a") if getattr(self, name)]
+        said += [] if self.init_lora_weights == "default" else [self.init_lora_weights]
+        said += [] if self.loraplus_lr_ratio == 1 else [f"B lr ×{self.loraplus_lr_ratio:g}"]
+        return " ".join([super()._words(), *said])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dora(LowRank):
+    """DoRA (Liu et al. 2024): LoRA that turns the rows of a weight, and trains their lengths."""
+
+    method: ClassVar[str] = "dora"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vera(Declaration):
+    """VeRA (Kopiczko et al. 2024): trained factors between two random matrices that all share."""
+
+    method: ClassVar[str] = "vera"
+    targets: tuple[str, ...] = option(Sites(("q", "v")))
+    r: int = option(Size(256))
+    d_initial: float = option(Number(0.1, above=0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ia3(Declaration):
+    """(IA)³ (Liu et al. 2022): factors of what leaves `targets` or enters `feedforward_modules`."""
+
+    method: ClassVar[str] = "ia3"
+    targets: tuple[str, ...] = option(Sites(("k", "v", "down")))
+    feedforward_modules: tuple[str, ...] = option(Sites(("down",)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormTuning(Declaration):
+    """Trains the scales of the norms, and their biases where they have some (Zhao et al. 2023)."""
+
+    method: ClassVar[str] = "norm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +225,7 @@ class BitFit(Declaration):
 
 
 DECLARATIONS: Mapping[str, type[Declaration]] = {
-    kind.method: kind for kind in (Adapter, BitFit, Lora, Prefix)
+    kind.method: kind for kind in (Adapter, BitFit, Dora, Ia3, Lora, NormTuning, Prefix, Vera)
 }
 
 

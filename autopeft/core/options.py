@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from autopeft.core.errors import AutoPeftError, shown, unknown
@@ -23,9 +23,12 @@ class Option(ABC):
 
     Attributes:
         default: the value where the option is left out; `REQUIRED` where it must be given.
+        later: studies have recorded the method before it had the option, which a configuration
+            tells only where it is not the default, so that theirs stay what they are.
     """
 
     default: Any = REQUIRED
+    later: bool = field(default=False, kw_only=True)
 
     @property
     @abstractmethod

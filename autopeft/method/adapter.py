@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from autopeft.core.methods import Adapter
 from autopeft.core.shape import LayerShape
-from autopeft.method.method import Branch, Method, Site, Weight, Weights
+from autopeft.method.method import OUTPUT, Change, Method, Site, Weight, Weights
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 _OUTPUT = {"self": "self.o", "cross": "cross.o", "ffn": "down"}
@@ -46,7 +46,7 @@ class AdapterMethod(Method[Adapter]):
         names += [] if self.options.at == "attention" else ["ffn"]
         return tuple(self._site(layer, name) for name in names if layer.linear(_OUTPUT[name]))
 
-    def part(self, site: Site, weights: Weights) -> Branch:
+    def part(self, site: Site, weights: Weights) -> Change:
         activation, scale = ACTIVATIONS[self.options.activation], self.options.scale
         sequential = self.options.form == "sequential"
 
@@ -55,7 +55,7 @@ class AdapterMethod(Method[Adapter]):
             outer = F.linear(inner, weights["up.weight"], weights.get("up.bias"))
             return outer if scale == 1 else outer * scale
 
-        return Branch(site.at, "output" if sequential else _entry(site.name), change)
+        return Change(site.at, change, (OUTPUT if sequential else _entry(site.name),))
 
     def _site(self, layer: LayerShape, name: str) -> Site:
         size, sequential = self.options.size, self.options.form == "sequential"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,10 @@ from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
 from autopeft.method.hook import TrainedSite
 from autopeft.method.member import Member, draw
+from autopeft.method.method import Base, Change, Fold
 from autopeft.method.pack import Pack
 from autopeft.method.registry import METHODS, describe
-from autopeft.method.sites import Columns
+from autopeft.method.sites import LINEARS, Columns
 
 HOLDER = "autopeft"
 """The module of a model whose parameters are what is trained on it."""
@@ -114,8 +116,7 @@ class Attached:
             quantized = any(METHODS[placement.method].merges for placement in refused)
             why = " (quantized linears take no LoRA)" if quantized else ""
             raise AttachError(f"cannot be merged into the backbone{why}", names)
-        for trained in self._member.sites:
-            _fold(trained)
+        _fold_all(self._member.sites)
         self.detach()
         for each in self._member.saved.values():
             each.settle()
@@ -134,10 +135,56 @@ def _merges(trained: TrainedSite) -> bool:
 
 
 @torch.no_grad()
-def _fold(trained: TrainedSite) -> None:
-    site, module = trained.placed.site, trained.module
-    fold = trained.placed.method.fold(site, trained.weights)
-    columns = trained.layer.columns(site.at)
+def _fold_all(sites: Iterable[TrainedSite]) -> None:
+    """Folds in the order in which hooks apply: what sees no change, then outputs, then inputs."""
+    at_once: list[tuple[TrainedSite, Fold]] = []
+    ordered: list[TrainedSite] = []
+    for trained in sites:
+        part = trained.part
+        assert isinstance(part, Change)
+        if part.is_ordered:
+            ordered.append(trained)
+        else:
+            at_once.append((trained, _fold(trained)))
+    for trained, fold in at_once:
+        _change(trained, fold)
+    for side in ("output", "input"):
+        for trained in ordered:
+            if cast("Change", trained.part).side == side:
+                _change(trained, _fold(trained))
+
+
+def _fold(trained: TrainedSite) -> Fold:
+    """The change of a site to its module as that is now."""
+    weight = trained.base_weight()
+    if not weight.is_floating_point():
+        base = Base(weight)
+    else:
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        has_bias = getattr(trained.module, "bias", None) is not None
+        bias = trained.base_bias().to(wide) if has_bias else None
+        base = Base(weight.to(wide), bias, _shift(trained.module))
+    return trained.placed.method.fold(trained.placed.site, trained.tensors, base)
+
+
+def _shift(norm: nn.Module) -> float:
+    """What a norm adds to its weight, as Gemma's do; 0 of others and of linears."""
+    if isinstance(norm, LINEARS):
+        return 0.0
+    weight = norm.get_parameter("weight")
+    ones = torch.linspace(1, 2, weight.numel(), device=weight.device).to(weight.dtype)
+    kept = weight.detach().clone()
+    weight.zero_()
+    alone = type(norm).forward(norm, ones) - (
+        0 if getattr(norm, "bias", None) is None else norm.bias
+    )
+    weight.copy_(kept)
+    return 1.0 if bool(alone.any()) else 0.0
+
+
+def _change(trained: TrainedSite, fold: Fold) -> None:
+    module = trained.module
+    columns = trained.layer.columns(trained.placed.site.at)
     rows = slice(None) if columns is None else columns
     if fold.weight is not None:
         weight = module.get_parameter("weight")

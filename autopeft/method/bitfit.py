@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from autopeft.core.methods import BitFit
 from autopeft.core.shape import LayerShape
-from autopeft.method.method import Fold, Method, Offset, Site, Weight, Weights
+from autopeft.method.method import Base, Change, Fold, Method, Site, Weight, Weights
 
 
 class BitFitMethod(Method[BitFit]):
@@ -34,8 +34,8 @@ class BitFitMethod(Method[BitFit]):
             for name, width in widths.items()
         )
 
-    def part(self, site: Site, weights: Weights) -> Offset:
-        return Offset(site.at, weights["bias"])
+    def part(self, site: Site, weights: Weights) -> Change:
+        return Change(site.at, lambda training: weights["bias"], reads=())
 
-    def fold(self, site: Site, weights: Weights) -> Fold:
+    def fold(self, site: Site, weights: Weights, base: Base) -> Fold:
         return Fold(bias=weights["bias"])

@@ -1,4 +1,4 @@
-"""Forward hooks that apply the parts of members to the outputs of linears and norms."""
+"""Forward hooks that apply the parts of members to what leaves linears and norms, or enters."""
 
 from __future__ import annotations
 
@@ -6,42 +6,83 @@ import itertools
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
 
-from autopeft.method.method import Branch, Context, Offset, Part, Weights
+from autopeft.method.method import BIAS, INPUT, OUTPUT, RAW, WEIGHT, Change, Context, Part, Weights
 from autopeft.method.registry import Placed
 from autopeft.method.rows import Pieces, Rows, by_size
 from autopeft.method.sites import Columns, Layer
 
 Inputs = tuple[Any, ...]
 
+BASE = (WEIGHT, BIAS)
+"""What all members read alike."""
+
 
 @dataclass(frozen=True)
 class TrainedSite:
-    """A placement at one site with its tensors and what they do there."""
+    """A placement at one site with its tensors and what they do there.
+
+    Attributes:
+        weights: those that are trained.
+        frozen: the others.
+    """
 
     placed: Placed
     layer: Layer
     weights: Mapping[str, nn.Parameter]
-    part: Part
+    frozen: Mapping[str, Tensor]
 
     @property
     def module(self) -> nn.Module:
         """The linear or norm at which the site is."""
         return self.layer.module(self.placed.site.at)
 
-    def branch(self, dtype: torch.dtype) -> Branch:
-        """The part for an input of `dtype`."""
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.module.get_parameter("weight").device
+
+    @property
+    def tensors(self) -> Weights:
+        """All of them."""
+        return {**self.weights, **self.frozen}
+
+    @cached_property
+    def part(self) -> Part:
+        """What they do."""
+        return self.placed.method.part(self.placed.site, self.tensors)
+
+    def change(self, dtype: torch.dtype) -> Callable[..., Tensor]:
+        """What the part adds, of inputs of `dtype`."""
         method, site = self.placed.method, self.placed.site
-        part = (
-            self.part if dtype != torch.bfloat16 else method.part(site, _cast(self.weights, dtype))
-        )
-        assert isinstance(part, Branch)
-        return part
+        narrow = dtype == torch.bfloat16
+        part = method.part(site, _cast(self.tensors, dtype)) if narrow else self.part
+        assert isinstance(part, Change)
+        return part.change
+
+    def base_weight(self) -> Tensor:
+        """The weight of the frozen module, (outputs of the role, inputs); packed if quantized."""
+        weight = self.module.get_parameter("weight").detach()
+        if not weight.is_floating_point():
+            return weight
+        weight = weight.T if isinstance(self.module, Conv1D) else weight
+        columns = self.layer.columns(self.placed.site.at)
+        return weight if columns is None else weight[columns]
+
+    def base_bias(self) -> Tensor:
+        """The bias of the frozen module, (outputs of the role,), zero where it has none."""
+        bias = getattr(self.module, "bias", None)
+        if bias is None:
+            return self.base_weight().new_zeros(self.base_weight().shape[0])
+        columns = self.layer.columns(self.placed.site.at)
+        return bias.detach() if columns is None else bias.detach()[columns]
 
     @property
     def kind(self) -> Hashable:
@@ -52,105 +93,138 @@ class TrainedSite:
 
 @dataclass(frozen=True)
 class _Edit:
-    """Sites of one kind, of one or more members.
+    """Sites of one kind, of one or more members, that change what a module returns or is given.
 
     Attributes:
         sites: by member.
-        stage: 0 for a part that reads the input of its module or an earlier one; one that reads
-            the output sees what all stages before have made of it, like in a merged model.
-        recall: gives a tapped input.
+        stage: 0 for a part that does not see what others change; each that does has a stage of
+            its own after those before it, like in a merged model.
+        recall: gives tapped inputs by role.
     """
 
     sites: dict[int, TrainedSite]
     stage: int
-    recall: Callable[[], Tensor] | None
+    recall: Mapping[str, Callable[[], Tensor]]
 
     @property
     def first(self) -> TrainedSite:
         """Any of the sites."""
         return next(iter(self.sites.values()))
 
-    def source(self, x: Tensor, output: Tensor) -> Tensor:
-        """What the part reads, given the input and the output of its module."""
-        return output if self.stage else self.recall() if self.recall else x
+    @property
+    def part(self) -> Change:
+        """What all of them do, with the tensors of the first."""
+        part = self.first.part
+        assert isinstance(part, Change)
+        return part
 
-    def alone(self, member: int, module: nn.Module, source: Tensor, output: Tensor) -> Tensor:
-        """The change of `output`, all rows of which belong to one member, in its dtype."""
-        trained = self.sites[member]
-        if isinstance(trained.part, Offset):
-            return self._fit(trained.part.vector, output)
-        x = in_range(source)
-        return self._fit(trained.branch(x.dtype).change(x, module.training), output)
+    @property
+    def columns(self) -> Columns | None:
+        """Of what is changed; None for all."""
+        return (
+            None if self.part.side == INPUT else self.first.layer.columns(self.first.placed.site.at)
+        )
+
+    def read(self, name: str, x: Tensor, raw: Tensor, changed: Tensor) -> Tensor:
+        """One of the things that the part reads.
+
+        Args:
+            name: of it.
+            x: the input of the module.
+            raw: what is changed, as it came.
+            changed: the same with earlier changes.
+        """
+        if name in (OUTPUT, RAW):
+            whole = changed if name == OUTPUT else raw
+            return whole if self.columns is None else whole[..., self.columns]
+        if name in BASE:
+            return self.first.base_weight() if name == WEIGHT else self.first.base_bias()
+        return (changed if self.part.side == INPUT else x) if name == INPUT else self.recall[name]()
+
+    def alone(
+        self, member: int, module: nn.Module, sources: Sequence[Tensor], changed: Tensor
+    ) -> Tensor:
+        """The change of `changed`, all rows of which belong to one member, in its dtype."""
+        read = [in_range(source) for source in sources]
+        dtype = read[0].dtype if read else torch.float32
+        return self._fit(self.sites[member].change(dtype)(*read, module.training), changed)
 
     def together(
-        self, members: tuple[int, ...], module: nn.Module, source: Pieces, output: Tensor
+        self,
+        members: tuple[int, ...],
+        module: nn.Module,
+        sources: Sequence[Tensor | Pieces],
+        changed: Tensor,
     ) -> Tensor:
-        """The changes (members, rows or 1, ..., width) of `output`, (all rows, ..., width).
+        """The changes (members, rows or 1, ..., width) of `changed`, (all rows, ..., width).
 
-        The members have equally many rows.
+        The members have equally many rows. What all of them read alike comes as a tensor.
         """
+        own = [s.of(members) if isinstance(s, Pieces) else s for s in sources]
+        each = [0 if isinstance(source, Pieces) else None for source in sources]
         if len(members) == 1:
-            change = self.alone(members[0], module, source.of(members)[0], output)[None]
+            mine = [o if e is None else o[0] for o, e in zip(own, each, strict=True)]
+            change = self.alone(members[0], module, mine, changed)[None]
         else:
-            names = self.first.weights
-            sites = [self.sites[member] for member in members]
-            weights = {
-                name: torch.stack([trained.weights[name] for trained in sites]) for name in names
-            }
-            change = self._fit(self._vectorized(weights, source.of(members), module), output)
-        missing = output.dim() + 1 - change.dim()
+            change = self._fit(self._vectorized(members, own, each, module.training), changed)
+        missing = changed.dim() + 1 - change.dim()
         return change.view(len(members), *[1] * missing, *change.shape[1:])
 
-    def _vectorized(self, weights: Weights, source: Tensor, module: nn.Module) -> Tensor:
-        training = module.training
+    def _vectorized(
+        self,
+        members: tuple[int, ...],
+        sources: Sequence[Tensor],
+        each: Sequence[int | None],
+        training: bool,
+    ) -> Tensor:
         method, site = self.first.placed.method, self.first.placed.site
+        tensors = [self.sites[member].tensors for member in members]
+        weights: Weights = {n: torch.stack([of[n] for of in tensors]) for n in tensors[0]}
 
-        def vector(weights: Weights) -> Tensor:
+        def change(weights: Weights, *read: Tensor) -> Tensor:
             part = method.part(site, weights)
-            assert isinstance(part, Offset)
-            return part.vector
+            assert isinstance(part, Change)
+            return part.change(*read, training)
 
-        def change(weights: Weights, x: Tensor) -> Tensor:
-            part = method.part(site, weights)
-            assert isinstance(part, Branch)
-            return part.change(x, training)
+        read = [in_range(source) for source in sources]
+        weights = _cast(weights, read[0].dtype) if read else weights
+        vectorized = torch.vmap(change, in_dims=(0, *each), randomness="different")
+        return vectorized(weights, *read)
 
-        if isinstance(self.first.part, Offset):
-            return torch.vmap(vector)(weights)
-        x = in_range(source)
-        return torch.vmap(change, randomness="different")(_cast(weights, x.dtype), x)
-
-    def _fit(self, change: Tensor, output: Tensor) -> Tensor:
-        columns = self.first.layer.columns(self.first.placed.site.at)
-        change = change.to(output.dtype)
-        return change if columns is None else _spread(change, columns, output)
+    def _fit(self, change: Tensor, changed: Tensor) -> Tensor:
+        change = change.to(changed.dtype)
+        return change if self.columns is None else _spread(change, self.columns, changed)
 
 
-def edit_outputs(members: Sequence[Iterable[TrainedSite]], rows: Rows, undo: ExitStack) -> None:
+def edit(members: Sequence[Iterable[TrainedSite]], rows: Rows, undo: ExitStack) -> None:
     """Hooks the parts of every member onto their modules until `undo` closes.
 
     On one module, parts that read its output come after all others: they see what a merged model
     would give.
     """
-    stash: dict[int, Tensor] = {}
+    stash: dict[tuple[int, str], Tensor] = {}
     undo.callback(stash.clear)
-    edits: dict[nn.Module, dict[Hashable, _Edit]] = {}
+    edits: dict[tuple[nn.Module, str], dict[Hashable, _Edit]] = {}
     for member, sites in enumerate(members):
-        last: dict[nn.Module, int] = {}
+        last: dict[tuple[nn.Module, str], int] = {}
         for trained in sites:
             if isinstance(trained.part, Context):
                 continue
-            module, stage = trained.module, 0
-            if isinstance(trained.part, Branch) and trained.part.source == "output":
-                stage = last[module] = last.get(module, 0) + 1
-            by_kind = edits.setdefault(module, {})
+            place, stage = (trained.module, trained.part.side), 0
+            if trained.part.is_ordered:
+                stage = last[place] = last.get(place, 0) + 1
+            by_kind = edits.setdefault(place, {})
             kind = stage, trained.kind
             if kind not in by_kind:
                 by_kind[kind] = _edit(trained, stage, rows, stash, undo)
             by_kind[kind].sites[member] = trained
-    for module, by_kind in edits.items():
+    for (module, side), by_kind in edits.items():
         ordered = sorted(by_kind.values(), key=lambda edit: edit.stage)
-        undo.callback(module.register_forward_hook(_apply(ordered, rows)).remove)
+        apply = _apply(ordered, rows)
+        if side == INPUT:
+            undo.callback(module.register_forward_pre_hook(_entering(apply)).remove)
+        else:
+            undo.callback(module.register_forward_hook(apply).remove)
 
 
 def in_range(x: Tensor) -> Tensor:
@@ -177,55 +251,85 @@ def _cast(weights: Weights, dtype: torch.dtype) -> Weights:
 
 
 def _edit(
-    trained: TrainedSite, stage: int, rows: Rows, stash: dict[int, Tensor], undo: ExitStack
+    trained: TrainedSite,
+    stage: int,
+    rows: Rows,
+    stash: dict[tuple[int, str], Tensor],
+    undo: ExitStack,
 ) -> _Edit:
-    """An edit without members; a part that reads another module's input has that tapped."""
+    """An edit without members; where it reads the input of another module, that is tapped."""
+    assert isinstance(trained.part, Change)
     sites: dict[int, TrainedSite] = {}
-    if not isinstance(trained.part, Branch) or trained.part.source in ("input", "output"):
-        return _Edit(sites, stage, None)
+    recall: dict[str, Callable[[], Tensor]] = {}
+    for name in trained.part.reads:
+        if name not in (INPUT, OUTPUT, RAW, *BASE):
+            key = id(sites), name
+            tap = partial(_tap, stash, key, rows, sites)
+            tapped = trained.layer.module(name)
+            undo.callback(tapped.register_forward_pre_hook(tap).remove)
+            recall[name] = partial(stash.pop, key)
+    return _Edit(sites, stage, recall)
 
-    def tap(module: nn.Module, inputs: Inputs) -> None:
-        if any(map(rows.have, sites)):
-            stash[id(sites)] = inputs[0]
 
-    tapped = trained.layer.module(trained.part.source)
-    undo.callback(tapped.register_forward_pre_hook(tap).remove)
-    return _Edit(sites, stage, lambda: stash.pop(id(sites)))
+def _tap(
+    stash: dict[tuple[int, str], Tensor],
+    key: tuple[int, str],
+    rows: Rows,
+    sites: Iterable[int],
+    module: nn.Module,
+    inputs: Inputs,
+) -> None:
+    if any(map(rows.have, sites)):
+        stash[key] = inputs[0]
 
 
-def _apply(edits: Sequence[_Edit], rows: Rows) -> Callable[[nn.Module, Inputs, Tensor], Tensor]:
+Apply = Callable[[nn.Module, Inputs, Tensor], Tensor]
+
+
+def _apply(edits: Sequence[_Edit], rows: Rows) -> Apply:
     stages = [list(stage) for _, stage in itertools.groupby(edits, lambda edit: edit.stage)]
 
-    def apply(module: nn.Module, inputs: Inputs, output: Tensor) -> Tensor:
+    def apply(module: nn.Module, inputs: Inputs, raw: Tensor) -> Tensor:
+        changed = raw
         if rows.sole is None:
             for stage in stages:
-                output = _staged(stage, module, inputs[0], output, rows)
-            return output
+                changed = _staged(stage, module, inputs[0], raw, changed, rows)
+            return changed
         for edit in edits:
             if rows.sole in edit.sites:
-                source = edit.source(inputs[0], output)
-                output = output + edit.alone(rows.sole, module, source, output)
-        return output
+                sources = [edit.read(name, inputs[0], raw, changed) for name in edit.part.reads]
+                changed = changed + edit.alone(rows.sole, module, sources, changed)
+        return changed
 
     return apply
 
 
+def _entering(apply: Apply) -> Callable[[nn.Module, Inputs], Inputs]:
+    """A hook that changes the input of a module as `apply` would its output."""
+
+    def enter(module: nn.Module, inputs: Inputs) -> Inputs:
+        return apply(module, inputs, inputs[0]), *inputs[1:]
+
+    return enter
+
+
 def _staged(
-    edits: Sequence[_Edit], module: nn.Module, x: Tensor, output: Tensor, rows: Rows
+    edits: Sequence[_Edit], module: nn.Module, x: Tensor, raw: Tensor, changed: Tensor, rows: Rows
 ) -> Tensor:
-    """The output of several members with the changes of edits that do not read each other's."""
-    cut = rows.slices(len(output))
+    """What several members make of `changed` with edits that do not read each other's changes."""
+    cut = rows.slices(len(changed))
     pieces: dict[Tensor, Pieces] = {}
     changes: list[tuple[tuple[int, ...], Tensor]] = []
     for edit in edits:
         groups = by_size(edit.sites, cut)
         if groups:
-            source = edit.source(x, output)
-            source_pieces = pieces.setdefault(source, Pieces(source, cut))
-            changes += [
-                (group, edit.together(group, module, source_pieces, output)) for group in groups
-            ]
-    return _changed(output, changes, cut)
+            sources: list[Tensor | Pieces] = []
+            for name in edit.part.reads:
+                source = edit.read(name, x, raw, changed)
+                cuts = name not in BASE
+                sources.append(pieces.setdefault(source, Pieces(source, cut)) if cuts else source)
+            changes += [(group, edit.together(group, module, sources, changed)) for group in groups]
+    return _changed(changed, changes, cut)
 
 
 def _changed(

@@ -2,24 +2,71 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autopeft.core.methods import Lora
+from autopeft.core.methods import Lora, LowRank
 from autopeft.core.shape import LayerShape, Linear
-from autopeft.method.method import Branch, Fold, Method, Site, Weight, Weights
+from autopeft.method.method import Base, Change, Fold, Method, Site, Weight, Weights
+
+OfLinears = TypeVar("OfLinears", bound=Any)
 
 
-class LoraMethod(Method[Lora]):
+def of(role: str, targets: tuple[str, ...]) -> bool:
+    """Whether targets such as `q` or `cross.q` mean a role such as `cross.q`."""
+    return role in targets or role.rsplit(".", 1)[-1] in targets
+
+
+class BesideLinears(Method[OfLinears]):
+    """A method with a site at every linear that its option `targets` means."""
+
+    def looks_for(self) -> str:
+        return f"linear named {' or '.join(self.options.targets)}"
+
+    def sites(self, layer: LayerShape) -> tuple[Site, ...]:
+        targets = self.options.targets
+        return tuple(
+            Site(linear.role, linear.role, self.weights(linear), self.changes(linear))
+            for linear in layer.linears
+            if of(linear.role, targets)
+        )
+
+    @abstractmethod
+    def weights(self, linear: Linear) -> tuple[Weight, ...]:
+        """The tensors at a linear."""
+
+    def changes(self, linear: Linear) -> Mapping[str, int]:
+        """The elements that merging changes there."""
+        return {f"{linear.role}.weight": linear.inputs * linear.outputs}
+
+
+LowRankOptions = TypeVar("LowRankOptions", bound=LowRank)
+
+
+def factors(linear: Linear, r: int) -> tuple[Weight, Weight]:
+    """A (r, inputs), drawn uniformly within 1/sqrt(inputs), and B (outputs, r), zero."""
+    a = Weight("A", (r, linear.inputs), "uniform", linear.inputs**-0.5)
+    return a, Weight("B", (linear.outputs, r))
+
+
+class LoraMethod(BesideLinears[Lora]):
     """Adds scaling * B A x to the output of each target, scaling = lora_alpha / r.
 
-    A (r, inputs) is drawn uniformly within 1/sqrt(inputs), B (outputs, r) is zero.
+    A (r, inputs) is drawn uniformly within 1/sqrt(inputs), B (outputs, r) is zero. PiSSA starts
+    both at the r largest singular vectors; what that adds at the start is taken off again, which is
+    the same as training beside the residual of the weight.
 
     References:
-        Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, equation 3.
+        Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, equation 3;
+        Kalajdzievski, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA", 2023;
+        Zhang et al., "LoRA-FA", 2023; Hayou et al., "LoRA+", 2024, equation 5; Meng et al.,
+        "PiSSA: Principal Singular Values and Singular Vectors Adaptation", 2024, equations 2 to 4.
     """
 
     merges: ClassVar[bool] = True
@@ -33,31 +80,52 @@ class LoraMethod(Method[Lora]):
     @property
     def scaling(self) -> float:
         """The factor of the branch."""
-        return self.options.lora_alpha / self.options.r
+        rank = self.options.r
+        return self.options.lora_alpha / (rank**0.5 if self.options.use_rslora else rank)
 
-    def looks_for(self) -> str:
-        return f"linear named {' or '.join(self.options.targets)}"
+    @property
+    def reads_weights(self) -> bool:
+        """PiSSA starts from them."""
+        return self.options.init_lora_weights == "pissa"
 
-    def sites(self, layer: LayerShape) -> tuple[Site, ...]:
-        return tuple(self._site(linear) for linear in layer.linears if self._targets(linear.role))
+    def weights(self, linear: Linear) -> tuple[Weight, ...]:
+        options = self.options
+        a, b = factors(linear, options.r)
+        if options.init_lora_weights == "gaussian":
+            a = Weight("A", a.shape, "normal", 1 / options.r)
+        taken: tuple[Weight, ...] = ()
+        if self.reads_weights:
+            make = {name: partial(_principal, name, options.r, self.scaling) for name in "AB"}
+            a, b = Weight("A", a.shape, make["A"]), Weight("B", b.shape, make["B"])
+            taken = (
+                Weight("A0", a.shape, make["A"], trained=False),
+                Weight("B0", b.shape, make["B"], trained=False),
+            )
+        a = Weight("A", a.shape, a.draw, a.scale, trained=not options.freeze_a)
+        b = Weight("B", b.shape, b.draw, b.scale, rate=options.loraplus_lr_ratio)
+        return a, b, *taken
 
-    def part(self, site: Site, weights: Weights) -> Branch:
+    def part(self, site: Site, weights: Weights) -> Change:
         a, b, dropout = weights["A"], weights["B"], self.options.lora_dropout
 
         def change(x: Tensor, training: bool) -> Tensor:
-            x = F.dropout(x, dropout, training) if dropout else x
-            return F.linear(F.linear(x, a), b * self.scaling)
+            kept = F.dropout(x, dropout, training) if dropout else x
+            added = F.linear(F.linear(kept, a), b * self.scaling)
+            if not self.reads_weights:
+                return added
+            return added - F.linear(F.linear(x, weights["A0"]), weights["B0"] * self.scaling)
 
-        return Branch(site.at, "input", change)
+        return Change(site.at, change)
 
-    def fold(self, site: Site, weights: Weights) -> Fold:
-        return Fold(weight=self.scaling * (weights["B"] @ weights["A"]))
+    def fold(self, site: Site, weights: Weights, base: Base) -> Fold:
+        product = weights["B"] @ weights["A"]
+        if self.reads_weights:
+            product = product - weights["B0"] @ weights["A0"]
+        return Fold(weight=self.scaling * product)
 
-    def _targets(self, role: str) -> bool:
-        return role in self.options.targets or role.rsplit(".", 1)[-1] in self.options.targets
 
-    def _site(self, linear: Linear) -> Site:
-        a = Weight("A", (self.options.r, linear.inputs), "uniform", linear.inputs**-0.5)
-        b = Weight("B", (linear.outputs, self.options.r))
-        changes = {f"{linear.role}.weight": linear.inputs * linear.outputs}
-        return Site(linear.role, linear.role, (a, b), changes)
+def _principal(name: str, r: int, scaling: float, weight: Tensor) -> Tensor:
+    """The factor `A` (r, inputs) or `B` (outputs, r) of the r largest singular vectors."""
+    left, sizes, right = torch.linalg.svd(weight, full_matrices=False)
+    roots = (sizes[:r] / scaling).sqrt()
+    return roots[:, None] * right[:r] if name == "A" else left[:, :r] * roots

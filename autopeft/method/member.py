@@ -15,7 +15,7 @@ from autopeft.method import attention, head
 from autopeft.method.head import Saved
 from autopeft.method.hook import TrainedSite
 from autopeft.method.method import Weight
-from autopeft.method.registry import Placed, place
+from autopeft.method.registry import Placed, describe, place
 from autopeft.method.sites import Layer, layers_of, shape_of
 
 
@@ -52,11 +52,13 @@ class Member:
         return dict(self._weights)
 
     def by_rate(self, rate: float) -> dict[float, list[nn.Parameter]]:
-        """The trained tensors by the learning rate of their placement, else `rate`."""
+        """The trained tensors by their learning rates, which are `rate` where nothing else is."""
         groups: dict[float, list[nn.Parameter]] = {rate: [s.copy for s in self.saved.values()]}
         for trained in self.sites:
             own = dict(trained.placed.placement.options).get(LEARNING_RATE) or rate
-            groups.setdefault(own, []).extend(trained.weights.values())
+            for weight in trained.placed.site.weights:
+                if weight.trained:
+                    groups.setdefault(own * weight.rate, []).append(trained.weights[weight.name])
         return groups
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -108,29 +110,66 @@ def draw(
     layers = layers_of(model)
     placed = place(config, shape_of(model))
     saved = head.copies(model, modules_to_save)
-    sites = [_trained_site(each, layers[each.layer], seed) for each in placed]
+    shared: dict[str, Tensor] = {}
+    sites = [_trained_site(each, layers[each.layer], seed, shared) for each in placed]
     attention.check_methods(model, [placement.method for placement in config.placements])
     return Member(config, modules_to_save, sites, saved)
 
 
-def _trained_site(placed: Placed, layer: Layer, seed: int) -> TrainedSite:
-    device = layer.module(placed.site.at).get_parameter("weight").device
-    weights = {
-        weight.name: nn.Parameter(_draw(weight, f"{seed}:{placed.key}.{weight.name}", device))
-        for weight in placed.site.weights
-    }
-    return TrainedSite(placed, layer, weights, placed.method.part(placed.site, weights))
+def _trained_site(
+    placed: Placed, layer: Layer, seed: int, shared: dict[str, Tensor]
+) -> TrainedSite:
+    """A site with fresh tensors.
+
+    Args:
+        placed: where.
+        layer: of the backbone.
+        seed: of what is trained.
+        shared: what sites before share, by key and device; this one adds its own.
+    """
+    weights: dict[str, nn.Parameter] = {}
+    frozen: dict[str, Tensor] = {}
+    site = TrainedSite(placed, layer, weights, frozen)
+    _check_readable(site)
+    for weight in placed.site.weights:
+        if weight.trained:
+            name = f"{seed}:{placed.key}.{weight.name}"
+            weights[weight.name] = nn.Parameter(_drawn(weight, name, site))
+        elif weight.shared:
+            key = f"{weight.shared}.{weight.name} on {site.device}"
+            if key not in shared:
+                shared[key] = _drawn(weight, f"{weight.shared}.{weight.name}", site)
+            frozen[weight.name] = shared[key]
+        else:
+            frozen[weight.name] = _drawn(weight, f"{placed.key}.{weight.name}", site)
+    return site
 
 
-def _draw(weight: Weight, name: str, device: torch.device) -> Tensor:
-    """A float32 tensor, drawn on the CPU; the same name gives the same numbers everywhere."""
-    if device.type == "meta":
-        return torch.empty(weight.shape, device=device)
+def _check_readable(site: TrainedSite) -> None:
+    """Refuses a method that reads the weights of a quantized module."""
+    if site.placed.method.reads_weights and not site.base_weight().is_floating_point():
+        placement = site.placed.placement
+        raise AttachError("needs the weights themselves, which are quantized", describe(placement))
+
+
+def _drawn(weight: Weight, name: str, site: TrainedSite) -> Tensor:
+    """The float32 tensor of a weight on the device of its site."""
+    if site.device.type == "meta":
+        return torch.empty(weight.shape, device=site.device)
+    if callable(weight.draw):
+        return weight.draw(site.base_weight().float()).contiguous()
+    return _draw(weight, name).to(site.device)
+
+
+def _draw(weight: Weight, name: str) -> Tensor:
+    """Random numbers on the CPU; the same name gives the same everywhere."""
     digest = hashlib.sha256(name.encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     tensor = torch.zeros(weight.shape)
-    if weight.draw == "uniform":
+    if weight.draw == "constant":
+        tensor.fill_(weight.scale)
+    elif weight.draw == "uniform":
         tensor.uniform_(-weight.scale, weight.scale, generator=generator)
     elif weight.draw == "normal":
         tensor.normal_(0.0, weight.scale, generator=generator)
-    return tensor.to(device)
+    return tensor

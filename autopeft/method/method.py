@@ -13,24 +13,34 @@ from torch import Tensor
 from autopeft.core.methods import Declaration
 from autopeft.core.shape import LayerShape
 
+FromBase = Callable[[Tensor], Tensor]
+"""Makes a tensor from the base weight of its site in float32, (outputs, inputs)."""
+
 
 @dataclass(frozen=True)
 class Weight:
-    """One trained tensor: its name at its site, its shape, and how it is drawn.
+    """One tensor: its name at its site, its shape, and how it is made.
 
     Attributes:
-        draw: `zeros`, `uniform` on [-scale, scale], or `normal` with standard deviation `scale`.
+        draw: `zeros`, `constant` with the value `scale`, `uniform` on [-scale, scale], `normal`
+            with standard deviation `scale`, or what makes it from the base weight.
+        trained: a tensor that is not is made alike for every seed, and kept nowhere.
+        shared: tensors that are not trained are one wherever this is the same; empty is nowhere.
+        rate: how many times the learning rate of the placement it has.
     """
 
     name: str
     shape: tuple[int, ...]
-    draw: Literal["zeros", "uniform", "normal"] = "zeros"
+    draw: Literal["zeros", "constant", "uniform", "normal"] | FromBase = "zeros"
     scale: float = 0.0
+    trained: bool = True
+    shared: str = ""
+    rate: float = 1.0
 
     @property
     def elements(self) -> int:
-        """The number of elements."""
-        return math.prod(self.shape)
+        """The number of trained elements."""
+        return math.prod(self.shape) if self.trained else 0
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class Site:
     Attributes:
         name: of the site, the middle of its tensors' names.
         at: role of a linear or name of a norm, on whose device the tensors live.
-        weights: the trained tensors.
+        weights: its tensors.
         changes: elements that merging changes, by name of the backbone's tensor within the layer.
     """
 
@@ -59,27 +69,31 @@ Weights = Mapping[str, Tensor]
 """The tensors of one site by `Weight.name`."""
 
 
+INPUT, OUTPUT, RAW, WEIGHT, BIAS = "input", "output", "raw", "weight", "bias"
+"""What a `Change` reads of the module that it is at."""
+
+
 @dataclass(frozen=True)
-class Branch:
-    """Adds `change(source, training)` to the output of the linear or norm `at`.
+class Change:
+    """Adds `change(*read, training)` to what leaves the linear or norm `at`, or enters it.
 
     Attributes:
-        source: `input` or `output` of `at`, or the role of another linear, run before, whose input
-            is meant.
-        change: maps (..., width of source) to (..., outputs of `at`).
+        change: gives (..., outputs or inputs of `at`), or of nothing read a vector.
+        reads: of `at` the `input`, the `output` with all earlier changes, the `raw` output of the
+            frozen module, its `weight` (outputs, inputs) or `bias` (outputs,), zero where it has
+            none; or the role of another linear that runs before, whose input is meant.
+        side: `output`, or `input`, where `at` has it to itself; all that read that see it changed.
     """
 
     at: str
-    source: str
-    change: Callable[[Tensor, bool], Tensor]
+    change: Callable[..., Tensor]
+    reads: tuple[str, ...] = (INPUT,)
+    side: Literal["output", "input"] = "output"
 
-
-@dataclass(frozen=True)
-class Offset:
-    """Adds `vector`, of shape (outputs of `at`,), to the output of the linear or norm `at`."""
-
-    at: str
-    vector: Tensor
+    @property
+    def is_ordered(self) -> bool:
+        """Whether it sees what changes before it have made."""
+        return self.side == INPUT or OUTPUT in self.reads
 
 
 @dataclass(frozen=True)
@@ -95,7 +109,27 @@ class Context:
     value: Tensor
 
 
-Part = Branch | Offset | Context
+Part = Change | Context
+
+
+@dataclass(frozen=True)
+class Base:
+    """The linear or norm of a site as it is before a fold.
+
+    Attributes:
+        weight: (outputs, inputs) of a linear, (width,) of a norm, in float32 or better.
+        bias: (outputs,), where there is one.
+        shift: what a norm adds to its weight: 1 where it keeps the difference from that.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    shift: float = 0.0
+
+    @property
+    def scale(self) -> Tensor:
+        """By what a norm multiplies, (width,)."""
+        return self.weight + self.shift
 
 
 @dataclass(frozen=True)
@@ -130,6 +164,11 @@ class Method(ABC, Generic[Declared]):
     in_attention: ClassVar[bool] = False
     example: ClassVar[Mapping[str, Any]]
 
+    @property
+    def reads_weights(self) -> bool:
+        """Whether it reads weights of the backbone, which are not to be quantized then."""
+        return False
+
     @abstractmethod
     def looks_for(self) -> str:
         """What the method looks for in a layer, as the object of the sentence "... has no"."""
@@ -140,8 +179,8 @@ class Method(ABC, Generic[Declared]):
 
     @abstractmethod
     def part(self, site: Site, weights: Weights) -> Part:
-        """What the tensors of one site do to the forward pass."""
+        """What the tensors of one site do to the forward pass, in which alone they are read."""
 
-    def fold(self, site: Site, weights: Weights) -> Fold:
+    def fold(self, site: Site, weights: Weights, base: Base) -> Fold:
         """The tensors of one site as a change of the backbone, where the method `merges`."""
         raise NotImplementedError(f"{type(self).__name__} does not merge at {site.name}")

@@ -115,7 +115,7 @@ class Pack:
             ):
                 attention.route(self.model, undo)
             attention.put(sites, self._rows, undo)
-            hook.edit_outputs(sites, self._rows, undo)
+            hook.edit(sites, self._rows, undo)
             saved = [member.saved for member in members]
             head.install(self.model, self._modules_to_save, saved, self._rows, undo)
             self._laid = undo.pop_all()

@@ -11,15 +11,23 @@ from autopeft.core.methods import DECLARATIONS
 from autopeft.core.shape import Shape
 from autopeft.method.adapter import AdapterMethod
 from autopeft.method.bitfit import BitFitMethod
+from autopeft.method.dora import DoraMethod
+from autopeft.method.ia3 import Ia3Method
 from autopeft.method.lora import LoraMethod
 from autopeft.method.method import Method, Site
+from autopeft.method.norm import NormTuningMethod
 from autopeft.method.prefix import PrefixMethod
+from autopeft.method.vera import VeraMethod
 
 METHODS: Mapping[str, type[Method]] = {
     "adapter": AdapterMethod,
     "bitfit": BitFitMethod,
+    "dora": DoraMethod,
+    "ia3": Ia3Method,
     "lora": LoraMethod,
+    "norm": NormTuningMethod,
     "prefix": PrefixMethod,
+    "vera": VeraMethod,
 }
 
 

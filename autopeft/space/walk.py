@@ -32,9 +32,8 @@ class Raw:
 
     @cached_property
     def placement(self) -> Placement:
-        """As a configuration holds it: what follows from others is filled in, null is left out."""
-        options = DECLARATIONS[self.method].completed(self.options)
-        said = {name: value for name, value in options.items() if value is not None}
+        """As a configuration holds it."""
+        said = DECLARATIONS[self.method].said(self.options)
         return Placement.of(self.method, [self.layer], said)
 
 

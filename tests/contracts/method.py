@@ -1,11 +1,12 @@
 """What every PEFT method promises, as checks that run over the registry.
 
-A check takes the name of a method and the name of an architecture and fails by AssertionError.
+A check takes the name of a case, which is a method or a variant of one, and the name of an
+architecture, and fails by AssertionError.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,14 +22,32 @@ from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
 from autopeft.method import Attached, Member, Pack, attach, count, draw, head, hook, shape_of
 from autopeft.method.attach import HOLDER
+from autopeft.method.method import Method
 from autopeft.method.registry import METHODS
 from tests.backbones import inputs, logits, tiny
 
+VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "lora-pissa": ("lora", {"init_lora_weights": "pissa", "lora_alpha": 5.0}),
+    "lora-fa": ("lora", {"freeze_a": True, "use_rslora": True}),
+    "lora-plus": ("lora", {"loraplus_lr_ratio": 16.0, "init_lora_weights": "gaussian"}),
+}
+"""Methods with options beside those of their examples, by name of the case."""
 
-def example(method: str, layers: int, **changes: Any) -> PeftConfig:
-    """The method's own example on every layer."""
-    options = {**METHODS[method].example, **changes}
-    return PeftConfig.of([Placement.of(method, range(layers), options)])
+
+def kind(case: str) -> type[Method]:
+    """The method of a case."""
+    return METHODS[VARIANTS[case][0] if case in VARIANTS else case]
+
+
+def placement(case: str, layers: Iterable[int], **changes: Any) -> Placement:
+    """The example of a case."""
+    method, options = VARIANTS.get(case, (case, {}))
+    return Placement.of(method, layers, {**METHODS[method].example, **options, **changes})
+
+
+def example(case: str, layers: int, **changes: Any) -> PeftConfig:
+    """The example of a case on every layer."""
+    return PeftConfig.of([placement(case, range(layers), **changes)])
 
 
 def attached(method: str, model: PreTrainedModel, **options: Any) -> Attached:
@@ -84,7 +103,7 @@ def starts_as_promised(method: str, architecture: str) -> None:
     model, batch = tiny(architecture).requires_grad_(False), inputs(architecture)
     plain = logits(model, batch)
     started = logits(attached(method, model).model, batch)
-    assert torch.equal(plain, started) == METHODS[method].identity_at_start
+    assert torch.equal(plain, started) == kind(method).identity_at_start
 
 
 def counts_what_it_trains(method: str, architecture: str) -> None:
@@ -132,7 +151,7 @@ def merges_or_says_why(method: str, architecture: str) -> None:
     on = attached(method, model)
     stir(on)
     trained = logits(model, batch)
-    if not METHODS[method].merges:
+    if not kind(method).merges:
         _refuses_to_merge(on, method)
         assert torch.equal(trained, logits(model, batch))
         return
@@ -174,20 +193,22 @@ SIZES = (2, 2, 2, 3, 1)
 def crew(method: str, model: PreTrainedModel) -> list[Member]:
     """Members of all sorts: twins, other sizes, other factors, other layers, other methods."""
     layers = range(len(shape_of(model).layers))
-    usual = METHODS[method].example
+    mine = placement(method, layers)
+    usual = dict(mine.options)
     scaled = {name: 1.5 * v if isinstance(v, float) else v for name, v in usual.items()}
     sized = {name: v + 1 if type(v) is int else v for name, v in usual.items()}
-    mine = Placement.of(method, layers, usual)
-    others = [Placement.of(n, layers, m.example) for n, m in METHODS.items() if n != method]
+    others = [placement(n, layers) for n, m in METHODS.items() if m is not kind(method)]
     fitting = [other for other in others if _fits(other, model)]
-    placements = [
+    chosen_by_member = [
         [mine],
         [mine, *fitting],
-        [Placement.of(method, layers, scaled)],
-        [Placement.of(method, layers[-1:], sized)],
+        [Placement.of(mine.method, layers, scaled)],
+        [Placement.of(mine.method, layers[-1:], sized)],
         fitting,
     ]
-    members = [draw(model, PeftConfig.of(chosen), seed=i) for i, chosen in enumerate(placements)]
+    members = [
+        draw(model, PeftConfig.of(chosen), seed=i) for i, chosen in enumerate(chosen_by_member)
+    ]
     for seed, member in enumerate(members):
         stir(member, seed)
     return members
@@ -290,6 +311,8 @@ def float64(model: PreTrainedModel, members: Sequence[Member]) -> Iterator[None]
     for member in members:
         for weight in member.trainable().values():
             weight.data = weight.data.double()
+        for frozen in (each for site in member.sites for each in site.frozen.values()):
+            frozen.data = frozen.data.double()
     with pytest.MonkeyPatch.context() as patch:
         for module in (hook, head):
             patch.setattr(module, "widened", lambda x: x)

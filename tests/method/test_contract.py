@@ -11,10 +11,11 @@ from autopeft.core.methods import DECLARATIONS
 from autopeft.method import METHODS
 from autopeft.method.adapter import AdapterMethod
 from autopeft.method.lora import LoraMethod
-from autopeft.method.method import Fold, Site, Weight, Weights
+from autopeft.method.method import Base, Fold, Site, Weight, Weights
 from autopeft.method.prefix import PrefixMethod
 from tests.contracts.method import (
     CHECKS,
+    VARIANTS,
     counts_what_it_trains,
     keeps_invalid_numbers_to_itself,
     merges_or_says_why,
@@ -30,7 +31,7 @@ ARCHITECTURES = ("bert", "gpt2", "gpt_neox", "bart")
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted([*METHODS, *VARIANTS]))
 def test_method_keeps_its_promises(method: str, architecture: str, check: Check) -> None:
     check(method, architecture)
 
@@ -44,7 +45,7 @@ class StartsElsewhere(LoraMethod):
 
 
 class ForgetsScaling(LoraMethod):
-    def fold(self, site: Site, weights: Weights) -> Fold:
+    def fold(self, site: Site, weights: Weights, base: Base) -> Fold:
         return Fold(weight=weights["B"] @ weights["A"])
 
 

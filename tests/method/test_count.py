@@ -10,6 +10,7 @@ from autopeft.method import attach, count, shape_of, trained_elements
 
 QV = {"targets": ("q", "v"), "r": 8, "lora_alpha": None, "lora_dropout": 0.0}
 ALL = ("q", "k", "v", "o", "gate", "up", "down")
+IA3 = {"targets": ("k", "v", "o", "down"), "feedforward_modules": ("o", "down")}
 ADAPTER = {
     "form": "sequential",
     "at": "ffn",
@@ -43,6 +44,8 @@ def meta(name: str) -> tf.PreTrainedModel:
         ("roberta-base", "lora", QV, 294_912),
         ("roberta-base", "bitfit", {}, 102_144),
         ("roberta-base", "prefix", {"length": 20}, 368_640),
+        ("roberta-base", "ia3", IA3, 64_512),
+        ("llama-7b", "ia3", {**IA3, "targets": ALL, "feedforward_modules": ("down",)}, 1_581_056),
         ("t5-base", "lora", QV, 884_736),
         ("llama-7b", "lora", {**QV, "targets": ALL, "r": 64}, 159_907_840),
         ("bert-base", "lora", QV, 294_912),
@@ -59,6 +62,25 @@ def test_counts_are_the_published_ones(backbone, method, options, published) -> 
     assert sum(weight.numel() for weight in trainable.values()) == published
     assert all(weight.is_meta for weight in trainable.values())
     assert sum(trained_elements(method, options, layer) for layer in shape.layers) == published
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "of_a_layer"),
+    [
+        ("dora", QV, 2 * (8 * 2 * 768 + 768)),
+        ("lora", {**QV, "freeze_a": True}, 2 * 8 * 768),
+        (
+            "vera",
+            {"targets": ("q", "v", "up"), "r": 256, "d_initial": 0.1},
+            3 * 256 + 2 * 768 + 3072,
+        ),
+        ("norm", {}, 2 * 2 * 768),
+    ],
+)
+def test_counts_are_the_closed_forms(method, options, of_a_layer) -> None:
+    """Of the second layer of BERT, since the norm of the embeddings stands with the first."""
+    shape = shape_of(meta("bert-base"))
+    assert trained_elements(method, options, shape.layers[1]) == of_a_layer
 
 
 @pytest.mark.parametrize(

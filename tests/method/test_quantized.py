@@ -37,8 +37,9 @@ def test_shape_is_the_logical_one(quantized: tf.PreTrainedModel) -> None:
 
 
 def test_every_method_trains(quantized: tf.PreTrainedModel) -> None:
+    """All but DoRA, which needs the weights themselves."""
     before = fingerprint(quantized)
-    on = attach(quantized, config(*METHODS), modules_to_save=("classifier",))
+    on = attach(quantized, config(*(METHODS.keys() - {"dora"})), modules_to_save=("classifier",))
     stir(on)
     logits(quantized.train(), inputs("bert")).square().mean().backward()
     quantized.eval()
@@ -47,6 +48,18 @@ def test_every_method_trains(quantized: tf.PreTrainedModel) -> None:
         assert weight.grad.abs().max() > 0, name
     on.detach()
     assert_same(before, fingerprint(quantized))
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("dora", {}), ("lora", {"init_lora_weights": "pissa"})]
+)
+def test_what_reads_weights_is_refused(
+    quantized: tf.PreTrainedModel, method: str, options: dict[str, str]
+) -> None:
+    placed = Placement.of(method, [0, 1], {**METHODS[method].example, **options})
+    reason = f"^{method} on layers 0, 1: needs the weights themselves, which are quantized$"
+    with pytest.raises(AttachError, match=reason):
+        attach(quantized, PeftConfig.of([placed]))
 
 
 def test_low_rank_branches_do_not_merge(quantized: tf.PreTrainedModel) -> None:

@@ -16,7 +16,7 @@ from tests.backbones import tiny
         ("lora", {"r": "fill"}, "lora: r: must be a positive integer up to 1000000, got 'fill'"),
         ("lora", {"targets": ("q", "vv")}, r"lora: targets: unknown site 'vv'.*did you mean 'v'"),
         ("lora", {"lora_alpha": 0}, "lora: lora_alpha: must be a finite number above 0"),
-        ("lora", {"rank": 4}, "lora: unknown option 'rank'; known: learning_rate, lora_alpha"),
+        ("lora", {"rank": 4}, "lora: unknown option 'rank'; known: freeze_a, init_lora"),
         ("adapter", {"scale": 0}, "adapter: scale: must be a finite number above 0, got 0"),
         ("bitfit", {"size": 1}, "bitfit: unknown option 'size'; known: learning_rate"),
     ],
