@@ -66,10 +66,6 @@ class Trained:
         layers = layers_of(self.model)
         return tuple((p, layers[p.layer]) for p in place(self.config, shape_of(self.model)))
 
-    def weights(self, placed: Placed) -> dict[str, Tensor]:
-        """The trained tensors of one site by their names at it."""
-        return {w.name: self.state[f"{placed.key}.{w.name}"] for w in placed.site.weights}
-
 
 def path_of(layer: Layer, at: str) -> str:
     """The path inside the model of the linear of a role, or of a norm, which is its name."""

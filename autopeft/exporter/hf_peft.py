@@ -18,9 +18,11 @@ from transformers.pytorch_utils import Conv1D
 
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained, path_of
 from autopeft.method.attach import Attached
+from autopeft.method.dora import DoraMethod
+from autopeft.method.hook import TrainedSite
 from autopeft.method.lora import LoraMethod
-from autopeft.method.registry import Placed
-from autopeft.method.sites import Layer, features
+from autopeft.method.method import Change
+from autopeft.method.sites import Columns, features
 
 TASKS = {
     "ForSequenceClassification": ("SEQ_CLS", ("classifier", "score")),
@@ -36,8 +38,12 @@ Not its QUESTION_ANS, in which peft 0.21 loses the segments of question and text
 
 REASONS = {
     "adapter": "HF peft has no bottleneck adapters",
+    "norm": "HF peft has norm tuning in folders of its own, which are not written yet",
     "prefix": "HF peft's prefix has one length for all layers and shifts the positions of the text",
+    "vera": "HF peft cuts the random matrices of VeRA out of one for all shapes",
 }
+FAMILIES = ({"lora", "bitfit"}, {"dora", "bitfit"}, {"ia3"})
+"""Methods that HF peft has in one folder."""
 NO_TARGETS = "dummy-target-modules"
 """HF peft's own mark for a LoRA configuration without LoRA."""
 
@@ -72,11 +78,15 @@ class _Translation:
 
     Attributes:
         low_rank: the LoRA of every module that has one, by path.
+        lengths: of the rows of modules with DoRA, by path.
+        factors: of (IA)³ by path, and whether they are those of the input.
         biases: the trained biases themselves by path of their modules, in float32.
         dropout: the largest of all placements of LoRA.
     """
 
     low_rank: dict[str, _LowRank] = field(default_factory=dict)
+    lengths: dict[str, Tensor] = field(default_factory=dict)
+    factors: dict[str, tuple[Tensor, bool]] = field(default_factory=dict)
     biases: dict[str, Tensor] = field(default_factory=dict)
     dropout: float = 0.0
 
@@ -84,6 +94,9 @@ class _Translation:
         """Under HF peft's names."""
         named = {f"{path}.lora_A.weight": change.a for path, change in self.low_rank.items()}
         named |= {f"{path}.lora_B.weight": change.b for path, change in self.low_rank.items()}
+        named |= {f"{p}.lora_magnitude_vector": lengths for p, lengths in self.lengths.items()}
+        for path, (factor, enters) in self.factors.items():
+            named[f"{path}.ia3_l"] = factor[None] if enters else factor[:, None]
         for path, bias in self.biases.items():
             named[f"{path}.base_layer.bias" if path in self.low_rank else f"{path}.bias"] = bias
         return named
@@ -93,7 +106,8 @@ class HFPeft(Exporter):
     """`adapter_config.json` and `adapter_model.safetensors`, as `PeftModel.from_pretrained` reads.
 
     LoRA is a `LoraConfig` with a rank and an alpha per module; several placements on one module,
-    and those on parts of a fused one, become one LoRA of their ranks' sum. BitFit is the biases
+    and those on parts of a fused one, become one LoRA of their ranks' sum, as does PiSSA with what
+    it takes off. DoRA is one that uses it everywhere, (IA)³ an `IA3Config`. BitFit is the biases
     themselves under `bias: all`, which replace those of the base model at loading. The head is
     `modules_to_save`. A configuration with neither LoRA nor BitFit is a folder with the head alone.
 
@@ -104,19 +118,26 @@ class HFPeft(Exporter):
     library: ClassVar[str] = "peft"
 
     def obstacles(self, trained: Trained) -> tuple[Obstacle, ...]:
-        return tuple(
-            Obstacle(placement, REASONS.get(placement.method, "HF peft has no such method"))
-            for placement in trained.config.placements
-            if placement.method not in TRANSLATORS
-        )
+        placements = trained.config.placements
+        missing = [p for p in placements if p.method not in TRANSLATORS]
+        if missing:
+            default = "HF peft has no such method"
+            return tuple(Obstacle(p, REASONS.get(p.method, default)) for p in missing)
+        methods = {placement.method for placement in placements}
+        if not any(methods <= family for family in FAMILIES):
+            reason = f"HF peft has no folder with {' and '.join(sorted(methods))}"
+            return tuple(Obstacle(placement, reason) for placement in placements)
+        twice = {p.placement for p, _ in trained.placed() if p.key.rpartition(".")[2].isdigit()}
+        reason = "HF peft has one of it at a module"
+        return tuple(Obstacle(p, reason) for p in placements if p in twice and p.method in ONCE)
 
     def write(self, trained: Trained, folder: Path) -> None:
         with trained.attached() as attached:
-            translation = _translated(trained)
+            translation = _translated(attached)
             heads = _heads(trained)
             tensors = translation.tensors() | _head_tensors(attached, heads)
         named = {f"{_PREFIX}{name}": t.cpu().contiguous() for name, t in tensors.items()}
-        config = _lora_config(trained, translation, heads)
+        config = _config(trained, translation, heads)
         text = json.dumps(config, indent=2, sort_keys=True)
         (folder / "adapter_config.json").write_text(text, encoding="utf-8")
         save_file(named, folder / "adapter_model.safetensors", {"format": "pt"})
@@ -128,41 +149,82 @@ class HFPeft(Exporter):
         )
 
 
-Translator = Callable[[_Translation, Trained, Placed, Layer], None]
+Translator = Callable[[_Translation, TrainedSite], None]
 """Adds one site of a method to a translation."""
 
 
-def _add_low_rank(into: _Translation, trained: Trained, placed: Placed, layer: Layer) -> None:
-    assert isinstance(placed.method, LoraMethod)
-    linear, weights = layer.linears[placed.site.at], trained.weights(placed)
-    b = weights["B"]
+def _add_low_rank(into: _Translation, site: TrainedSite) -> None:
+    method, tensors = site.placed.method, site.tensors
+    assert isinstance(method, LoraMethod | DoraMethod)
+    a, b = tensors["A"].detach(), tensors["B"].detach()
+    if "A0" in tensors:
+        a, b = torch.cat([a, tensors["A0"]]), torch.cat([b, -tensors["B0"]], dim=1)
+    linear = site.layer.linears[site.placed.site.at]
     if linear.columns is not None:
         whole = b.new_zeros(features(linear.module)[1], b.shape[1])
         whole[linear.columns] = b
         b = whole
-    change, before = _LowRank(weights["A"], b, placed.method.scaling), into.low_rank
+    change, before = _LowRank(a, b, method.scaling), into.low_rank
     before[linear.path] = before[linear.path].plus(change) if linear.path in before else change
-    into.dropout = max(into.dropout, placed.method.options.lora_dropout)
+    into.dropout = max(into.dropout, method.options.lora_dropout)
 
 
-def _add_bias(into: _Translation, trained: Trained, placed: Placed, layer: Layer) -> None:
-    at = placed.site.at
-    path = path_of(layer, at)
+def _add_dora(into: _Translation, site: TrainedSite) -> None:
+    _add_low_rank(into, site)
+    linear = site.layer.linears[site.placed.site.at]
+    if linear.path not in into.lengths:
+        weight = linear.module.get_parameter("weight").detach().float()
+        rows = weight.T if isinstance(linear.module, Conv1D) else weight
+        into.lengths[linear.path] = rows.norm(dim=1)
+    change = 1 + site.tensors["m_change"].detach()
+    into.lengths[linear.path][_rows(site)] *= change.to(into.lengths[linear.path].device)
+
+
+def _add_factor(into: _Translation, site: TrainedSite) -> None:
+    part = site.part
+    assert isinstance(part, Change)
+    linear, enters = site.layer.linears[site.placed.site.at], part.side == "input"
+    change = site.tensors["change"].detach()
+    if linear.path not in into.factors:
+        into.factors[linear.path] = (
+            change.new_ones(features(linear.module)[0 if enters else 1]),
+            enters,
+        )
+    factor, _ = into.factors[linear.path]
+    factor[slice(None) if enters else _rows(site)] *= 1 + change
+
+
+def _add_bias(into: _Translation, site: TrainedSite) -> None:
+    at = site.placed.site.at
+    path = path_of(site.layer, at)
     if path not in into.biases:
-        into.biases[path] = layer.module(at).get_parameter("bias").detach().float().clone()
-    offset = trained.weights(placed)["bias"].to(into.biases[path].device)
-    columns = layer.columns(at)
-    into.biases[path][slice(None) if columns is None else columns] += offset
+        into.biases[path] = site.module.get_parameter("bias").detach().float().clone()
+    offset = site.tensors["bias"].detach().to(into.biases[path].device)
+    into.biases[path][_rows(site)] += offset
 
 
-TRANSLATORS: Mapping[str, Translator] = {"bitfit": _add_bias, "lora": _add_low_rank}
+def _rows(site: TrainedSite) -> Columns:
+    """The outputs of the module that are those of the site."""
+    columns = site.layer.columns(site.placed.site.at)
+    return slice(None) if columns is None else columns
+
+
+TRANSLATORS: Mapping[str, Translator] = {
+    "bitfit": _add_bias,
+    "dora": _add_dora,
+    "ia3": _add_factor,
+    "lora": _add_low_rank,
+}
 """The methods that HF peft has, too."""
 
+ONCE = ("dora", "ia3")
+"""Those of which it has one at a module."""
 
-def _translated(trained: Trained) -> _Translation:
+
+def _translated(attached: Attached) -> _Translation:
     translation = _Translation()
-    for placed, layer in trained.placed():
-        TRANSLATORS[placed.placement.method](translation, trained, placed, layer)
+    for site in attached.sites:
+        TRANSLATORS[site.placed.placement.method](translation, site)
     return translation
 
 
@@ -183,29 +245,47 @@ def _head_tensors(attached: Attached, heads: Iterable[str]) -> dict[str, Tensor]
     }
 
 
-def _lora_config(trained: Trained, translation: _Translation, heads: list[str]) -> dict[str, Any]:
-    """The content of `adapter_config.json`: the commonest rank and alpha, and the exceptions."""
+def _config(trained: Trained, translation: _Translation, heads: list[str]) -> dict[str, Any]:
+    """The content of `adapter_config.json`."""
+    task, _ = _task(trained)
+    about = {
+        "modules_to_save": heads or None,
+        "task_type": task,
+        "inference_mode": True,
+        "base_model_name_or_path": trained.model.name_or_path,
+        "auto_mapping": None if task else _auto_mapping(trained),
+    }
+    made = _ia3_config(translation, about) if translation.factors else None
+    config = made or _lora_config(trained, translation, about)
+    plain = {key: sorted(v) if isinstance(v, set) else v for key, v in config.to_dict().items()}
+    return plain | {"peft_version": peft.__version__}
+
+
+def _ia3_config(translation: _Translation, about: Mapping[str, Any]) -> peft.PeftConfig:
+    entered = sorted(path for path, (_, enters) in translation.factors.items() if enters)
+    targets = sorted(translation.factors)
+    return peft.IA3Config(target_modules=targets, feedforward_modules=entered, **about)
+
+
+def _lora_config(
+    trained: Trained, translation: _Translation, about: Mapping[str, Any]
+) -> peft.PeftConfig:
+    """The commonest rank and alpha, and the exceptions."""
     low_rank = translation.low_rank
     ranks = {path: change.rank for path, change in low_rank.items()}
     alphas = {path: _whole(change.alpha) for path, change in low_rank.items()}
-    task, _ = _task(trained)
-    config = peft.LoraConfig(
+    return peft.LoraConfig(
         r=_commonest(ranks.values()),
         lora_alpha=_commonest(alphas.values()),
         rank_pattern=_exceptions(ranks),
         alpha_pattern=_exceptions(alphas),
         lora_dropout=translation.dropout,
+        use_dora=bool(translation.lengths),
         target_modules=sorted(low_rank) or NO_TARGETS,
         fan_in_fan_out=any(isinstance(trained.model.get_submodule(p), Conv1D) for p in low_rank),
-        modules_to_save=heads or None,
         bias="all" if translation.biases else "none",
-        task_type=task,
-        inference_mode=True,
-        base_model_name_or_path=trained.model.name_or_path,
-        auto_mapping=None if task else _auto_mapping(trained),
+        **about,
     )
-    plain = {key: sorted(v) if isinstance(v, set) else v for key, v in config.to_dict().items()}
-    return plain | {"peft_version": peft.__version__}
 
 
 def _task(trained: Trained) -> tuple[str | None, tuple[str, ...]]:

@@ -81,6 +81,11 @@ class Attached:
         """Every trained tensor by name: `layers.3.lora.self.q.A`, `head.classifier.weight`."""
         return self._member.trainable()
 
+    @property
+    def sites(self) -> tuple[TrainedSite, ...]:
+        """The placements, site by site, with their tensors."""
+        return self._member.sites
+
     def state_dict(self) -> dict[str, Tensor]:
         """The trained tensors under the names of `trainable`; they share its memory."""
         return self._member.state_dict()

@@ -20,7 +20,7 @@ from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import ExportError
 from autopeft.exporter import EXPORTERS, CardFacts, Trained, export, load
 from autopeft.method import attach, shape_of
-from autopeft.method.registry import describe
+from autopeft.method.registry import METHODS, describe
 from autopeft.model.backbone import Backbone, head_of
 from autopeft.model.head import OneLabel
 from tests.backbones import inputs, logits, tiny
@@ -48,6 +48,10 @@ def adapter(layers: list[int], form: str = "sequential") -> Placement:
     return Placement.of("adapter", layers, {**options, "scale": 1.0})
 
 
+def _example(method: str, layers: list[int], **options: object) -> Placement:
+    return Placement.of(method, layers, {**METHODS[method].example, **options})
+
+
 PREFIX = Placement.of("prefix", [0, 1], {"length": 3})
 BITFIT = Placement.of("bitfit", [0, 1], {})
 
@@ -59,6 +63,13 @@ MIXES: Mapping[str, PeftConfig] = {
     "lora and biases": PeftConfig.of([lora([0]), BITFIT]),
     "lora and adapter": PeftConfig.of([lora([0]), adapter([1]), adapter([0], "parallel")]),
     "prefix and biases": PeftConfig.of([PREFIX, BITFIT]),
+    "pissa": PeftConfig.of([lora([0, 1], init_lora_weights="pissa"), lora([0], freeze_a=True)]),
+    "dora": PeftConfig.of([_example("dora", [0]), _example("dora", [1], r=2, lora_alpha=3.0)]),
+    "dora twice": PeftConfig.of([_example("dora", [0]), _example("dora", [0], r=2)]),
+    "dora and lora": PeftConfig.of([_example("dora", [0]), lora([1])]),
+    "ia3": PeftConfig.of([_example("ia3", [0, 1])]),
+    "ia3 and more": PeftConfig.of([_example("ia3", [0]), BITFIT, _example("norm", [1])]),
+    "vera": PeftConfig.of([_example("vera", [0, 1]), lora([1])]),
 }
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import ExportError
 from tests.backbones import ARCHITECTURES, inputs, logits, tiny
-from tests.contracts.exporter import BITFIT, PREFIX, adapter, backbone, exported, lora, train
+from tests.contracts.exporter import BITFIT, MIXES, PREFIX, adapter, backbone, exported, lora, train
 
 FUSED = ("gpt2", "gpt_neox", "phi3")
 DEEP = {"num_hidden_layers": 12}
@@ -112,3 +112,27 @@ def test_auto_classes_find_the_base_model(tmp_path: Path) -> None:
         exported("peft", trained, output)
         again = auto.from_pretrained(output).eval()
         assert (logits(again, inputs(name)) - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama"])
+@pytest.mark.parametrize("mix", ["pissa", "dora", "ia3"])
+def test_further_methods_are_those_of_peft(mix: str, name: str, tmp_path: Path) -> None:
+    """Also on parts of a fused projection."""
+    expected = write(name, MIXES[mix], tmp_path / "out")
+    model = peft.PeftModel.from_pretrained(tiny(name), tmp_path / "out").eval()
+    assert (logits(model, inputs(name)) - expected).abs().max() < 1e-4
+    assert (logits(tiny(name), inputs(name)) - expected).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("mix", "reason"),
+    [
+        ("dora twice", "dora on layers 0: HF peft has one of it at a module"),
+        ("dora and lora", "HF peft has no folder with dora and lora"),
+        ("ia3 and more", "norm on layers 1: HF peft has norm tuning in folders of its own"),
+        ("vera", "vera on layers 0, 1: HF peft cuts the random matrices"),
+    ],
+)
+def test_what_peft_has_not_together_is_refused(mix: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=reason):
+        write("bert", MIXES[mix], tmp_path / "out")
