@@ -228,8 +228,8 @@ def _prepared(spec: StudySpec) -> Prepared:
     length = min(task.max_length, positions(backbone.model))
     setting = Setting(backbone, length, device)
     known = known_quantities(setting)
+    document = _with_limits(spec)
     with inside("space"):
-        document = _with_limits(spec)
         space = on_backbone(document, backbone)
         limits = _limits(space, known, place("search_spaces", document))
     first, last = spec.fidelity.bounds
@@ -248,6 +248,8 @@ def _prepared(spec: StudySpec) -> Prepared:
 
 def _with_limits(spec: StudySpec) -> Reference:
     """The space of a study with the limits of the study."""
+    for name, raw in spec.limits.items():
+        parse_limit(name, raw, of=1.0)
     if not spec.limits:
         return spec.space
     document = SearchSpace.load(spec.space).to_dict()

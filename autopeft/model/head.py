@@ -160,7 +160,8 @@ class NextTokens(TokenLabels):
     def kept(self, model: PreTrainedModel, targets: Tensor) -> Tensor | None:
         judged = (targets != IGNORED).any(0)
         may_keep = "logits_to_keep" in signature(type(model).forward).parameters
-        if judged.is_meta or not may_keep or bool(judged.all()):
+        spread = len({*getattr(model, "hf_device_map", {}).values()}) > 1
+        if judged.is_meta or spread or not may_keep or bool(judged.all()):
             return None
         return judged.nonzero().flatten()
 
@@ -217,11 +218,12 @@ class Spans(Criterion):
 
     def losses(self, outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
         allowed = (targets != IGNORED)[:, None]
-        logs = outputs.float().masked_fill(~allowed, -torch.inf).log_softmax(-1)
+        lowest = torch.finfo(torch.float32).min
+        logs = outputs.float().masked_fill(~allowed, lowest).log_softmax(-1)
         logs = logs.masked_fill(~allowed, 0.0)
         marks = self._marks(targets)
         hit = -(logs * marks).sum(-1)
-        everywhere = -logs.sum(-1) / allowed.sum(-1)
+        everywhere = -logs.sum(-1) / allowed.sum(-1).clamp(min=1)
         return ((1 - smoothing) * hit + smoothing * everywhere).mean(1) * self.weights(targets)
 
     def weights(self, targets: Tensor) -> Tensor:

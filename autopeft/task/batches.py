@@ -84,6 +84,7 @@ class Encoded:
         importance: of each example in training, (examples,); None is the same for all.
         answers: what the model is to say by itself; None where it is not asked to.
         references: what metrics have to know of each example beside its target; None is nothing.
+        units: which of them are judged together, by equal numbers, (examples,); None is none.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Encoded:
     importance: Tensor | None = None
     answers: Answers | None = None
     references: Sequence[Any] | None = None
+    units: Tensor | None = None
 
     @classmethod
     def of(
@@ -124,6 +126,17 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def evenly(self, n: int) -> Tensor:
+        """The rows of `n` units from first to last, of all where there are no more."""
+        units = torch.arange(len(self)) if self.units is None else self.units
+        distinct = units.unique()
+        places = torch.linspace(0, len(distinct) - 1, min(n, len(distinct))).round().long()
+        return torch.isin(units, distinct[places]).nonzero().flatten()
+
+    def n_units(self, rows: Tensor) -> int:
+        """How many units some rows are of."""
+        return len(rows) if self.units is None else len(self.units[rows].unique())
 
     @property
     def extent(self) -> dict[str, int]:

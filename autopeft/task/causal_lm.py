@@ -69,7 +69,8 @@ class CausalLM(LanguageTask):
         texts = [text for of_row in zip(*by_way, strict=True) for text in of_row]
         if len(ways) == 1:
             return Dataset.from_dict({"text": texts})
-        return Dataset.from_dict({"text": texts, "group": [t for t in by_way[0] for _ in ways]})
+        groups = connected([*zip(*by_way, strict=True)])
+        return Dataset.from_dict({"text": texts, "group": [g for g in groups for _ in ways]})
 
     def encode(self, data: Data, reader: PreTrainedTokenizerBase) -> Examples:
         limit = min(self.max_length, reader.model_max_length)
@@ -97,6 +98,21 @@ class CausalLM(LanguageTask):
         lengths = torch.tensor([len(ids) for ids in kept])
         cut = Cut.of([len(ids) for ids, _ in rows], limit)
         return Encoded(split, columns, padding, lengths, targets, cut, answers=answers)
+
+
+def connected(rows: Sequence[Sequence[str]]) -> list[str]:
+    """One text a row, the same for rows that share a text, also by way of others."""
+    leads: dict[str, str] = {}
+
+    def lead(text: str) -> str:
+        while leads.setdefault(text, text) != text:
+            leads[text] = text = leads[leads[text]]
+        return text
+
+    for first, *others in rows:
+        for other in others:
+            leads[lead(other)] = lead(first)
+    return [lead(first) for first, *_ in rows]
 
 
 def tokens_of(

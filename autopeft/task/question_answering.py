@@ -41,7 +41,8 @@ class QuestionAnswering(Task):
         context_column: of the text; rows with the same one are on one side of a split.
         answers_column: a text, or texts with their first characters as in SQuAD; an answer without
             its first character is looked for in the text.
-        doc_stride: tokens that two windows of a text share; None is a quarter of `max_length`.
+        doc_stride: tokens that two windows of a text share; None is a quarter of `max_length`, or
+            less where questions are long.
         max_answer_length: tokens of an answer.
     """
 
@@ -98,9 +99,8 @@ class QuestionAnswering(Task):
             reason = "its tokenizer does not tell where a token stands; a fast one is needed"
             raise StudyError(reason, "model")
         limit = min(self.max_length, reader.model_max_length)
-        stride = limit // 4 if self.doc_stride is None else self.doc_stride
         tables = {split: getattr(data, split) for split in SPLITS}
-        return Examples((), read_windows(tables, reader, limit, stride))
+        return Examples((), read_windows(tables, reader, limit, self.doc_stride))
 
 
 def _answers(value: Any, context: str, start: Any) -> list[tuple[str, int]]:
@@ -119,7 +119,8 @@ def _answers(value: Any, context: str, start: Any) -> list[tuple[str, int]]:
     starts = starts if isinstance(starts, list) else [starts]
     if len(starts) != len(texts) or None in starts:
         starts = [context.find(text) for text in texts]
-    places = [int(at) for at in starts]
+    given = [(t, at) for t, at in zip(texts, starts, strict=True) if t.strip()]
+    texts, places = [text for text, _ in given], [int(at) for _, at in given]
     for text, at in zip(texts, places, strict=True):
         if at < 0 or context[at : at + len(text)] != text:
             raise ValueError(f"the answer {shown(text)} is not in the text at {at}")

@@ -49,12 +49,12 @@ class Examples:
 
 
 def cut_told(extent: Mapping[str, int]) -> str:
-    """The share of the examples of a split and of their tokens that `max_length` cuts, in words."""
+    """The share of the examples of a split and of their tokens that is too long, in words."""
     examples, tokens = extent.get("cut_examples", 0), extent.get("cut_tokens", 0)
     if not examples:
         return ""
     share = f"{examples} of {extent['examples']} examples ({examples / extent['examples']:.0%})"
-    return f"max_length cuts {share} and loses {tokens / extent['tokens']:.1%} of all tokens"
+    return f"{share} are too long and lose {tokens / extent['tokens']:.1%} of all tokens"
 
 
 def encoded(

@@ -57,7 +57,10 @@ def answered(windows: Sequence[Window], spans: Sequence[Span]) -> Iterator[tuple
 
 
 def read_windows(
-    tables: Mapping[str, Dataset], tokenizer: PreTrainedTokenizerBase, limit: int, stride: int
+    tables: Mapping[str, Dataset],
+    tokenizer: PreTrainedTokenizerBase,
+    limit: int,
+    stride: int | None,
 ) -> dict[str, Encoded]:
     """The windows of each split, with a target for each token that may belong to an answer.
 
@@ -68,7 +71,8 @@ def read_windows(
         tables: with the columns that the task makes, by split.
         tokenizer: a fast one.
         limit: tokens of question and text.
-        stride: tokens that two windows share.
+        stride: tokens that two windows share; None is a quarter of `limit`, or half of the room
+            that questions leave if that is less.
 
     Raises:
         StudyError: a question leaves no room for a text.
@@ -84,10 +88,12 @@ def read_windows(
 
 
 def _read(
-    table: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int, stride: int
+    table: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int, stride: int | None
 ) -> BatchEncoding:
     questions = table["text"][:]
     taken = [len(ids) for ids in tokenizer(questions, [""] * len(questions))["input_ids"]]
+    if stride is None:
+        stride = max(0, min(limit // 4, (limit - max(taken)) // 2))
     if limit - max(taken) <= stride:
         longest = shown(questions[taken.index(max(taken))])
         reason = f"{longest} takes {max(taken)} of {limit} tokens and leaves no room for a text"
@@ -119,21 +125,53 @@ def _encoded(
     contexts = table["text_pair"][:]
     answers = [json.loads(label) for label in table["label"][:]]
     targets, windows = [], []
-    whole = [0] * len(table)
-    for place, number in enumerate(read["overflow_to_sample_mapping"]):
-        offsets, parts = read["offset_mapping"][place], read.sequence_ids(place)
-        kept = [o if part == 1 else (0, 0) for o, part in zip(offsets, parts, strict=True)]
-        targets.append(_target(kept, parts, answers[number], allows_none))
+    numbers = read["overflow_to_sample_mapping"]
+    for place, number in enumerate(numbers):
+        parts = read.sequence_ids(place)
+        pairs = zip(read["offset_mapping"][place], parts, strict=True)
+        kept = [offset if part == 1 else (0, 0) for offset, part in pairs]
+        bounds = _bounds(numbers, place, kept, len(contexts[number]))
+        held = [answer for answer in answers[number][:1] if _holds(bounds, *answer)]
+        targets.append(_target(kept, parts, held, allows_none))
         right = [text for text, _ in answers[number]]
         windows.append(Window(number, contexts[number], kept, right, may_lack))
-        whole[number] += len(kept)
     padding = dict.fromkeys(columns, 0)
     padding["input_ids"] = tokenizer.pad_token_id
     if "token_type_ids" in padding:
         padding["token_type_ids"] = tokenizer.pad_token_type_id
     lengths = torch.tensor([len(ids) for ids in columns["input_ids"]])
-    cut = Cut.of(whole, max(whole))
-    return Encoded(split, columns, padding, lengths, targets, cut, references=windows)
+    whole = [len(ids) for ids in _whole(table, tokenizer)]
+    cut, units = Cut.of(whole, max(whole)), torch.tensor(numbers)
+    return Encoded(split, columns, padding, lengths, targets, cut, references=windows, units=units)
+
+
+def _whole(table: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """The token ids of questions and texts, however long."""
+    texts = {name: table[name][:] for name in ("text", "text_pair")}
+    return list(tokenizer(**texts, verbose=False)["input_ids"])
+
+
+def _bounds(
+    numbers: Sequence[int], place: int, offsets: Sequence[tuple[int, int]], length: int
+) -> tuple[int, int]:
+    """The first character of a text that a window has, and the one behind its last.
+
+    Args:
+        numbers: of the row that each window is of.
+        place: of the window.
+        offsets: of its tokens in the text, (0, 0) of others.
+        length: of the text.
+    """
+    inside = [offset for offset in offsets if offset != (0, 0)]
+    is_later = numbers[place - 1 : place] == [numbers[place]]
+    goes_on = numbers[place + 1 : place + 2] == [numbers[place]]
+    return inside[0][0] if is_later else 0, inside[-1][1] if goes_on else length
+
+
+def _holds(bounds: tuple[int, int], text: str, at: int) -> bool:
+    """Whether a text at `at` is between two characters, blanks around it aside."""
+    first, last = at + len(text) - len(text.lstrip()), at + len(text.rstrip())
+    return bounds[0] <= first and last <= bounds[1]
 
 
 def _target(
@@ -147,7 +185,7 @@ def _target(
     Args:
         offsets: of every token in the text.
         parts: 1 for tokens of the text.
-        answers: with their first characters; the first one is learned.
+        answers: that it holds, with their first characters; the first one is learned.
         allows_none: whether the first token stands for no answer.
     """
     target = torch.tensor([0 if part == 1 else IGNORED for part in parts])
@@ -156,7 +194,7 @@ def _target(
     for text, at in answers[:1]:
         first, end = at + len(text) - len(text.lstrip()), at + len(text.rstrip())
         covered = [n for n, (a, b) in enumerate(offsets) if a < end and b > first]
-        if covered and offsets[covered[0]][0] <= first and offsets[covered[-1]][1] >= end:
+        if covered:
             target[covered[0]] |= Spans.START
             target[covered[-1]] |= Spans.END
             return target

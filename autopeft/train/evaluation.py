@@ -58,12 +58,11 @@ def evaluate(
         given += criterion.rows(criterion.predictions(outputs), targets)
         if split.references is not None:
             references += [split.references[row] for row in rows[places].tolist()]
-    n_examples = len(rows)
     if n_broken:
-        examples = f"{n_broken} of {n_examples} {split.name} examples"
+        examples = f"{n_broken} of {len(rows)} {split.name} examples"
         raise RuntimeError(f"training diverged: the logits of {examples} are not finite")
     values = measure(Judged(wanted, given, loss / max(1.0, weight), references))
-    measured = {**values, "n_examples": n_examples}
+    measured = {**values, "n_examples": split.n_units(rows)}
     if split.answers is None:
         return measured
     said = generated(passes, member, split.answers, rows, max_tokens)

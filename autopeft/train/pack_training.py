@@ -155,8 +155,7 @@ class PackTraining:
     def _validate(self, tensors: Member, last: bool) -> dict[str, float]:
         """The metrics on all validation examples, or on some that are the same for everyone."""
         start, split = time.perf_counter(), self._splits["validation"]
-        n_examples = len(split) if last else min(EARLY, len(split))
-        rows = torch.linspace(0, len(split) - 1, n_examples).round().long()
+        rows = split.evenly(len(split) if last else EARLY)
         measured = evaluate(self._passes, tensors, split, rows, self._measure)
         measured["validation_loss"] = measured["loss"]
         measured["n_validation"] = measured.pop("n_examples")

@@ -46,7 +46,7 @@ def test_texts_that_are_cut_are_told(tiny_llama: Path, caplog: pytest.LogCapture
     assert whole["cut"] == "nothing"
     assert whole["splits"]["train"]["cut_examples"] == 0
     document = {**study(tiny_llama, tiny_llama, "a very good film", max_length=4), **_ONE_TRIAL}
-    told = "max_length cuts 22 of 22 examples (100%) and loses 20.0% of all tokens"
+    told = "22 of 22 examples (100%) are too long and lose 20.0% of all tokens"
     planned = plan(document)
     assert planned["cut"] == told
     sizes = {"examples": 22, "tokens": 110, "cut_examples": 22, "cut_tokens": 22}

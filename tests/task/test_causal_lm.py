@@ -16,7 +16,7 @@ import autopeft
 from autopeft.core.errors import StudyError
 from autopeft.model.head import IGNORED
 from autopeft.task.answers import COMPARISONS
-from autopeft.task.causal_lm import tokens_of
+from autopeft.task.causal_lm import connected, tokens_of
 from autopeft.task.conversations import Named, Sample, samples
 from autopeft.task.data import Data
 from autopeft.task.registry import task_of
@@ -203,6 +203,24 @@ def test_several_templates_make_as_many_conversations_of_a_row(tmp_path: Path) -
     assert sum(map(len, papers)) == len(set.union(*papers)) == 40
     with pytest.raises(StudyError, match=r"^task.messages_template"):
         task_of({**data, "messages_template": []})
+
+
+def test_rows_that_share_a_text_by_way_of_others_are_connected() -> None:
+    names = connected([["a", "x"], ["b", "y"], ["c", "x"], ["d", "z"], ["y", "a"]])
+    assert len({names[0], names[1], names[2], names[4]}) == 1
+    assert names[3] != names[0]
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_equal_conversations_are_on_one_side(swapped: bool, tmp_path: Path) -> None:
+    rows = [{"a": f"one {i}", "b": f"ten {i % 10}"} for i in range(100)]
+    Dataset.from_list(rows).to_parquet(tmp_path / "data.parquet")
+    templates = [{"user": "{a}", "assistant": "yes"}, {"user": "{b}", "assistant": "no"}]
+    data = {"type": "causal-lm", "data": str(tmp_path / "data.parquet")}
+    loaded = task_of({**data, "messages_template": templates[:: -1 if swapped else 1]}).load()
+    sides = [set(split["text"]) for split in (loaded.train, loaded.validation, loaded.test)]
+    assert all(sides)
+    assert len(set.union(*sides)) == sum(map(len, sides))
 
 
 @pytest.mark.parametrize(

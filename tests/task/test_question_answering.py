@@ -169,6 +169,54 @@ def test_a_long_text_is_read_in_windows(lacks: bool, tmp_path: Path) -> None:
         assert {i for i, c in enumerate(context) if c != " "} <= covered[number]
 
 
+@pytest.mark.parametrize("answer", ["cafe\u0301", "\u200bparis\u200b", "\u0939\u093f\u0902"])
+@pytest.mark.parametrize("context", ["{}", "in the {} near the sea", "near the sea {}"])
+def test_characters_that_make_no_token_end_no_answer(
+    answer: str, context: str, tmp_path: Path
+) -> None:
+    text = context.format(answer)
+    found = {"text": [answer], "answer_start": [text.index(answer)]}
+    lacking = {"question": "why", "context": "no", "answers": {"text": [""], "answer_start": [0]}}
+    given = [{"question": "where", "context": text, "answers": found}, lacking]
+    table = Dataset.from_list(given * 2)
+    for split in ("train", "validation", "test"):
+        table.to_parquet(tmp_path / f"{split}.parquet")
+    made = task(str(tmp_path))
+    train = made.encode(made.load(), load_tokenizer(tiny.MODEL)).splits["train"]
+    for target, window in zip(train.labels, train.references, strict=True):
+        assert window.may_lack
+        assert bool(target[0] == 0) == bool(window.answers)
+        assert int((target > 0).sum()) > 0
+
+
+def test_early_evaluations_take_whole_questions(tmp_path: Path) -> None:
+    """Of whose windows one has the answer; what they count are questions."""
+    long = [{**row, "context": " ".join([row["context"], *TEXTS[:6]])} for row in rows()]
+    made = task(saved(tmp_path, long), max_length=24, doc_stride=4, validation_fraction=0.3)
+    split = made.encode(made.load(), load_tokenizer(tiny.MODEL)).splits["validation"]
+    assert len(split) > 3 * 9
+    for n in (2, 5, 9, 100):
+        chosen = split.evenly(n)
+        numbers = split.units[chosen].unique()
+        assert len(numbers) == split.n_units(chosen) == min(n, 9)
+        assert len(chosen) == sum(int((split.units == number).sum()) for number in numbers)
+
+
+def test_a_row_on_which_nothing_can_be_an_answer_counts_for_nothing() -> None:
+    outputs = torch.randn(1, 2, 5, requires_grad=True)
+    loss = Spans(9).losses(outputs, torch.full((1, 5), IGNORED), 0.1)
+    loss.sum().backward()
+    assert loss.tolist() == [0.0]
+    assert outputs.grad is not None
+    assert outputs.grad.isfinite().all()
+
+
+def test_a_long_question_leaves_less_to_share(tmp_path: Path) -> None:
+    given = [*rows(), {**rows()[0], "question": "when was the film " * 5}]
+    made = task(saved(tmp_path, given), max_length=32)
+    assert made.encode(made.load(), load_tokenizer(tiny.MODEL)).splits["train"].extent["examples"]
+
+
 def test_a_question_leaves_room_for_a_text(tmp_path: Path) -> None:
     made = task(saved(tmp_path, rows()), max_length=10, doc_stride=5)
     reason = "'when was the film' takes 7 of 10 tokens and leaves no room .* windows share 5"
