@@ -26,10 +26,15 @@ _PROJECTION = re.compile(
     r"|(?P<fused>c_attn|qkv_proj|qkv|Wqkv)|(?P<by_head>query_key_value|in_proj)"
 )
 _FEED_FORWARD = re.compile(
-    r"(?P<fused>gate_up\w*|Wi)|(?P<gate>gate\w*|wi_0)|(?P<down>wo|Wo|down_proj|fc2|lin2)"
+    r"(?P<fused>gate_up\w*|Wi)|(?P<gate>gate\w*|wi_0|w1)|(?P<up>up_proj|wi_1|w3)"
+    r"|(?P<down>wo|Wo|down_proj|fc2|lin2|w2)"
 )
-# Linears without a role: of position embeddings and of mixtures of experts.
-_ELSEWHERE = re.compile(r"(^|\.)(pos_\w+|\w*experts?\w*|router|mamba\w*|linear_attn)(\.|$)")
+# Linears without a role: of position embeddings, mixtures of experts, state spaces, each layer.
+_ELSEWHERE = re.compile(
+    r"(^|\.)(pos_\w+|\w*experts?\w*|router\w*|mamba\w*|linear_attn|per_layer\w*)(\.|$)"
+)
+# Linears of attentions that are not its output.
+_BESIDE = re.compile(r"g_proj|\w*gate\w*|sink_proj|relative_pos_embeddings")
 # Norms outside the layers that belong to a head.
 _OUTSIDE = re.compile(r"(^|\.)(pooler|\w*head|classifier|predictions)(\.|$)")
 _STACK = re.compile(r"(^|\.)(encoder|decoder)\.")
@@ -177,8 +182,10 @@ def _attention(
     """
     names: dict[str, str] = {}
     for name in modules:
-        match = _PROJECTION.fullmatch(name.rsplit(".", 1)[-1])
-        names[str(match.lastgroup) if match else "o"] = name
+        leaf = name.rsplit(".", 1)[-1]
+        match = _PROJECTION.fullmatch(leaf)
+        if match or not _BESIDE.fullmatch(leaf):
+            names[str(match.lastgroup) if match else "o"] = name
     if "o" not in names:
         return {}
     roles: dict[str, tuple[str, Columns | None]] = {
@@ -211,18 +218,24 @@ def _by_head(query: int, outputs: int, heads: int) -> dict[str, Columns]:
 def _feed_forward(modules: Mapping[str, nn.Module]) -> dict[str, tuple[str, Columns | None]]:
     """The modules of a feed-forward network by role; a fused gate and up is cut in two.
 
-    Of those whose names do not tell the first is `up`.
+    Those whose names do not tell are what no name has told, the first of them `up`.
     """
     roles: dict[str, tuple[str, Columns | None]] = {}
+    unnamed: list[str] = []
     for name, module in modules.items():
         match = _FEED_FORWARD.fullmatch(name.rsplit(".", 1)[-1])
-        role = str(match.lastgroup) if match else "down" if "up" in roles else "up"
-        if role == "fused":
+        if match is None:
+            unnamed.append(name)
+        elif match.lastgroup == "fused":
             outputs = features(module)[1]
             roles["gate"] = (name, slice(0, outputs // 2))
             roles["up"] = (name, slice(outputs // 2, outputs))
         else:
-            roles[role] = (name, None)
+            roles[str(match.lastgroup)] = (name, None)
+    open_roles = [role for role in ("up", "down") if role not in roles]
+    roles |= {role: (name, None) for role, name in zip(open_roles, unnamed, strict=False)}
+    if "gate" in roles and "up" not in roles:
+        roles["up"] = roles.pop("gate")
     return roles
 
 

@@ -20,13 +20,13 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from autopeft.core.errors import AttachError
 from autopeft.core.shape import ATTENTIONS
-from autopeft.method.sites import LINEARS, Layer, features, layers_of
+from autopeft.method.sites import LINEARS, Layer, LinearSite, features, layers_of
 from autopeft.model.cache import cached_folder, key_of
 from autopeft.model.hub import quiet
 
 _log = logging.getLogger("autopeft")
 
-_FORMAT = 1
+_FORMAT = 2
 """Of what is proved; a number that changes with it."""
 
 _FILE = "wrong.json"
@@ -73,7 +73,8 @@ def _found(model: PreTrainedModel) -> dict[str, str]:
         found.update(wrong_roles(model))
         (folder / _FILE).write_text(json.dumps(found), encoding="utf-8")
 
-    key = key_of(_FORMAT, name, model.config.to_json_string(use_diff=False))
+    sites = [(layer.stack, role, site.path) for layer, role, site in _sites(layers_of(model))]
+    key = key_of(_FORMAT, name, model.config.to_json_string(use_diff=False), sites)
     try:
         folder = cached_folder("sites", key, 1000, write)
         if folder is None:
@@ -120,10 +121,14 @@ class _Pass:
     Attributes:
         outputs: of the linears, as leaves of the graph, (…, positions, outputs).
         inputs: what enters them.
+        blind: those that ran where no gradients are kept, and so show nothing.
+        again: those that ran more than once, of which the first time is kept.
     """
 
     outputs: dict[nn.Module, Tensor] = field(default_factory=dict)
     inputs: dict[nn.Module, Tensor] = field(default_factory=dict)
+    blind: set[nn.Module] = field(default_factory=set)
+    again: set[nn.Module] = field(default_factory=set)
 
     def negated(self, layers: Sequence[Layer], roles: Sequence[str]) -> dict[nn.Module, Tensor]:
         """The outputs, those of some roles with the other sign."""
@@ -161,18 +166,22 @@ class _EnoughError(Exception):
 
 def _faults(layer: Layer, plain: _Pass, linear: _Pass, curved: _Pass) -> Iterator[tuple[str, str]]:
     """The roles of a layer that are not what they are called, and why."""
+    if not any(site.module in plain.outputs for site in layer.linears.values()):
+        return  # a tower that reads no texts
     for role, site in layer.linears.items():
         attention, _, part = role.rpartition(".")
         last = f"{attention}.o" if attention in ATTENTIONS else "down"
+        ends = {site.module, layer.linears[last].module} if last in layer.linears else set()
         if site.module not in plain.outputs:
             yield role, "does not run"
-        elif role != last and last in layer.linears:
+        elif role != last and ends and not ends & plain.blind:
             effect = plain.effect(layer, role, last)
             sizes = effect.abs().amax(1)
             acts = sizes > _NOTHING * sizes.max()
             alone = bool(acts[min(_TOKENS, len(acts)) - 1]) and int(acts.sum()) == 1
             if not sizes.max():
-                yield role, f"does not act on {last}"
+                if not ends & plain.again:
+                    yield role, f"does not act on {last}"
             elif alone != (part not in ("k", "v")):
                 yield role, f"acts on {'its own position alone' if alone else 'other positions'}"
             elif part == "v" or (part == "up" and "gate" in layer.linears):
@@ -184,6 +193,13 @@ def _faults(layer: Layer, plain: _Pass, linear: _Pass, curved: _Pass) -> Iterato
 
 def _same(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).abs().max() <= 1e-3 * one.abs().max())
+
+
+def _sites(layers: Sequence[Layer]) -> Iterator[tuple[Layer, str, LinearSite]]:
+    """All linears with a role."""
+    for layer in layers:
+        for role, site in layer.linears.items():
+            yield layer, role, site
 
 
 def _one_of_each(layers: Sequence[Layer]) -> list[Layer]:
@@ -244,8 +260,12 @@ def _pass(
 
     def run(module: nn.Module, entering: Tensor) -> Tensor:
         output = _SPREAD * torch.randn(*entering.shape[:-1], features(module)[1])
+        if module in seen.outputs:
+            seen.again.add(module)
         if module not in sites or module in seen.outputs:
             return output
+        if not torch.is_grad_enabled():
+            seen.blind.add(module)
         leaf = given.get(module, output).detach().requires_grad_()
         seen.inputs[module], seen.outputs[module] = entering, leaf
         if len(seen.outputs) == len(sites):

@@ -41,14 +41,33 @@ MODELS: Mapping[Kind, tf.PreTrainedConfig] = {
     ),
     tf.GPT2LMHeadModel: tf.GPT2Config(**_GPT),
     tf.GPTNeoXForCausalLM: tf.GPTNeoXConfig(**_WIDE, num_hidden_layers=2),
+    tf.Gemma3ForConditionalGeneration: tf.Gemma3Config(
+        text_config={**_DECODER, "head_dim": 8},
+        vision_config={**_WIDE, "num_hidden_layers": 2, "image_size": 28, "patch_size": 14},
+    ),
+    tf.Lfm2ForCausalLM: tf.Lfm2Config(
+        **_DECODER, layer_types=["conv", "full_attention"], block_multiple_of=16
+    ),
     tf.LlamaForCausalLM: tf.LlamaConfig(**_DECODER),
     tf.LongformerForSequenceClassification: tf.LongformerConfig(**_WIDE, attention_window=8),
     tf.MixtralForCausalLM: tf.MixtralConfig(**_DECODER),
     tf.ModernBertForSequenceClassification: tf.ModernBertConfig(
         **_WIDE, num_hidden_layers=3, pad_token_id=0
     ),
+    tf.PegasusXForConditionalGeneration: tf.PegasusXConfig(
+        **{f"{side}_layers": 2 for side in ("encoder", "decoder")},
+        d_model=32,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        vocab_size=99,
+        block_size=8,
+        num_global_tokens=2,
+    ),
     tf.Phi3ForCausalLM: tf.Phi3Config(**_DECODER),
     tf.Qwen3NextForCausalLM: tf.Qwen3NextConfig(**{**_DECODER, "num_hidden_layers": 4}),
+    tf.RecurrentGemmaForCausalLM: tf.RecurrentGemmaConfig(
+        **{**_DECODER, "num_key_value_heads": 1, "num_hidden_layers": 3}, lru_width=32
+    ),
     tf.SwinForImageClassification: tf.SwinConfig(
         image_size=32, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 4], window_size=4
     ),
@@ -63,10 +82,19 @@ def weightless(kind: Kind, config: tf.PreTrainedConfig) -> tf.PreTrainedModel:
         return kind._from_config(config)
 
 
+def test_names_tell_more_than_the_order_of_linears() -> None:
+    """LFM2 calls the gate w1, which comes first, and its convolutions have linears as well."""
+    first, second = layers_of(weightless(tf.Lfm2ForCausalLM, MODELS[tf.Lfm2ForCausalLM]))
+    for layer in (first, second):
+        names = {role: layer.linears[role].path.rpartition(".")[2] for role in ("gate", "up")}
+        assert names == {"gate": "w1", "up": "w3"}
+
+
 @pytest.mark.parametrize("kind", MODELS, ids=lambda kind: kind.__name__)
 def test_roles_are_what_they_are_called(kind: Kind) -> None:
     model = weightless(kind, MODELS[kind])
-    assert {role for layer in layers_of(model) for role in layer.linears} >= {"self.q", "self.v"}
+    roles = {role for layer in layers_of(model) for role in layer.linears}
+    assert roles & {"self.q", "up"}
     assert wrong_roles(model) == {}
 
 
@@ -134,6 +162,9 @@ def test_what_is_proved_is_kept(
         for kind, config in kinds:
             check_sites(weightless(kind, config))
     assert asked == ["LlamaForCausalLM", "LlamaForCausalLM", "GPT2LMHeadModel"]
+    monkeypatch.setattr(proof, "layers_of", lambda model: layers_of(model)[:1])
+    check_sites(weightless(*kinds[0]))
+    assert len(asked) == 4, "other roles are proved anew"
     assert caplog.messages == []
 
 
