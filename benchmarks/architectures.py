@@ -52,9 +52,13 @@ TYPES: Mapping[str, tuple[str, ...]] = {
 }
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "lora": {"r": 2},
+    "dora": {"r": 2},
+    "vera": {"r": 2},
+    "ia3": {},
     "adapter": {"size": 2, "at": "ffn", "activation": "gelu"},
     "prefix": {"length": 2},
     "bitfit": {},
+    "norm": {},
 }
 AUTOS: Mapping[str, str] = {
     **{name: head.auto for name, head in HEADS.items()},
@@ -223,8 +227,8 @@ def sites_of(model: tf.PreTrainedModel) -> str:
 
 
 def tried(model: tf.PreTrainedModel, task: str, entry: Mapping[str, Any]) -> None:
-    """Checks one method in all layers; LoRA at all linears."""
-    if entry["method"] == "lora":
+    """Checks one method in all layers; what is beside linears at all of them."""
+    if entry["method"] in ("lora", "dora", "vera"):
         names = {name.rpartition(".")[2] for layer in layers_of(model) for name in layer.linears}
         entry = {**entry, "targets": sorted(names)}
     check_methods(model, [entry["method"]])
