@@ -164,6 +164,52 @@ class Dora(LowRank):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MosLora(LowRank):
+    """MoSLoRA (Wu et al. 2024): LoRA with a trained square matrix between B and A."""
+
+    method: ClassVar[str] = "moslora"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hira(Declaration):
+    """HiRA (Huang et al. 2025): the weight times a product of two narrow matrices, elementwise."""
+
+    method: ClassVar[str] = "hira"
+    targets: tuple[str, ...] = option(Sites(("q", "v")))
+    r: int = option(Size(32))
+    hira_dropout: float = option(Number(0.0, low=0, below=1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loha(Declaration):
+    """LoHa (Hyeon-Woo et al. 2022): two products of narrow matrices, multiplied elementwise."""
+
+    method: ClassVar[str] = "loha"
+    targets: tuple[str, ...] = option(Sites(("q", "v")))
+    r: int = option(Size(8))
+    alpha: float = option(Number(None, above=0, null="r"))
+
+    @classmethod
+    def completed(cls, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        alpha = options["alpha"]
+        return {**options, "alpha": float(options["r"]) if alpha is None else alpha}
+
+    def _words(self) -> str:
+        alpha = "" if self.alpha == self.r else f" α{self.alpha:g}"
+        return f"{self.method}[{','.join(self.targets)}] r{self.r}{alpha}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lokr(Loha):
+    """LoKr (Yeh et al. 2024), KronA (Edalati et al. 2022): a Kronecker product of two matrices.
+
+    The larger one is a product of two of rank r where that has fewer elements.
+    """
+
+    method: ClassVar[str] = "lokr"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Vera(Declaration):
     """VeRA (Kopiczko et al. 2024): trained factors between two random matrices that all share."""
 
@@ -225,7 +271,10 @@ class BitFit(Declaration):
 
 
 DECLARATIONS: Mapping[str, type[Declaration]] = {
-    kind.method: kind for kind in (Adapter, BitFit, Dora, Ia3, Lora, NormTuning, Prefix, Vera)
+    kind.method: kind
+    for kind in (
+        *(Adapter, BitFit, Dora, Hira, Ia3, Loha, Lokr, Lora, MosLora, NormTuning, Prefix, Vera),
+    )
 }
 
 

@@ -22,6 +22,7 @@ from autopeft.method.dora import DoraMethod
 from autopeft.method.hook import TrainedSite
 from autopeft.method.lora import LoraMethod
 from autopeft.method.method import Change
+from autopeft.method.moslora import MosLoraMethod
 from autopeft.method.sites import Columns, features
 
 TASKS = {
@@ -36,13 +37,17 @@ TASKS = {
 Not its QUESTION_ANS, in which peft 0.21 loses the segments of question and text.
 """
 
+_APART = "in folders of its own, which are not written"
 REASONS = {
     "adapter": "HF peft has no bottleneck adapters",
-    "norm": "HF peft has norm tuning in folders of its own, which are not written yet",
+    "hira": f"HF peft has HiRA {_APART}",
+    "loha": f"HF peft has LoHa {_APART}",
+    "lokr": f"HF peft has LoKr {_APART}",
+    "norm": f"HF peft has norm tuning {_APART}",
     "prefix": "HF peft's prefix has one length for all layers and shifts the positions of the text",
     "vera": "HF peft cuts the random matrices of VeRA out of one for all shapes",
 }
-FAMILIES = ({"lora", "bitfit"}, {"dora", "bitfit"}, {"ia3"})
+FAMILIES = ({"lora", "moslora", "bitfit"}, {"dora", "bitfit"}, {"ia3"})
 """Methods that HF peft has in one folder."""
 NO_TARGETS = "dummy-target-modules"
 """HF peft's own mark for a LoRA configuration without LoRA."""
@@ -107,7 +112,7 @@ class HFPeft(Exporter):
 
     LoRA is a `LoraConfig` with a rank and an alpha per module; several placements on one module,
     and those on parts of a fused one, become one LoRA of their ranks' sum, as does PiSSA with what
-    it takes off. DoRA is one that uses it everywhere, (IA)³ an `IA3Config`. BitFit is the biases
+    it takes off; the mixer of MoSLoRA becomes part of A. DoRA is one that uses it everywhere, (IA)³ an `IA3Config`. BitFit is the biases
     themselves under `bias: all`, which replace those of the base model at loading. The head is
     `modules_to_save`. A configuration with neither LoRA nor BitFit is a folder with the head alone.
 
@@ -155,8 +160,10 @@ Translator = Callable[[_Translation, TrainedSite], None]
 
 def _add_low_rank(into: _Translation, site: TrainedSite) -> None:
     method, tensors = site.placed.method, site.tensors
-    assert isinstance(method, LoraMethod | DoraMethod)
+    assert isinstance(method, LoraMethod | MosLoraMethod | DoraMethod)
     a, b = tensors["A"].detach(), tensors["B"].detach()
+    if "M" in tensors:
+        a = tensors["M"].detach() @ a
     if "A0" in tensors:
         a, b = torch.cat([a, tensors["A0"]]), torch.cat([b, -tensors["B0"]], dim=1)
     linear = site.layer.linears[site.placed.site.at]
@@ -214,6 +221,7 @@ TRANSLATORS: Mapping[str, Translator] = {
     "dora": _add_dora,
     "ia3": _add_factor,
     "lora": _add_low_rank,
+    "moslora": _add_low_rank,
 }
 """The methods that HF peft has, too."""
 

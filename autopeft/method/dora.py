@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from autopeft.core.methods import Dora
 from autopeft.core.shape import Linear
-from autopeft.method.lora import BesideLinears, factors
+from autopeft.method.lora import LOW_RANK_EXAMPLE, BesideLinears, factors
 from autopeft.method.method import (
     BIAS,
     INPUT,
@@ -36,12 +36,7 @@ class DoraMethod(BesideLinears[Dora]):
     """
 
     merges: ClassVar[bool] = True
-    example: ClassVar[Mapping[str, Any]] = {
-        "targets": ("q", "v", "down"),
-        "r": 3,
-        "lora_alpha": None,
-        "lora_dropout": 0.0,
-    }
+    example: ClassVar[Mapping[str, Any]] = LOW_RANK_EXAMPLE
 
     @property
     def reads_weights(self) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autopeft.core.methods import Lora, LowRank
+from autopeft.core.methods import Lora
 from autopeft.core.shape import LayerShape, Linear
 from autopeft.method.method import Base, Change, Fold, Method, Site, Weight, Weights
 
@@ -46,7 +46,12 @@ class BesideLinears(Method[OfLinears]):
         return {f"{linear.role}.weight": linear.inputs * linear.outputs}
 
 
-LowRankOptions = TypeVar("LowRankOptions", bound=LowRank)
+LOW_RANK_EXAMPLE: Mapping[str, Any] = {
+    "targets": ("q", "v", "down"),
+    "r": 3,
+    "lora_alpha": None,
+    "lora_dropout": 0.0,
+}
 
 
 def factors(linear: Linear, r: int) -> tuple[Weight, Weight]:
@@ -70,12 +75,7 @@ class LoraMethod(BesideLinears[Lora]):
     """
 
     merges: ClassVar[bool] = True
-    example: ClassVar[Mapping[str, Any]] = {
-        "targets": ("q", "v", "down"),
-        "r": 3,
-        "lora_alpha": None,
-        "lora_dropout": 0.0,
-    }
+    example: ClassVar[Mapping[str, Any]] = LOW_RANK_EXAMPLE
 
     @property
     def scaling(self) -> float:

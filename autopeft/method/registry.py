@@ -15,16 +15,22 @@ from autopeft.method.dora import DoraMethod
 from autopeft.method.ia3 import Ia3Method
 from autopeft.method.lora import LoraMethod
 from autopeft.method.method import Method, Site
+from autopeft.method.moslora import MosLoraMethod
 from autopeft.method.norm import NormTuningMethod
 from autopeft.method.prefix import PrefixMethod
+from autopeft.method.products import HiraMethod, LohaMethod, LokrMethod
 from autopeft.method.vera import VeraMethod
 
 METHODS: Mapping[str, type[Method]] = {
     "adapter": AdapterMethod,
     "bitfit": BitFitMethod,
     "dora": DoraMethod,
+    "hira": HiraMethod,
     "ia3": Ia3Method,
+    "loha": LohaMethod,
+    "lokr": LokrMethod,
     "lora": LoraMethod,
+    "moslora": MosLoraMethod,
     "norm": NormTuningMethod,
     "prefix": PrefixMethod,
     "vera": VeraMethod,

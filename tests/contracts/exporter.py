@@ -67,6 +67,8 @@ MIXES: Mapping[str, PeftConfig] = {
     "dora": PeftConfig.of([_example("dora", [0]), _example("dora", [1], r=2, lora_alpha=3.0)]),
     "dora twice": PeftConfig.of([_example("dora", [0]), _example("dora", [0], r=2)]),
     "dora and lora": PeftConfig.of([_example("dora", [0]), lora([1])]),
+    "moslora": PeftConfig.of([_example("moslora", [0, 1]), lora([1])]),
+    "hira": PeftConfig.of([_example("hira", [0, 1])]),
     "ia3": PeftConfig.of([_example("ia3", [0, 1])]),
     "ia3 and more": PeftConfig.of([_example("ia3", [0]), BITFIT, _example("norm", [1])]),
     "vera": PeftConfig.of([_example("vera", [0, 1]), lora([1])]),

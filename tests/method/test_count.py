@@ -75,6 +75,10 @@ def test_counts_are_the_published_ones(backbone, method, options, published) -> 
             3 * 256 + 2 * 768 + 3072,
         ),
         ("norm", {}, 2 * 2 * 768),
+        ("moslora", QV, 2 * (8 * 2 * 768 + 64)),
+        ("hira", {"targets": ("q", "v"), "r": 32, "hira_dropout": 0.0}, 2 * 32 * 2 * 768),
+        ("loha", {"targets": ("q", "v"), "r": 8, "alpha": None}, 2 * 8 * 4 * 768),
+        ("lokr", {"targets": ("q",), "r": 2, "alpha": None}, 24 * 24 + 2 * (32 + 32)),
     ],
 )
 def test_counts_are_the_closed_forms(method, options, of_a_layer) -> None:

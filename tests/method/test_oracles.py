@@ -162,24 +162,79 @@ def test_vera() -> None:
     config = peft.VeraConfig(target_modules=sites(*roles), r=5, d_initial=0.1)
     theirs = peft.get_peft_model(tiny("bert"), config)
     base = theirs.base_model
-    for trained in on._member.sites:
+    for trained in on.sites:
         assert trained.frozen["A"].shape == base.vera_A["default"].shape
         trained.frozen["A"].copy_(base.vera_A["default"])
         trained.frozen["B"].copy_(base.vera_B["default"])
-    assert len({id(trained.frozen["A"]) for trained in on._member.sites}) == 1
-    for trained in on._member.sites:
+    assert len({id(trained.frozen["A"]) for trained in on.sites}) == 1
+    for trained in on.sites:
         role = trained.placed.site.at.removeprefix("self.")
         module = theirs.get_submodule(f"base_model.model.{site(trained.placed.layer, role)}")
         module.vera_lambda_d["default"].data.copy_(trained.weights["d"])
         module.vera_lambda_b["default"].data.copy_(trained.weights["b"])
     here, there = gradients(on, theirs)
-    for trained in on._member.sites:
+    for trained in on.sites:
         role = trained.placed.site.at.removeprefix("self.")
         place = f"base_model.model.{site(trained.placed.layer, role)}"
         for letter in "db":
             own = here[f"{trained.placed.key}.{letter}"]
             assert torch.allclose(own, there[f"{place}.vera_lambda_{letter}.default"], atol=1e-5)
     assert_equal(on, theirs)
+
+
+PRODUCTS: Mapping[str, tuple[Any, Mapping[str, Any], Mapping[str, str]]] = {
+    "loha": (
+        peft.LoHaConfig,
+        {"r": 3, "alpha": 6.0},
+        {name: f"hada_{name}" for name in ("w1_a", "w1_b", "w2_a", "w2_b")},
+    ),
+    "lokr": (
+        peft.LoKrConfig,
+        {"r": 2, "alpha": 6.0},
+        {name: f"lokr_{name}" for name in ("w1", "w2_a", "w2_b")},
+    ),
+    "hira": (peft.HiraConfig, {"r": 3}, {"A": "hira_A", "B": "hira_B"}),
+}
+"""The configuration of HF peft, options, and its names of our tensors."""
+
+
+@pytest.mark.parametrize("method", PRODUCTS)
+def test_products(method: str) -> None:
+    kind, options, names = PRODUCTS[method]
+    roles = ("q", "down")
+    on = ours(method, targets=roles, **options)
+    theirs = peft.get_peft_model(tiny("bert"), kind(target_modules=sites(*roles), **options))
+    places = {}
+    for trained in on.sites:
+        role = trained.placed.site.at.removeprefix("self.")
+        place = f"base_model.model.{site(trained.placed.layer, role)}"
+        assert trained.weights.keys() == names.keys()
+        for name, weight in trained.weights.items():
+            tensors = getattr(theirs.get_submodule(place), names[name])
+            assert tensors["default"].shape == weight.shape
+            tensors["default"].data.copy_(weight)
+            places[f"{trained.placed.key}.{name}"] = f"{place}.{names[name]}.default"
+    here, there = gradients(on, theirs)
+    for name, place in places.items():
+        assert torch.allclose(here[name], there[place], atol=1e-5)
+    assert_equal(on, theirs)
+
+
+def test_moslora() -> None:
+    """A closed form: LoRA with M A in place of A."""
+    options = {"targets": ("q", "v"), "r": 3, "lora_alpha": 6.0, "lora_dropout": 0.0}
+    on = ours("moslora", **options)
+    plain = attach(tiny("bert"), PeftConfig.of([Placement.of("lora", LAYERS, options)]))
+    tensors = on.state_dict()
+    state = {}
+    for name in plain.state_dict():
+        at = name.replace(".lora.", ".moslora.")
+        state[name] = tensors[at]
+        if at.endswith(".A"):
+            state[name] = tensors[f"{at[:-1]}M"] @ tensors[at]
+    plain.load_state_dict(state)
+    batch = inputs("bert")
+    assert torch.allclose(logits(on.model, batch), logits(plain.model, batch), atol=1e-5)
 
 
 def test_norm_tuning() -> None:
@@ -189,7 +244,7 @@ def test_norm_tuning() -> None:
     theirs = peft.get_peft_model(tiny("bert"), config)
     tensors = on.state_dict()
     modules = dict(theirs.base_model.model.named_modules())
-    names = {t.placed.site.at: t.placed.key for t in on._member.sites}
+    names = {t.placed.site.at: t.placed.key for t in on.sites}
     assert len(names) == 5
     for path, key in names.items():
         tuned = modules[path].ln_tuning_layers["default"]

@@ -37,9 +37,11 @@ def test_shape_is_the_logical_one(quantized: tf.PreTrainedModel) -> None:
 
 
 def test_every_method_trains(quantized: tf.PreTrainedModel) -> None:
-    """All but DoRA, which needs the weights themselves."""
+    """All but those that need the weights themselves."""
     before = fingerprint(quantized)
-    on = attach(quantized, config(*(METHODS.keys() - {"dora"})), modules_to_save=("classifier",))
+    on = attach(
+        quantized, config(*(METHODS.keys() - {"dora", "hira"})), modules_to_save=("classifier",)
+    )
     stir(on)
     logits(quantized.train(), inputs("bert")).square().mean().backward()
     quantized.eval()
@@ -51,7 +53,7 @@ def test_every_method_trains(quantized: tf.PreTrainedModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "options"), [("dora", {}), ("lora", {"init_lora_weights": "pissa"})]
+    ("method", "options"), [("dora", {}), ("hira", {}), ("lora", {"init_lora_weights": "pissa"})]
 )
 def test_what_reads_weights_is_refused(
     quantized: tf.PreTrainedModel, method: str, options: dict[str, str]
