@@ -112,9 +112,10 @@ class HFPeft(Exporter):
 
     LoRA is a `LoraConfig` with a rank and an alpha per module; several placements on one module,
     and those on parts of a fused one, become one LoRA of their ranks' sum, as does PiSSA with what
-    it takes off; the mixer of MoSLoRA becomes part of A. DoRA is one that uses it everywhere, (IA)³ an `IA3Config`. BitFit is the biases
-    themselves under `bias: all`, which replace those of the base model at loading. The head is
-    `modules_to_save`. A configuration with neither LoRA nor BitFit is a folder with the head alone.
+    it takes off; the mixer of MoSLoRA becomes part of A. DoRA is one that uses it everywhere, (IA)³
+    an `IA3Config`. BitFit is the biases themselves under `bias: all`, which replace those of the
+    base model at loading. The head is `modules_to_save`. A configuration with none of these is a
+    folder with the head alone.
 
     References:
         Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, equation 3.
