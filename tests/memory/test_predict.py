@@ -17,6 +17,7 @@ from autopeft.core.errors import AttachError, StudyError
 from autopeft.core.settings import BackboneSettings
 from autopeft.memory.predict import PARTS, predict_memory
 from autopeft.method.attach import attach
+from autopeft.method.registry import METHODS
 from autopeft.method.sites import shape_of
 from autopeft.model.backbone import Backbone, head_of, load_backbone, meta_backbone
 from autopeft.model.head import HEADS
@@ -29,6 +30,7 @@ DROPPED = ("lora", {**LORA[1], "targets": ("k", "o", "up", "down"), "lora_dropou
 SEQUENTIAL = {"at": "both", "size": 32, "activation": "relu", "bias": True, "scale": 1.0}
 PARALLEL = {**SEQUENTIAL, "form": "parallel", "at": "ffn", "activation": "gelu"}
 ADAPTERS = (("adapter", {**SEQUENTIAL, "form": "sequential"}), ("adapter", PARALLEL))
+_ABOVE = ("adapter", "bitfit", "lora", "prefix")
 MIXES: Mapping[str, tuple[tuple[str, Mapping[str, Any]], ...]] = {
     "lora": (LORA,),
     "lora-dropout": (DROPPED,),
@@ -37,6 +39,8 @@ MIXES: Mapping[str, tuple[tuple[str, Mapping[str, Any]], ...]] = {
     "prefix": (("prefix", {"length": 8}),),
     "bitfit": (("bitfit", {}),),
     "head": (),
+    **{name: ((name, METHODS[name].example),) for name in sorted(METHODS) if name not in _ABOVE},
+    "pissa": (("lora", {**LORA[1], "init_lora_weights": "pissa"}),),
     "all": (LORA, ADAPTERS[1], ("prefix", {"length": 8}), ("bitfit", {})),
 }
 SIZE = {"batch_size": 4, "sequence_length": 64}
@@ -69,7 +73,7 @@ def minilm() -> Backbone:
 
 
 EVERY = [("float32", name) for name in MIXES]
-HALF = [("bfloat16", name) for name in ("lora-dropout", "all")]
+HALF = [("bfloat16", name) for name in ("lora-dropout", "dora", "ia3", "lokr", "all")]
 
 
 @pytest.mark.parametrize(("pair", "name"), [*EVERY, *HALF], indirect=["pair"])
