@@ -16,20 +16,26 @@ def _documents(folder: str) -> Lines:
 
 
 def _methods() -> Lines:
-    kinds = DECLARATIONS.items()
-    return [(name, ", ".join(kind.options()) or "no options") for name, kind in kinds]
+    return [
+        (name, f"{_first_line(kind)} {', '.join(kind.options())}")
+        for name, kind in DECLARATIONS.items()
+    ]
 
 
 def _samplers() -> Lines:
     from autopeft.search.sampler import SAMPLERS
 
-    return [(name, (make.__doc__ or "").partition("\n")[0]) for name, make in SAMPLERS.items()]
+    return [(name, _first_line(make)) for name, make in SAMPLERS.items()]
 
 
 def _tasks() -> Lines:
     from autopeft.task.registry import TASKS
 
-    return [(name, (kind.__doc__ or "").partition("\n")[0]) for name, kind in TASKS.items()]
+    return [(name, _first_line(kind)) for name, kind in TASKS.items()]
+
+
+def _first_line(documented: object) -> str:
+    return (documented.__doc__ or "").partition("\n")[0]
 
 
 _KINDS: dict[str, Callable[[], Lines]] = {

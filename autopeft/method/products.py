@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -134,7 +133,9 @@ class LokrMethod(ChangesWeights[Lokr]):
 
     def delta(self, weights: Weights, weight: Tensor | None) -> Tensor:
         second = weights["w2"] if "w2" in weights else weights["w2_a"] @ weights["w2_b"]
-        return self.options.alpha / self.options.r * torch.kron(weights["w1"], second)
+        first = weights["w1"] * (self.options.alpha / self.options.r)
+        product = first[:, None, :, None] * second[None, :, None, :]
+        return product.flatten(2).flatten(0, 1)
 
 
 def _divided(n: int) -> tuple[int, int]:

@@ -73,7 +73,7 @@ def minilm() -> Backbone:
 
 
 EVERY = [("float32", name) for name in MIXES]
-HALF = [("bfloat16", name) for name in ("lora-dropout", "dora", "ia3", "lokr", "all")]
+HALF = [("bfloat16", name) for name in ("lora-dropout", "dora", "hira", "ia3", "loha", "all")]
 
 
 @pytest.mark.parametrize(("pair", "name"), [*EVERY, *HALF], indirect=["pair"])
