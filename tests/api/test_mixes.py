@@ -28,7 +28,8 @@ def test_a_space_of_all_methods(tmp_path: Path) -> None:
     trial = max(outcome.trials, key=lambda trial: len(trial.config.placements))
     assert len({placement.method for placement in trial.config.placements}) >= 5
     base = tiny.folder_of(tiny.MODEL)
-    tokens = tf.AutoTokenizer.from_pretrained(base)(["a warm film", "boredom"], return_tensors="pt")
+    tokenizer = tf.AutoTokenizer.from_pretrained(base)
+    tokens = tokenizer(["a warm film", "boredom"], return_tensors="pt", padding=True)
     auto = tf.AutoModelForSequenceClassification
     folder = autopeft.export(outcome, tmp_path / "native", trial=trial.number, format="native")
     with torch.no_grad():
