@@ -162,7 +162,9 @@ def test_a_new_method_takes_a_declaration_and_its_mathematics() -> None:
     config = bound.resolve(dict.fromkeys(bound.dimensions, 4))
     assert summary(config) == "shift 4 @1"
     assert attach(tiny("bert"), config).trainable()["layers.1.shift.self.rows"].shape == (4, 32)
-    assert {"name": "shift", "description": "size, factor, learning_rate"} in entries("methods")
+    said = {entry["name"]: entry["description"] for entry in entries("methods")}["shift"]
+    assert said.startswith("Moves what attention gives by a trained vector, ")
+    assert said.endswith(" size, factor, learning_rate")
 
 
 class Mute(Shift):

@@ -19,7 +19,8 @@ from tests.shapes import MINILM
 
 SPACES = names("search_spaces")
 METHODS = ["lora", "adapter", "prefix", "bitfit"]
-FIXED = ["lora", "houlsby", "pfeiffer", "parallel", "mam", "bitfit", "prefix", "s4-model"]
+FIXED = ["lora", "dora", "vera", "ia3", "norm", "bitfit", "prefix"]
+FIXED += ["houlsby", "pfeiffer", "parallel", "mam", "s4-model"]
 
 
 SIZES = st.lists(st.sampled_from([0, 2, 4, 8]), min_size=1, max_size=3, unique=True)
