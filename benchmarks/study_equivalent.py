@@ -97,7 +97,7 @@ def _low_rank(placed: Placed, layer: Layer) -> Iterable[tuple[str, int, float]]:
     elif method in ("adapter", "prefix"):
         linear = layer.linears[placed.site.at]
         wide = linear.shape.inputs + linear.shape.outputs
-        rank = max(1, round(placed.site.elements / wide))
+        rank = max(1, round(sum(w.elements for w in placed.site.weights) / wide))
         yield linear.path, rank, ALPHA * rank
 
 

@@ -14,7 +14,7 @@ from autopeft.cli.catalog import entries
 from autopeft.core.catalog import parse
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.methods import DECLARATIONS, Declaration, size_of
-from autopeft.core.options import REQUIRED, Flag, Number, OneOf, Option, Sites, Size, option
+from autopeft.core.options import REQUIRED, Flag, Number, OneOf, Option, Sites, Size, Whole, option
 from autopeft.core.shape import LayerShape
 from autopeft.method import METHODS, attach
 from autopeft.method.method import Change, Method, Site, Weight, Weights
@@ -214,7 +214,13 @@ def _values(name: str) -> dict[str, tuple[Any, ...]]:
 def _alternatives(kind: Option) -> tuple[Any, ...]:
     if isinstance(kind, OneOf):
         return kind.names
-    values = {Size: (2, 4), Number: (0.25, 0.5), Flag: (False, True), Sites: (("k",), ("q", "o"))}
+    values = {
+        Size: (4, 8),
+        Whole: (2, 4),
+        Number: (0.25, 0.5),
+        Flag: (False, True),
+        Sites: (("k",), ("q", "o")),
+    }
     return values[type(kind)]
 
 

@@ -30,7 +30,8 @@ from autopeft.core.catalog import Reference, place
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, inside, unknown
 from autopeft.core.settings import BackboneSettings
-from autopeft.engine.engine import MakeEvaluator, Watch
+from autopeft.engine.engine import Watch
+from autopeft.engine.evaluator import MakeEvaluator
 from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.method.attention import check_methods
 from autopeft.method.count import trained_elements

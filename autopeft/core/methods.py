@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from autopeft.core.config import LEARNING_RATE, Placement
 from autopeft.core.errors import AutoPeftError, unknown
-from autopeft.core.options import Flag, Number, OneOf, Option, Sites, Size, option
+from autopeft.core.options import Flag, Number, OneOf, Option, Sites, Size, Whole, option
 
 Declared = TypeVar("Declared", bound="Declaration")
 
@@ -138,19 +138,22 @@ class Lora(LowRank):
 
     Without `lora_alpha` the factor is 2, whatever the rank. `lora_dropout` acts on x. `use_rslora`
     divides by the root of r (Kalajdzievski 2023), `freeze_a` trains B alone (LoRA-FA, Zhang et al.
-    2023), `loraplus_lr_ratio` is how many times the rate of A that of B is (LoRA+, Hayou et al.
-    2024), and `init_lora_weights: pissa` starts from the largest singular vectors of the weight
-    (PiSSA, Meng et al. 2024).
+    2023), `use_dylora` trains the first of its ranks, as many as are drawn in every step (DyLoRA,
+    Valipour et al. 2023), `loraplus_lr_ratio` is how many times the rate of A that of B is (LoRA+,
+    Hayou et al. 2024), and `init_lora_weights: pissa` starts from the largest singular vectors of
+    the weight (PiSSA, Meng et al. 2024).
     """
 
     method: ClassVar[str] = "lora"
     init_lora_weights: str = option(OneOf("default", ("default", "gaussian", "pissa"), later=True))
     use_rslora: bool = option(Flag(False, later=True))
     freeze_a: bool = option(Flag(False, later=True))
+    use_dylora: bool = option(Flag(False, later=True))
     loraplus_lr_ratio: float = option(Number(1.0, above=0, later=True))
 
     def _words(self) -> str:
-        said = [name for name in ("use_rslora", "freeze_a") if getattr(self, name)]
+        flags = ("use_rslora", "freeze_a", "use_dylora")
+        said = [name for name in flags if getattr(self, name)]
         said += [] if self.init_lora_weights == "default" else [self.init_lora_weights]
         said += [] if self.loraplus_lr_ratio == 1 else [f"B lr ×{self.loraplus_lr_ratio:g}"]
         return " ".join([super()._words(), *said])
@@ -236,6 +239,40 @@ class NormTuning(Declaration):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ssf(Declaration):
+    """SSF (Lian et al. 2022): scales and shifts what leaves `targets` and, with `norms`, the norms.
+
+    Shifts stand where the backbone has biases.
+    """
+
+    method: ClassVar[str] = "ssf"
+    targets: tuple[str, ...] = option(Sites(("q", "k", "v", "o", "up", "gate", "down")))
+    norms: bool = option(Flag(True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullTuning(Declaration):
+    """Trains whole linears, as in tuning of cross-attentions (Gheini et al. 2021)."""
+
+    method: ClassVar[str] = "full"
+    targets: tuple[str, ...] = option(Sites(("q", "v")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseTuning(Declaration):
+    """Trains some elements of linears, as many as LoRA of rank `r` would have.
+
+    The smallest (PaFi, Liao et al. 2023), the largest, or random ones (SHiRA, Bhardwaj et al.
+    2024).
+    """
+
+    method: ClassVar[str] = "sparse"
+    targets: tuple[str, ...] = option(Sites(("q", "v")))
+    r: int = option(Size(8))
+    select: str = option(OneOf("smallest", ("smallest", "largest", "random")))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Adapter(Declaration):
     """A bottleneck after a sublayer (Houlsby et al. 2019) or beside it (He et al. 2022)."""
 
@@ -249,18 +286,59 @@ class Adapter(Declaration):
 
     def _words(self) -> str:
         form = "" if self.form == "sequential" else f"{self.form} "
-        activation = "" if self.activation == "relu" else f" {self.activation}"
+        usual = self.activation == self.options()["activation"].default
+        activation = "" if usual else f" {self.activation}"
         bias = "" if self.bias else " no bias"
         scale = "" if self.scale == 1 else f" ×{self.scale:g}"
-        return f"{form}adapter/{self.at} {self.size}{activation}{bias}{scale}"
+        return f"{form}{self.method}/{self.at} {self.size}{activation}{bias}{scale}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compacter(Adapter):
+    """Compacter (Karimi Mahabadi et al. 2021): an adapter of Kronecker products (PHM).
+
+    `phm_dim` terms make each matrix, whose larger factors have the rank `phm_rank`.
+    """
+
+    method: ClassVar[str] = "compacter"
+    at: str = option(OneOf("both", ("attention", "ffn", "both")))
+    size: int = option(Size(fills=False))
+    activation: str = option(OneOf("gelu", ("relu", "gelu")))
+    phm_dim: int = option(Whole(4, low=1))
+    phm_rank: int = option(Whole(1, low=1))
+
+    def _words(self) -> str:
+        return f"{super()._words()} n{self.phm_dim} rank {self.phm_rank}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaMix(Adapter):
+    """AdaMix (Wang et al. 2022): adapters of `n_experts`, drawn in training, averaged after it."""
+
+    method: ClassVar[str] = "adamix"
+    n_experts: int = option(Whole(4, low=2))
+
+    def _words(self) -> str:
+        return f"{super()._words()} of {self.n_experts}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prefix(Declaration):
-    """Trained keys and values before those of the text (Li and Liang 2021)."""
+    """Trained keys and values before those of the text (Li and Liang 2021).
+
+    `prefix_projection` makes them by a network, `encoder_hidden_size` or a hidden state wide, of
+    which exports keep what it makes.
+    """
 
     method: ClassVar[str] = "prefix"
     length: int = option(Size())
+    prefix_projection: bool = option(Flag(False, later=True))
+    encoder_hidden_size: int | None = option(Whole(None, low=1, null="the width", later=True))
+
+    def _words(self) -> str:
+        size = "" if self.encoder_hidden_size is None else f" of width {self.encoder_hidden_size}"
+        network = " through a network" if self.prefix_projection else ""
+        return f"prefix {self.length}{network}{size}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +351,8 @@ class BitFit(Declaration):
 DECLARATIONS: Mapping[str, type[Declaration]] = {
     kind.method: kind
     for kind in (
-        *(Adapter, BitFit, Dora, Hira, Ia3, Loha, Lokr, Lora, MosLora, NormTuning, Prefix, Vera),
+        *(AdaMix, Adapter, BitFit, Compacter, Dora, FullTuning, Hira, Ia3, Loha, Lokr, Lora),
+        *(MosLora, NormTuning, Prefix, SparseTuning, Ssf, Vera),
     )
 }
 

@@ -71,12 +71,23 @@ def option(kind: Option) -> Any:
 
 @dataclass(frozen=True)
 class Size(Option):
-    """How big a placement is; a method has one at most."""
+    """How big a placement is; a method has one at most.
 
-    expects = f"a positive integer up to {MAX_SIZE}, 0 (absent) or fill"
+    Attributes:
+        fills: a budget may solve it.
+    """
+
+    fills: bool = True
+
+    @property
+    def expects(self) -> str:
+        number = f"a positive integer up to {MAX_SIZE}"
+        return f"{number}, 0 (absent) or fill" if self.fills else f"{number} or 0 (absent)"
 
     def accepts(self, value: Any) -> bool:
-        return value == "fill" or (is_whole(value) and 0 <= value <= MAX_SIZE)
+        if value == "fill":
+            return self.fills
+        return is_whole(value) and 0 <= value <= MAX_SIZE
 
     def check_closed(self, value: Any) -> Any:
         if value is not REQUIRED and not (is_whole(value) and 0 < value <= MAX_SIZE):
@@ -115,6 +126,27 @@ class Number(Option):
 
     def canonical(self, value: Any) -> float | None:
         return None if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class Whole(Option):
+    """An integer with a lower bound.
+
+    Attributes:
+        null: what null stands for; empty where null is refused.
+    """
+
+    low: int = 0
+    null: str = ""
+
+    @property
+    def expects(self) -> str:
+        return f"an integer from {self.low}" + (f", or null for {self.null}" if self.null else "")
+
+    def accepts(self, value: Any) -> bool:
+        if value is None:
+            return bool(self.null)
+        return is_whole(value) and self.low <= value <= MAX_SIZE
 
 
 @dataclass(frozen=True)

@@ -5,35 +5,14 @@ from __future__ import annotations
 import signal
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
-from autopeft.core.config import PeftConfig
-from autopeft.core.order import Order
-from autopeft.core.report import Failure, Report
+from autopeft.engine.evaluator import MakeEvaluator
 from autopeft.search.stopping import Stopper
 from autopeft.study.study import Study
 
-
-class Evaluator(Protocol):
-    """Trains configurations side by side, its members, and reports at every rung of each.
-
-    A member ends by itself after the report of its last rung, or with its failure. Nothing here
-    raises: what goes wrong is the failure of those members whom it concerns.
-    """
-
-    def join(self, member: int, config: PeftConfig, order: Order) -> None:
-        """Takes in a configuration, which starts at the coming `advance`."""
-
-    def leave(self, member: int) -> None:
-        """Ends a member; one that is unknown or has ended is none."""
-
-    def advance(self) -> Sequence[Report | Failure]:
-        """Trains until some member reports or fails; never empty while there are members."""
-
-
-MakeEvaluator = Callable[[], Evaluator]
 Watch = Callable[[Study], None]
 
 

@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass, field
 
 from autopeft.engine.dispatcher import PAUSE, Dispatcher
-from autopeft.engine.engine import Engine, Evaluator, MakeEvaluator, Watch, interrupts
+from autopeft.engine.engine import Engine, Watch, interrupts
+from autopeft.engine.evaluator import Evaluator, MakeEvaluator
 from autopeft.engine.room import Room
 from autopeft.search.stopping import Stopper
 from autopeft.study.study import Study

@@ -1,4 +1,4 @@
-"""Runs the trials of a study on a Ray cluster; the only file that knows Ray."""
+"""Runs the trials of a study on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,12 +18,13 @@ import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from autopeft.core.errors import StudyError
-from autopeft.core.report import Failure, Report, described
+from autopeft.core.report import Failure, Report
 from autopeft.engine.dispatcher import PAUSE, Dispatcher
-from autopeft.engine.engine import Engine, Evaluator, MakeEvaluator, Watch, interrupts
+from autopeft.engine.engine import Engine, Watch, interrupts
+from autopeft.engine.evaluator import MakeEvaluator
+from autopeft.engine.ray_worker import Change, open_board, worker_of
 from autopeft.engine.room import SHARES, Room
 from autopeft.search.stopping import Stopper
 from autopeft.study.study import Study
@@ -80,9 +81,9 @@ class RayEngine(Engine):
         with self._cluster():
             workers = self._workers()
             dispatcher = Dispatcher(study, stopper, self.room, watch, workers)
-            with _board() if self.room.members > 1 else nullcontext() as board:
+            with open_board() if self.room.members > 1 else nullcontext() as board:
                 driver = _Driver(dispatcher, self._gpu_for, board)
-                worker = _worker(make, board)
+                worker = worker_of(make, board)
                 with redirect_stdout(sys.stderr), interrupts(driver.stop):  # Ray writes of deaths
                     while not self._ends(driver, worker, workers):
                         driver.lost_all()
@@ -206,19 +207,6 @@ class RayEngine(Engine):
         )
 
 
-@dataclass(frozen=True)
-class Change:
-    """What a worker is told about its pack before it trains on.
-
-    Attributes:
-        leaving: numbers of trials that end.
-        joining: trials that start.
-    """
-
-    leaving: tuple[int, ...] = ()
-    joining: tuple[Trial, ...] = ()
-
-
 class _Driver(Searcher, tune.Stopper):
     """The dispatcher as Tune sees it: a searcher of packs, and a stopper that sees every result.
 
@@ -304,97 +292,3 @@ class _Driver(Searcher, tune.Stopper):
 
     def __deepcopy__(self, memo: Any) -> _Driver:
         return self
-
-
-class _Board:
-    """Where the driver leaves notes for packs; Tune itself tells a running trial nothing."""
-
-    def __init__(self) -> None:
-        self._changes: dict[str, list[Change]] = {}
-
-    def put(self, pack: str, change: Change) -> None:
-        self._changes.setdefault(pack, []).append(change)
-
-    def take(self, pack: str) -> list[Change]:
-        return self._changes.pop(pack, [])
-
-
-@contextmanager
-def _board() -> Iterator[Any]:
-    """An actor on the driver's node, for as long as a run."""
-    here = NodeAffinitySchedulingStrategy(_node(), soft=False)
-    board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
-    try:
-        yield board
-    finally:
-        ray.kill(board)
-
-
-def _node() -> str:
-    return str(ray.get_runtime_context().get_node_id())
-
-
-class Worker(tune.Trainable):
-    """The actor that trains one pack after another; its evaluator is built once.
-
-    What builds it comes to each node once and is unpacked there, so that what a node lacks is an
-    error of the trial. Relative paths mean what they mean to the driver, where its folder exists.
-    """
-
-    def setup(
-        self, config: dict[str, Any], home: str, folder: str, packed: bytes, board: Any
-    ) -> None:
-        self.packed, self.where, self.board = packed, _settle(home, folder), board
-        self.evaluator: Evaluator | None = None
-        self.members: list[int] = []
-        self.reset_config(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begins another pack, which the last one leaves to itself."""
-        self.worker = new_config["worker"]
-        leaving, self.members = Change(leaving=tuple(self.members)), []
-        self.changes = [leaving, pickle.loads(new_config["change"])]
-        return True
-
-    def step(self) -> dict[str, Any]:
-        changes, self.changes = self.changes, []
-        if self.board:
-            changes += ray.get(self.board.take.remote(self.worker))
-        self.members += [trial.number for change in changes for trial in change.joining]
-        events = [self._located(event) for event in self._advance(changes)]
-        return {"events": pickle.dumps(events)}
-
-    def _advance(self, changes: Sequence[Change]) -> Sequence[Report | Failure]:
-        try:
-            self.evaluator = self.evaluator or ray.cloudpickle.loads(self.packed)()
-        except Exception as error:
-            reason = described(error)
-            return [Failure(member, reason, fault="worker") for member in self.members]
-        for change in changes:
-            for member in change.leaving:
-                self.evaluator.leave(member)
-            for trial in change.joining:
-                self.evaluator.join(trial.number, trial.config, trial.order)
-        return self.evaluator.advance()
-
-    def _located(self, event: Report | Failure) -> Report | Failure:
-        return event if isinstance(event, Report) else replace(event, where=self.where)
-
-
-def _worker(make: MakeEvaluator, board: Any) -> type[tune.Trainable]:
-    """What Tune starts on the nodes."""
-    packed = bytes(ray.cloudpickle.dumps(make))
-    folder = str(Path.cwd())
-    return tune.with_parameters(Worker, home=_node(), folder=folder, packed=packed, board=board)
-
-
-def _settle(home: str, folder: str) -> str:
-    """Goes where the driver works; what errors are to say of this node, nothing of the driver's."""
-    if _node() == home:
-        return ""
-    where = f" (on node {ray.util.get_node_ip_address()}"
-    try:
-        os.chdir(folder)
-    except OSError:
-        return f"{where}, which lacks the folder {folder} that relative paths start from)"
-    return f"{where})"

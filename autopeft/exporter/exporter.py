@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError, ExportError
+from autopeft.core.methods import DECLARATIONS
 from autopeft.method.attach import Attached, attach
-from autopeft.method.registry import Placed, place
+from autopeft.method.registry import Placed, build, place
 from autopeft.method.sites import Layer, layers_of, shape_of
 from autopeft.model.backbone import Backbone
 
@@ -54,6 +56,31 @@ class Trained:
         finally:
             attached.detach()
 
+    def settled(self) -> Trained:
+        """The same with the simpler methods that some of its methods are once they are trained.
+
+        Raises:
+            ExportError: the tensors are not those of the configuration on this backbone.
+        """
+        after = {placement: _settled(placement) for placement in self.config.placements}
+        if all(placement == simple for placement, simple in after.items()):
+            return self
+        config = PeftConfig.of(after.values(), dict(self.config.train), dict(self.config.backbone))
+        places: dict[Hashable, list[Placed]] = {}
+        for placed in place(config, shape_of(self.model)):
+            at = placed.layer, placed.site.name, placed.placement.method, placed.placement.options
+            places.setdefault(at, []).append(placed)
+        with self.attached() as attached, torch.no_grad():
+            own = {name for name in self.state if name.startswith("head.")}
+            state = {name: self.state[name] for name in own}
+            for site in attached.sites:
+                simple = after[site.placed.placement]
+                at = site.placed.layer, site.placed.site.name, simple.method, simple.options
+                key = places[at].pop(0).key
+                weights = site.placed.method.settled_weights(site.weights)
+                state |= {f"{key}.{name}": weight.clone() for name, weight in weights.items()}
+        return Trained(self.backbone, config, state)
+
     def loads_base(self) -> str:
         """Python code that makes `model` the backbone with a head of equal shape."""
         kind, config = type(self.model).__name__, self.model.config
@@ -65,6 +92,16 @@ class Trained:
         """Every site of the configuration with its layer in the model."""
         layers = layers_of(self.model)
         return tuple((p, layers[p.layer]) for p in place(self.config, shape_of(self.model)))
+
+
+def _settled(placement: Placement) -> Placement:
+    """What the method of a placement says that it is when it is trained."""
+    simple = build(placement).settled
+    if simple is None:
+        return placement
+    method, options = simple
+    options = DECLARATIONS[method].said(options)
+    return Placement.of(method, placement.layers, options)
 
 
 def path_of(layer: Layer, at: str) -> str:

@@ -71,12 +71,13 @@ def write(
 ) -> Path:
     """What `export` does once the exporter is known."""
     _check_output(output, overwrite)
-    obstacles = exporter.obstacles(trained)
+    settled = trained.settled()
+    obstacles = exporter.obstacles(settled)
     if obstacles:
         raise ExportError("; ".join(map(_sentence, obstacles)), f"format {format}")
     with _whole_or_nothing(output) as folder:
-        exporter.write(trained, folder)
-        usage = exporter.usage(trained).replace('"FOLDER"', json.dumps(output.name))
+        exporter.write(settled, folder)
+        usage = exporter.usage(settled).replace('"FOLDER"', json.dumps(output.name))
         text = card(exporter.library, trained.config, facts, usage)
         (folder / CARD_FILE).write_text(text, encoding="utf-8")
     return output

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
-from autopeft.core.config import PeftConfig, Settings, freeze
+from autopeft.core.config import PeftConfig, Placement, Settings, freeze
 from autopeft.core.settings import TrainSettings
+from autopeft.core.shape import Shape
 from autopeft.memory.estimate import MemoryEstimate, estimates
 from autopeft.memory.flops import count_flops
 from autopeft.memory.predict import Memory, predict_memory
-from autopeft.method.count import count, trained_elements
+from autopeft.method.count import Elements, count, layer_elements
 from autopeft.model.backbone import Backbone
 from autopeft.objective.known import Known
 
@@ -76,19 +77,8 @@ def head_params(backbone: Backbone) -> int:
 def known_quantities(setting: Setting) -> Mapping[str, Known]:
     """How each known objective is computed, by name."""
     head = head_params(setting.backbone)
-
     shape = setting.backbone.shape
-
-    @lru_cache(maxsize=65536)
-    def trained(method: str, options: Settings, layer: int) -> int:
-        return trained_elements(method, dict(options), shape.layers[layer])
-
-    def trainable(config: PeftConfig) -> int:
-        """The sum over layers, each counted once; `count` says what does not fit."""
-        placed = [(p, [n for n in p.layers if n < len(shape.layers)]) for p in config.placements]
-        counts = [sum(trained(p.method, p.built, n) for n in layers) for p, layers in placed]
-        fits = all(counts) and all(p.layers == tuple(layers) for p, layers in placed)
-        return sum(counts) if fits else count(config, shape).trainable
+    trainable = _trainable_params(shape)
 
     @lru_cache(maxsize=4096)
     def flops(architecture: PeftConfig) -> int:
@@ -108,3 +98,28 @@ def known_quantities(setting: Setting) -> Mapping[str, Known]:
         "peak_memory": Known(memory, slow=True, estimate=estimate),
         "training_flops": Known(lambda config: flops(config.built), slow=True),
     }
+
+
+def _trainable_params(shape: Shape) -> Callable[[PeftConfig], int]:
+    """What `count` finds, faster: what is counted of a layer is remembered."""
+
+    @lru_cache(maxsize=65536)
+    def elements(method: str, options: Settings, layer: int) -> Elements:
+        return layer_elements(method, dict(options), shape.layers[layer])
+
+    def trained(placement: Placement) -> int:
+        by_layer = [
+            elements(placement.method, placement.built, layer)
+            for layer in placement.layers
+            if layer < len(shape.layers)
+        ]
+        common = {name: n for each in by_layer for name, n in each.common.items()}
+        return sum(each.own for each in by_layer) + sum(common.values())
+
+    def trainable(config: PeftConfig) -> int:
+        counts = [trained(placement) for placement in config.placements]
+        last = max((max(p.layers, default=0) for p in config.placements), default=0)
+        fits = all(counts) and last < len(shape.layers)
+        return sum(counts) if fits else count(config, shape).trainable
+
+    return trainable

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,7 +17,67 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu":
 _OUTPUT = {"self": "self.o", "cross": "cross.o", "ffn": "down"}
 
 
-class AdapterMethod(Method[Adapter]):
+Bottleneck = TypeVar("Bottleneck", bound=Adapter)
+
+
+class Bottlenecks(Method[Bottleneck]):
+    """A method with an adapter after or beside some sublayers, whatever makes its matrices."""
+
+    def looks_for(self) -> str:
+        sublayers = {"attention": "attention", "ffn": "feed-forward network", "both": "sublayer"}
+        return sublayers[self.options.at]
+
+    def sites(self, layer: LayerShape) -> tuple[Site, ...]:
+        names = [] if self.options.at == "ffn" else [*layer.attentions()]
+        names += [] if self.options.at == "attention" else ["ffn"]
+        return tuple(self._site(layer, name) for name in names if layer.linear(_OUTPUT[name]))
+
+    @abstractmethod
+    def matrix_weights(self, name: str, inputs: int, outputs: int) -> tuple[Weight, ...]:
+        """The tensors of the matrix of the projection `down` or `up`."""
+
+    @abstractmethod
+    def matrix(self, name: str, weights: Weights) -> Tensor:
+        """The matrix (outputs, inputs) of a projection."""
+
+    def bias_weights(self, name: str, outputs: int) -> tuple[Weight, ...]:
+        """The tensors of the bias of a projection, if it has one."""
+        return (Weight(f"{name}.bias", (outputs,)),) if self.options.bias else ()
+
+    def projection(
+        self, name: str, weights: Weights, training: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The matrix and the bias of a projection."""
+        return self.matrix(name, weights), weights.get(f"{name}.bias")
+
+    def part(self, site: Site, weights: Weights) -> Change:
+        activation, scale = ACTIVATIONS[self.options.activation], self.options.scale
+        sequential = self.options.form == "sequential"
+
+        def change(x: Tensor, training: bool) -> Tensor:
+            inner = activation(F.linear(x, *self.projection("down", weights, training)))
+            outer = F.linear(inner, *self.projection("up", weights, training))
+            return outer if scale == 1 else outer * scale
+
+        return Change(site.at, change, (OUTPUT if sequential else _entry(site.name),))
+
+    def _site(self, layer: LayerShape, name: str) -> Site:
+        size, sequential = self.options.size, self.options.form == "sequential"
+        output = layer.linear(_OUTPUT[name])
+        entry = output if sequential else layer.linear(_entry(name))
+        assert output is not None
+        assert entry is not None
+        inputs, outputs = output.outputs if sequential else entry.inputs, output.outputs
+        matrices = (
+            self.matrix_weights("down", inputs, size),
+            self.matrix_weights("up", size, outputs),
+        )
+        biases = self.bias_weights("down", size), self.bias_weights("up", outputs)
+        weights = (weight for group in (*matrices, *biases) for weight in group)
+        return Site(name, output.role, tuple(weights))
+
+
+class AdapterMethod(Bottlenecks[Adapter]):
     """Adds scale * (W_up act(W_down x + b) + c) to the output of a sublayer, before the residual.
 
     x is that output itself (`sequential`) or the input of the sublayer (`parallel`); with `at:
@@ -37,40 +98,13 @@ class AdapterMethod(Method[Adapter]):
         "scale": 2.0,
     }
 
-    def looks_for(self) -> str:
-        sublayers = {"attention": "attention", "ffn": "feed-forward network", "both": "sublayer"}
-        return sublayers[self.options.at]
+    def matrix_weights(self, name: str, inputs: int, outputs: int) -> tuple[Weight, ...]:
+        if name == "up":
+            return (Weight("up.weight", (outputs, inputs)),)
+        return (Weight("down.weight", (outputs, inputs), "uniform", inputs**-0.5),)
 
-    def sites(self, layer: LayerShape) -> tuple[Site, ...]:
-        names = [] if self.options.at == "ffn" else [*layer.attentions()]
-        names += [] if self.options.at == "attention" else ["ffn"]
-        return tuple(self._site(layer, name) for name in names if layer.linear(_OUTPUT[name]))
-
-    def part(self, site: Site, weights: Weights) -> Change:
-        activation, scale = ACTIVATIONS[self.options.activation], self.options.scale
-        sequential = self.options.form == "sequential"
-
-        def change(x: Tensor, training: bool) -> Tensor:
-            inner = activation(F.linear(x, weights["down.weight"], weights.get("down.bias")))
-            outer = F.linear(inner, weights["up.weight"], weights.get("up.bias"))
-            return outer if scale == 1 else outer * scale
-
-        return Change(site.at, change, (OUTPUT if sequential else _entry(site.name),))
-
-    def _site(self, layer: LayerShape, name: str) -> Site:
-        size, sequential = self.options.size, self.options.form == "sequential"
-        output = layer.linear(_OUTPUT[name])
-        entry = output if sequential else layer.linear(_entry(name))
-        assert output is not None
-        assert entry is not None
-        inputs = output.outputs if sequential else entry.inputs
-        weights = [
-            Weight("down.weight", (size, inputs), "uniform", inputs**-0.5),
-            Weight("up.weight", (output.outputs, size)),
-        ]
-        if self.options.bias:
-            weights += [Weight("down.bias", (size,)), Weight("up.bias", (output.outputs,))]
-        return Site(name, output.role, tuple(weights))
+    def matrix(self, name: str, weights: Weights) -> Tensor:
+        return weights[f"{name}.weight"]
 
 
 def _entry(name: str) -> str:

@@ -61,15 +61,16 @@ class _Contexts:
         keys, values = [], []
         for member, rows in cut.items():
             contexts, n_rows = self.members.get(member, ()), rows.stop - rows.start
-            heads = [_heads(context.key, key) for context in contexts]
+            pairs = [context.read() for context in contexts]
+            heads = [_heads(own, key) for own, _ in pairs]
             keys.append(_filled(heads, key, longest).expand(n_rows, -1, -1, -1))
-            heads = [_heads(context.value, value) for context in contexts]
+            heads = [_heads(own, value) for _, own in pairs]
             values.append(_filled(heads, value, longest).expand(n_rows, -1, -1, -1))
         visible = None if set(lengths.values()) == {longest} else _visible(lengths, cut, key.device)
         return _Front(_joined(keys, 0), _joined(values, 0), visible)
 
     def _length(self, member: int) -> int:
-        return sum(context.key.shape[0] for context in self.members.get(member, ()))
+        return sum(context.length for context in self.members.get(member, ()))
 
 
 def check_methods(model: PreTrainedModel, methods: Iterable[str]) -> None:

@@ -34,19 +34,49 @@ def count(config: PeftConfig, shape: Shape) -> Counts:
     Raises:
         AttachError: the configuration does not fit the backbone.
     """
-    by_method: Counter[str] = Counter()
+    elements: dict[str, tuple[str, int]] = {}
     changed: dict[tuple[int, str], int] = {}
     for placed in place(config, shape):
-        by_method[placed.placement.method] += placed.site.elements
+        for weight in placed.site.weights:
+            elements[placed.name(weight)] = placed.placement.method, weight.elements
         changed |= {(placed.layer, name): n for name, n in placed.site.changes.items()}
+    by_method: Counter[str] = Counter()
+    for method, n in elements.values():
+        by_method[method] += n
     return Counts(by_method.total(), sum(changed.values()), dict(by_method))
 
 
-def trained_elements(method: str, options: Mapping[str, Any], layer: LayerShape) -> int:
-    """The trained elements of one placement on one layer; 0 where the layer has no site for it.
+@dataclass(frozen=True)
+class Elements:
+    """Trained elements of one placement on one layer.
+
+    Attributes:
+        own: those of the layer.
+        common: those of each tensor that the layers of the placement share, by its name.
+    """
+
+    own: int
+    common: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.own + sum(self.common.values())
+
+
+def layer_elements(method: str, options: Mapping[str, Any], layer: LayerShape) -> Elements:
+    """The trained elements of one placement on one layer; none where it has no site for it.
 
     Raises:
         AttachError: unknown method or bad options.
     """
-    built = build(Placement.of(method, (0,), options))
-    return sum(site.elements for site in built.sites(layer))
+    weights = [
+        w for site in build(Placement.of(method, (0,), options)).sites(layer) for w in site.weights
+    ]
+    own = sum(weight.elements for weight in weights if not weight.shared)
+    return Elements(own, {w.common: w.elements for w in weights if w.trained and w.shared})
+
+
+def trained_elements(method: str, options: Mapping[str, Any], layer: LayerShape) -> int:
+    """How many those are, as if the placement stood on this layer alone."""
+    return layer_elements(method, options, layer).total

@@ -247,7 +247,7 @@ def _cast(weights: Weights, dtype: torch.dtype) -> Weights:
     """The weights for an input of `dtype`: bfloat16 for such a one, else as they are."""
     if dtype != torch.bfloat16:
         return weights
-    return {name: weight.to(dtype) for name, weight in weights.items()}
+    return {n: w.to(dtype) if w.is_floating_point() else w for n, w in weights.items()}
 
 
 def _edit(

@@ -70,8 +70,9 @@ class LoraMethod(BesideLinears[Lora]):
     References:
         Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, equation 3;
         Kalajdzievski, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA", 2023;
-        Zhang et al., "LoRA-FA", 2023; Hayou et al., "LoRA+", 2024, equation 5; Meng et al.,
-        "PiSSA: Principal Singular Values and Singular Vectors Adaptation", 2024, equations 2 to 4.
+        Zhang et al., "LoRA-FA", 2023; Valipour et al., "DyLoRA", 2023, section 3; Hayou et al.,
+        "LoRA+", 2024, equation 5; Meng et al., "PiSSA: Principal Singular Values and Singular
+        Vectors Adaptation", 2024, equations 2 to 4.
     """
 
     merges: ClassVar[bool] = True
@@ -82,6 +83,16 @@ class LoraMethod(BesideLinears[Lora]):
         """The factor of the branch."""
         rank = self.options.r
         return self.options.lora_alpha / (rank**0.5 if self.options.use_rslora else rank)
+
+    @property
+    def random_in_training(self) -> bool:
+        """DyLoRA draws ranks."""
+        return self.options.use_dylora
+
+    @property
+    def settled(self) -> tuple[str, Mapping[str, Any]] | None:
+        options = {name: getattr(self.options, name) for name in self.options.options()}
+        return ("lora", {**options, "use_dylora": False}) if self.options.use_dylora else None
 
     @property
     def reads_weights(self) -> bool:
@@ -110,7 +121,10 @@ class LoraMethod(BesideLinears[Lora]):
 
         def change(x: Tensor, training: bool) -> Tensor:
             kept = F.dropout(x, dropout, training) if dropout else x
-            added = F.linear(F.linear(kept, a), b * self.scaling)
+            inner = F.linear(kept, a)
+            if training and self.random_in_training:
+                inner = inner * _first(self.options.r, like=a)
+            added = F.linear(inner, b * self.scaling)
             if not self.reads_weights:
                 return added
             return added - F.linear(F.linear(x, weights["A0"]), weights["B0"] * self.scaling)
@@ -124,7 +138,16 @@ class LoraMethod(BesideLinears[Lora]):
         return Fold(weight=self.scaling * product)
 
 
-def _principal(name: str, r: int, scaling: float, weight: Tensor) -> Tensor:
+def _first(r: int, like: Tensor) -> Tensor:
+    """Ones for the first ranks, as many as are drawn, times r over their number; zeros, (r,)."""
+    drawn = torch.randint(1, r + 1, (1,), device=like.device)
+    ranks = torch.arange(r, device=like.device)
+    return ((ranks < drawn) * (r / drawn)).to(like.dtype)
+
+
+def _principal(
+    name: str, r: int, scaling: float, weight: Tensor, generator: torch.Generator
+) -> Tensor:
     """The factor `A` (r, inputs) or `B` (outputs, r) of the r largest singular vectors."""
     left, sizes, right = torch.linalg.svd(weight, full_matrices=False)
     roots = (sizes[:r] / scaling).sqrt()

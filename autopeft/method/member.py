@@ -41,9 +41,10 @@ class Member:
         self.sites = tuple(sites)
         self.saved = saved
         self._weights = {
-            f"{trained.placed.key}.{name}": weight
+            trained.placed.name(weight): trained.weights[weight.name]
             for trained in sites
-            for name, weight in trained.weights.items()
+            for weight in trained.placed.site.weights
+            if weight.trained
         }
         self._weights |= {name: each.copy for name, each in saved.items()}
 
@@ -53,12 +54,15 @@ class Member:
 
     def by_rate(self, rate: float) -> dict[float, list[nn.Parameter]]:
         """The trained tensors by their learning rates, which are `rate` where nothing else is."""
-        groups: dict[float, list[nn.Parameter]] = {rate: [s.copy for s in self.saved.values()]}
+        rates = dict.fromkeys((s.copy for s in self.saved.values()), rate)
         for trained in self.sites:
             own = dict(trained.placed.placement.options).get(LEARNING_RATE) or rate
             for weight in trained.placed.site.weights:
                 if weight.trained:
-                    groups.setdefault(own * weight.rate, []).append(trained.weights[weight.name])
+                    rates[trained.weights[weight.name]] = own * weight.rate
+        groups: dict[float, list[nn.Parameter]] = {rate: []}
+        for parameter, of in rates.items():
+            groups.setdefault(of, []).append(parameter)
         return groups
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -112,6 +116,7 @@ def draw(
     saved = head.copies(model, modules_to_save)
     shared: dict[str, Tensor] = {}
     sites = [_trained_site(each, layers[each.layer], seed, shared) for each in placed]
+    _check_one(sites)
     attention.check_methods(model, [placement.method for placement in config.placements])
     return Member(config, modules_to_save, sites, saved)
 
@@ -125,24 +130,38 @@ def _trained_site(
         placed: where.
         layer: of the backbone.
         seed: of what is trained.
-        shared: what sites before share, by key and device; this one adds its own.
+        shared: what sites before share, by name and device; this one adds its own.
     """
     weights: dict[str, nn.Parameter] = {}
     frozen: dict[str, Tensor] = {}
     site = TrainedSite(placed, layer, weights, frozen)
     _check_readable(site)
     for weight in placed.site.weights:
-        if weight.trained:
-            name = f"{seed}:{placed.key}.{weight.name}"
-            weights[weight.name] = nn.Parameter(_drawn(weight, name, site))
-        elif weight.shared:
-            key = f"{weight.shared}.{weight.name} on {site.device}"
-            if key not in shared:
-                shared[key] = _drawn(weight, f"{weight.shared}.{weight.name}", site)
-            frozen[weight.name] = shared[key]
+        name = placed.name(weight)
+        kept = f"{name} on {site.device}"
+        tensor = shared.get(kept)
+        if tensor is None:
+            tensor = _drawn(weight, f"{seed}:{name}" if weight.trained else name, site)
+            tensor = nn.Parameter(tensor) if weight.trained else tensor
+        if weight.shared:
+            shared[kept] = tensor
+        if isinstance(tensor, nn.Parameter):
+            weights[weight.name] = tensor
         else:
-            frozen[weight.name] = _drawn(weight, f"{placed.key}.{weight.name}", site)
+            frozen[weight.name] = tensor
     return site
+
+
+def _check_one(sites: Sequence[TrainedSite]) -> None:
+    """Refuses trained tensors that sites on several devices share."""
+    by_name: dict[str, Tensor] = {}
+    for site in sites:
+        for weight in site.placed.site.weights:
+            if weight.trained:
+                tensor = site.weights[weight.name]
+                if by_name.setdefault(site.placed.name(weight), tensor) is not tensor:
+                    reason = "shares tensors between layers, which are on several devices"
+                    raise AttachError(reason, describe(site.placed.placement))
 
 
 def _check_readable(site: TrainedSite) -> None:
@@ -155,16 +174,20 @@ def _check_readable(site: TrainedSite) -> None:
 def _drawn(weight: Weight, name: str, site: TrainedSite) -> Tensor:
     """The float32 tensor of a weight on the device of its site."""
     if site.device.type == "meta":
-        return torch.empty(weight.shape, device=site.device)
+        return torch.empty(weight.shape, dtype=weight.dtype, device=site.device)
+    generator = _generator(name)
     if callable(weight.draw):
-        return weight.draw(site.base_weight().float()).contiguous()
-    return _draw(weight, name).to(site.device)
+        return weight.draw(site.base_weight().float(), generator).contiguous()
+    return _draw(weight, generator).to(site.device)
 
 
-def _draw(weight: Weight, name: str) -> Tensor:
-    """Random numbers on the CPU; the same name gives the same everywhere."""
+def _generator(name: str) -> torch.Generator:
+    """Of random numbers on the CPU; the same name gives the same everywhere."""
     digest = hashlib.sha256(name.encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def _draw(weight: Weight, generator: torch.Generator) -> Tensor:
     tensor = torch.zeros(weight.shape)
     if weight.draw == "constant":
         tensor.fill_(weight.scale)

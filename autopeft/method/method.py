@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Generator, Tensor
 
 from autopeft.core.methods import Declaration
 from autopeft.core.shape import LayerShape
 
-FromBase = Callable[[Tensor], Tensor]
-"""Makes a tensor from the base weight of its site in float32, (outputs, inputs)."""
+FromBase = Callable[[Tensor, Generator], Tensor]
+"""Makes a tensor from the float32 base weight of its site, (outputs, inputs), or at random."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,10 @@ class Weight:
         draw: `zeros`, `constant` with the value `scale`, `uniform` on [-scale, scale], `normal`
             with standard deviation `scale`, or what makes it from the base weight.
         trained: a tensor that is not is made alike for every seed, and kept nowhere.
-        shared: tensors that are not trained are one wherever this is the same; empty is nowhere.
+        shared: tensors of a name are one wherever this is the same, in all placements of the
+            backbone or, where they are trained, in one; empty is nowhere.
         rate: how many times the learning rate of the placement it has.
+        dtype: integers of places, or the usual.
     """
 
     name: str
@@ -36,11 +39,17 @@ class Weight:
     trained: bool = True
     shared: str = ""
     rate: float = 1.0
+    dtype: torch.dtype = torch.float32
 
     @property
     def elements(self) -> int:
         """The number of trained elements."""
         return math.prod(self.shape) if self.trained else 0
+
+    @property
+    def common(self) -> str:
+        """The name of a tensor that sites share; empty for any other."""
+        return f"{self.shared}.{self.name}" if self.shared else ""
 
 
 @dataclass(frozen=True)
@@ -58,11 +67,6 @@ class Site:
     at: str
     weights: tuple[Weight, ...]
     changes: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def elements(self) -> int:
-        """The number of trained elements."""
-        return sum(weight.elements for weight in self.weights)
 
 
 Weights = Mapping[str, Tensor]
@@ -98,15 +102,17 @@ class Change:
 
 @dataclass(frozen=True)
 class Context:
-    """Puts `key` and `value`, (positions, width), before those of an attention.
+    """Puts keys and values before those of an attention.
 
     Attributes:
         attention: `self` or `cross`.
+        length: positions.
+        read: gives keys and values, (positions, width).
     """
 
     attention: str
-    key: Tensor
-    value: Tensor
+    length: int
+    read: Callable[[], tuple[Tensor, Tensor]]
 
 
 Part = Change | Context
@@ -165,9 +171,26 @@ class Method(ABC, Generic[Declared]):
     example: ClassVar[Mapping[str, Any]]
 
     @property
+    def random_in_training(self) -> bool:
+        """Whether training draws more than dropout."""
+        return False
+
+    @property
     def reads_weights(self) -> bool:
         """Whether it reads weights of the backbone, which are not to be quantized then."""
         return False
+
+    @property
+    def settled(self) -> tuple[str, Mapping[str, Any]] | None:
+        """The simpler method, with its options, that does the same at the same sites when trained.
+
+        None where there is none.
+        """
+        return None
+
+    def settled_weights(self, weights: Weights) -> Weights:
+        """The tensors of that method at a site."""
+        return weights
 
     @abstractmethod
     def looks_for(self) -> str:

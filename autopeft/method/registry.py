@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,22 +10,28 @@ from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError, inside, raised_as, unknown
 from autopeft.core.methods import DECLARATIONS
 from autopeft.core.shape import Shape
+from autopeft.method.adamix import AdaMixMethod
 from autopeft.method.adapter import AdapterMethod
+from autopeft.method.affine import NormTuningMethod, SsfMethod
 from autopeft.method.bitfit import BitFitMethod
+from autopeft.method.compacter import CompacterMethod
 from autopeft.method.dora import DoraMethod
 from autopeft.method.ia3 import Ia3Method
 from autopeft.method.lora import LoraMethod
-from autopeft.method.method import Method, Site
+from autopeft.method.method import Method, Site, Weight
 from autopeft.method.moslora import MosLoraMethod
-from autopeft.method.norm import NormTuningMethod
 from autopeft.method.prefix import PrefixMethod
 from autopeft.method.products import HiraMethod, LohaMethod, LokrMethod
+from autopeft.method.select import FullTuningMethod, SparseTuningMethod
 from autopeft.method.vera import VeraMethod
 
 METHODS: Mapping[str, type[Method]] = {
+    "adamix": AdaMixMethod,
     "adapter": AdapterMethod,
     "bitfit": BitFitMethod,
+    "compacter": CompacterMethod,
     "dora": DoraMethod,
+    "full": FullTuningMethod,
     "hira": HiraMethod,
     "ia3": Ia3Method,
     "loha": LohaMethod,
@@ -33,6 +40,8 @@ METHODS: Mapping[str, type[Method]] = {
     "moslora": MosLoraMethod,
     "norm": NormTuningMethod,
     "prefix": PrefixMethod,
+    "sparse": SparseTuningMethod,
+    "ssf": SsfMethod,
     "vera": VeraMethod,
 }
 
@@ -43,6 +52,7 @@ class Placed:
 
     Attributes:
         key: what the names of its tensors begin with, such as `layers.3.lora.self.q`.
+        common: what those begin with that the sites of the placement share: `shared.compacter`.
     """
 
     placement: Placement
@@ -50,6 +60,13 @@ class Placed:
     layer: int
     site: Site
     key: str
+    common: str
+
+    def name(self, weight: Weight) -> str:
+        """That of one of its tensors, equal for those that are one."""
+        if not weight.shared:
+            return f"{self.key}.{weight.name}"
+        return f"{self.common}.{weight.common}" if weight.trained else weight.common
 
 
 def build(placement: Placement) -> Method:
@@ -73,15 +90,19 @@ def place(config: PeftConfig, shape: Shape) -> tuple[Placed, ...]:
             finds no site in any of its layers.
     """
     placed: list[Placed] = []
-    taken: set[str] = set()
+    taken: Counter[str] = Counter()
     for placement in config.placements:
+        common = _untaken(f"shared.{placement.method}", taken)
         for layer, method, site in _sites(placement, shape):
-            stem = f"layers.{layer}.{placement.method}.{site.name}"
-            numbers = (stem if n == 1 else f"{stem}.{n}" for n in range(1, len(taken) + 2))
-            key = next(name for name in numbers if name not in taken)
-            taken.add(key)
-            placed.append(Placed(placement, method, layer, site, key))
+            key = _untaken(f"layers.{layer}.{placement.method}.{site.name}", taken)
+            placed.append(Placed(placement, method, layer, site, key, common))
     return tuple(placed)
+
+
+def _untaken(stem: str, taken: Counter[str]) -> str:
+    """`stem`, with a number from the second time on."""
+    taken[stem] += 1
+    return stem if taken[stem] == 1 else f"{stem}.{taken[stem]}"
 
 
 def lowest_layer(config: PeftConfig, shape: Shape) -> int:

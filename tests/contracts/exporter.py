@@ -71,6 +71,10 @@ MIXES: Mapping[str, PeftConfig] = {
     "hira": PeftConfig.of([_example("hira", [0, 1])]),
     "ia3": PeftConfig.of([_example("ia3", [0, 1])]),
     "ia3 and more": PeftConfig.of([_example("ia3", [0]), BITFIT, _example("norm", [1])]),
+    "experts": PeftConfig.of([_example("adamix", [0, 1]), lora([0], use_dylora=True)]),
+    "network": PeftConfig.of([_example("prefix", [0, 1], prefix_projection=True)]),
+    "shared": PeftConfig.of([_example("compacter", [0, 1]), _example("ssf", [1])]),
+    "own weights": PeftConfig.of([_example("full", [0]), _example("sparse", [1])]),
     "vera": PeftConfig.of([_example("vera", [0, 1]), lora([1])]),
 }
 
@@ -92,6 +96,7 @@ def reads_back_equal(format: str, architecture: str, folder: Path) -> None:
 def refuses_by_name(format: str, architecture: str, folder: Path) -> None:
     """A refusal names every placement in the way, and nothing is written."""
     for name, trained, _ in _trained(architecture):
+        trained = trained.settled()
         obstacles = EXPORTERS[format].obstacles(trained)
         if obstacles:
             with pytest.raises(ExportError) as caught:

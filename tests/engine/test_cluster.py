@@ -1,12 +1,9 @@
 """A cluster of several machines, each with a GPU that is declared, not there."""
 
-import json
 import os
 import shutil
 import threading
-import time
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -14,10 +11,17 @@ import ray
 
 from autopeft.core.errors import StudyError
 from autopeft.engine.ray import RayEngine
-from autopeft.engine.room import Need, Room
+from autopeft.engine.room import Room
 from tests.contracts import engine as kit
-
-MEMORY = 80e9
+from tests.engine.evaluators import (
+    MEMORY,
+    Patient,
+    Reader,
+    Sociable,
+    need,
+    notes_in,
+    wait_for_work_on,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,40 +33,6 @@ def _machines(cluster):
         cluster.remove_node(node)
 
 
-def need(config):
-    """From a twentieth of a device to all of it."""
-    return Need(member=int(kit.params(config) / 960 * MEMORY))
-
-
-class Placed(kit.Slow):
-    """Notes where and when it trains whom."""
-
-    def __init__(self, folder):
-        super().__init__()
-        context = ray.get_runtime_context()
-        self.node, self.devices = context.get_node_id(), os.environ["CUDA_VISIBLE_DEVICES"]
-        self.file = Path(folder) / f"{os.getpid()}.jsonl"
-
-    def advance(self):
-        start, configs = time.time(), {n: config for n, (config, _) in self.members.items()}
-        events = super().advance()
-        note = {
-            "node": self.node,
-            "devices": self.devices,
-            "members": list(configs),
-            "share": sum(Room(memory=MEMORY, need=need).share_for(c) for c in configs.values()),
-            "span": [start, time.time()],
-        }
-        with self.file.open("a") as file:
-            file.write(json.dumps(note) + "\n")
-        return events
-
-
-def notes_in(folder):
-    lines = chain.from_iterable(f.read_text().splitlines() for f in folder.glob("*.jsonl"))
-    return [json.loads(line) for line in lines]
-
-
 def run(cluster, folder, make, n_trials=12, watch=lambda _: None, gpu="auto", **settings):
     engine = RayEngine(address=cluster.address, folder=str(folder), gpu=gpu, **settings)
     with kit.make_study(folder, n_trials) as study:
@@ -72,22 +42,6 @@ def run(cluster, folder, make, n_trials=12, watch=lambda _: None, gpu="auto", **
 
 def ended(trials):
     return [t for t in trials if t.state in {"complete", "stopped"}]
-
-
-def wait_until(condition, seconds=90):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-class Sociable(Placed):
-    """Begins when so many workers have started."""
-
-    def __init__(self, folder, n_workers):
-        super().__init__(folder)
-        self.file.touch()
-        wait_until(lambda: len(list(folder.glob("*.jsonl"))) >= n_workers)
 
 
 def test_trials_share_devices_as_far_as_they_need_them(cluster, tmp_path):
@@ -119,14 +73,6 @@ def test_packs_fill_whole_devices_of_all_nodes(cluster, tmp_path):
     assert all({members[n]} == {note["node"]} for note in notes for n in note["members"])
 
 
-class Reader(kit.Curves):
-    """Looks for its data by a relative path."""
-
-    def __init__(self):
-        super().__init__()
-        self.text = Path("data.csv").read_text()
-
-
 def test_relative_paths_are_those_of_the_driver(cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("data.csv").write_text("text,label")
@@ -149,25 +95,6 @@ def test_what_a_node_lacks_is_told_with_its_name(cluster, tmp_path, monkeypatch)
 
     with pytest.raises(StudyError, match=expected):
         run(cluster, tmp_path, Reader, watch=watch)
-
-
-def wait_for_work_on(node, folder):
-    wait_until(lambda: any(note["node"] == node for note in notes_in(folder)))
-
-
-class Patient(Placed):
-    """Leaves some work to another node, where it takes longer than the node lives."""
-
-    def __init__(self, folder, node):
-        super().__init__(folder)
-        self.dies = self.node == node
-        if not self.dies:
-            wait_for_work_on(node, folder)
-
-    def advance(self):
-        if self.dies and self.file.exists():
-            time.sleep(60)
-        return super().advance()
 
 
 @pytest.mark.parametrize("members", [1, 4])

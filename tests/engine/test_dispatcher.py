@@ -9,13 +9,14 @@ from autopeft.engine.dispatcher import Dispatcher
 from autopeft.engine.inline import Inline
 from autopeft.engine.room import CONTEXT, MARGIN, MIXED, Need, Room
 from tests.contracts import engine as kit
+from tests.contracts.curves import Curves, params
 
 BACKBONE = 1000
 
 
 def need(config):
     """The largest configurations of the kit's space take 97 bytes."""
-    return Need(BACKBONE, 1 + kit.params(config) // 10)
+    return Need(BACKBONE, 1 + params(config) // 10)
 
 
 def room(members_bytes, members=16):
@@ -23,7 +24,7 @@ def room(members_bytes, members=16):
     return Room(members, (BACKBONE + MIXED * (members_bytes + 0.5) + CONTEXT) / MARGIN, need=need)
 
 
-class Bounded(kit.Curves):
+class Bounded(Curves):
     """Runs out of memory where members exceed what there is."""
 
     def __init__(self, limit):
@@ -107,7 +108,7 @@ def test_each_member_is_judged_by_itself(study):
 
 
 def test_an_evaluator_that_reports_nothing_does_not_hang_a_run(study):
-    class Silent(kit.Curves):
+    class Silent(Curves):
         def advance(self):
             return []
 

@@ -8,6 +8,7 @@ from autopeft.engine.engine import Engine
 from autopeft.engine.ray import RayEngine
 from autopeft.engine.room import Room
 from tests.contracts import engine as kit
+from tests.contracts.curves import Curves
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -45,7 +46,7 @@ def test_one_worker_takes_the_same_decisions_everywhere(sampler, pack, tmp_path)
     for name in (f"inline{pack}", f"ray{pack}"):
         (tmp_path / name).mkdir()
         with kit.make_study(tmp_path / name, sampler=sampler) as study:
-            kit.ENGINES[name]().run(study, kit.Curves, kit.make_halving())
+            kit.ENGINES[name]().run(study, Curves, kit.make_halving())
             outcomes.append(kit.outcome(study.trials()))
     assert outcomes[0] == outcomes[1]
 

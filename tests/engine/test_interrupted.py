@@ -9,6 +9,7 @@ import pytest
 from autopeft.core.errors import StudyError
 from autopeft.study.record import find_record, read_trials
 from tests.contracts import engine as kit
+from tests.contracts.curves import PAUSED, Curves
 
 
 def trials_of(folder):
@@ -72,7 +73,7 @@ def test_an_interrupted_run_is_continued(engine, how, tmp_path):
     if how != signal.SIGKILL:
         assert not any(t.state == "running" for t in before)
     with kit.make_study(tmp_path, n_trials=12) as study:
-        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+        kit.ENGINES["inline"]().run(study, Curves, kit.make_halving())
         after = study.trials()
     assert [kit.outcome([after[t.number]]) for t in ended(before)] == [
         kit.outcome([t]) for t in ended(before)
@@ -96,7 +97,7 @@ def test_trials_that_pause_are_continued(tmp_path):
     process.kill()
     assert process.wait(60) != 0
     with kit.make_study(tmp_path, n_trials=20, rungs=kit.THREE_RUNGS) as study:
-        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_synchronous())
+        kit.ENGINES["inline"]().run(study, Curves, kit.make_synchronous())
         after = study.trials()
     trained = [t.config.key for t in ended(after)]
     assert len(trained) == len(set(trained)) == 20
@@ -104,7 +105,7 @@ def test_trials_that_pause_are_continued(tmp_path):
     assert len(interrupted) >= 3
     assert all(t.config.key in trained for t in interrupted)
     assert {t.state for t in after} <= {"complete", "stopped", "rejected", "interrupted"}
-    assert not list(tmp_path.rglob(kit.PAUSED))
+    assert not list(tmp_path.rglob(PAUSED))
 
 
 def test_interrupted_trials_do_not_stand_in_the_way_of_those_that_repeat_them(tmp_path):
@@ -119,9 +120,9 @@ def test_interrupted_trials_do_not_stand_in_the_way_of_those_that_repeat_them(tm
         pytest.raises(KeyboardInterrupt),
         kit.make_study(tmp_path, n_trials=3, rungs=kit.THREE_RUNGS) as study,
     ):
-        engine.run(study, kit.Curves, kit.make_synchronous(), interrupt)
+        engine.run(study, Curves, kit.make_synchronous(), interrupt)
     with kit.make_study(tmp_path, n_trials=3, rungs=kit.THREE_RUNGS) as study:
-        engine.run(study, kit.Curves, kit.make_synchronous())
+        engine.run(study, Curves, kit.make_synchronous())
         trials = study.trials()
     assert sum(t.state == "interrupted" for t in trials) == 2
     searched = [t for t in ended(trials) if t.baseline is None]

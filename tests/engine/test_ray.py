@@ -1,8 +1,5 @@
 """What only Ray can do: lose a worker, span nodes, fail to build an evaluator."""
 
-import os
-import signal
-import time
 from functools import partial
 
 import psutil
@@ -14,38 +11,8 @@ from autopeft.core.errors import StudyError
 from autopeft.engine.ray import RayEngine
 from tests import tiny
 from tests.contracts import engine as kit
-
-
-class Mortal(kit.Slow):
-    """Its process is killed in the third trial."""
-
-    def __init__(self, folder):
-        super().__init__()
-        self.folder = folder
-
-    def advance(self):
-        (self.folder / ray.get_runtime_context().get_node_id()).touch()
-        if 3 in self.members:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().advance()
-
-
-class Hungry(kit.Slow):
-    """Takes memory in the third trial, once, until its process is killed for it."""
-
-    def __init__(self, folder):
-        super().__init__()
-        self.folder, self.held = folder, []
-
-    def advance(self):
-        mark = self.folder / "hungry"
-        if 3 in self.members and not mark.exists():
-            mark.touch()
-            while len(self.held) < 70:
-                self.held.append(bytearray(b"1" * 10**8))
-                time.sleep(0.02)
-            time.sleep(60)
-        return super().advance()
+from tests.contracts.curves import Curves
+from tests.engine.evaluators import Hungry, Mortal, nowhere
 
 
 def test_a_study_of_predicted_memory(cluster, tmp_path):
@@ -57,10 +24,6 @@ def test_a_study_of_predicted_memory(cluster, tmp_path):
     assert [trial.state for trial in outcome.trials] == ["complete"] * 2
     assert all(trial.values["peak_memory"] > 10**6 for trial in outcome.trials)
     ray.shutdown()
-
-
-def nowhere():
-    raise FileNotFoundError("the backbone is not on this node")
 
 
 @pytest.fixture
@@ -116,8 +79,8 @@ def test_what_the_cluster_has_not(cluster, tmp_path):
     with kit.make_study(tmp_path) as study:
         engine = RayEngine(address="127.0.0.1:1", folder=str(tmp_path))
         with pytest.raises(StudyError, match="no Ray cluster answers"):
-            engine.run(study, kit.Curves, kit.make_halving())
+            engine.run(study, Curves, kit.make_halving())
         with pytest.raises(StudyError, match="is an address for clients"):
-            RayEngine(address="ray://127.0.0.1:1").run(study, kit.Curves, kit.make_halving())
+            RayEngine(address="ray://127.0.0.1:1").run(study, Curves, kit.make_halving())
         with pytest.raises(StudyError, match="no node has room"):
-            RayEngine(gpu=1000, address=cluster.address).run(study, kit.Curves, kit.make_halving())
+            RayEngine(gpu=1000, address=cluster.address).run(study, Curves, kit.make_halving())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import peft
@@ -21,9 +21,9 @@ LAYERS = range(2)
 Fill = Callable[[Mapping[str, Tensor], Any], None]
 
 
-def ours(method: str, **options: Any) -> Attached:
+def ours(method: str, layers: Iterable[int] = LAYERS, **options: Any) -> Attached:
     """A method on both layers, its tensors away from where they start."""
-    on = attach(tiny("bert"), PeftConfig.of([Placement.of(method, LAYERS, options)]))
+    on = attach(tiny("bert"), PeftConfig.of([Placement.of(method, layers, options)]))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in on.trainable().values():

@@ -14,6 +14,7 @@ from torch import nn
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
 from autopeft.method import METHODS, Member, Pack, attach, draw, lowest_layer, shape_of
+from autopeft.method.registry import build
 from autopeft.model.dropout import QuickDropout
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.method import (
@@ -47,7 +48,8 @@ def lora(*, r: int = 3, dropout: float = 0.0, layers: tuple[int, ...] = (0, 1)) 
 def mixed(model: Any, heads: tuple[str, ...]) -> list[Member]:
     """One member of each method, and a pair, with heads of their own."""
     layers = range(len(shape_of(model).layers))
-    configs = [PeftConfig.of([Placement.of(n, layers, m.example)]) for n, m in METHODS.items()]
+    placements = [Placement.of(name, layers, METHODS[name].example) for name in METHODS]
+    configs = [PeftConfig.of([p]) for p in placements if not build(p).random_in_training]
     configs += [lora(), PeftConfig()]
     members = [draw(model, c, modules_to_save=heads, seed=i) for i, c in enumerate(configs)]
     for seed, member in enumerate(members):

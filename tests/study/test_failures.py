@@ -12,12 +12,13 @@ from autopeft.core.errors import StudyError
 from autopeft.core.report import Failure, Report
 from autopeft.objective.known import Known
 from tests.contracts import engine as kit
+from tests.contracts.curves import Curves, params
 
 
 def curves_that(fail):
     """An evaluator whose members fail as `fail(member)` says, where it says anything."""
 
-    class Failing(kit.Curves):
+    class Failing(Curves):
         def advance(self):
             events = []
             for event in super().advance():
@@ -30,7 +31,7 @@ def curves_that(fail):
     return Failing
 
 
-def run(study, make=kit.Curves):
+def run(study, make=Curves):
     kit.ENGINES["inline"]().run(study, make, kit.make_halving())
     return study.trials()
 
@@ -45,7 +46,7 @@ def test_a_known_quantity_that_raises_fails_its_trial_alone(tmp_path):
     def raises_for_adapters(config):
         if any(placement.method == "adapter" for placement in config.placements):
             raise ZeroDivisionError("no adapters here")
-        return kit.params(config)
+        return params(config)
 
     for n_trials in (6, 10):
         with kit.make_study(tmp_path, n_trials, sampler="random") as study:

@@ -12,6 +12,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
+from autopeft.core.report import Report
 from autopeft.study.record import open_storage
 from autopeft.study.storage import flush
 from tests.contracts import engine as kit
@@ -153,7 +154,7 @@ def test_running_trials_cost_nothing(tmp_path):
         for n in range(40):
             with statements() as seen:
                 trial = study.ask()
-                study.report(trial, kit.Report(1, 1.0, {"accuracy": n, "validation_loss": n}))
+                study.report(trial, Report(1, 1.0, {"accuracy": n, "validation_loss": n}))
                 study.curves()
             counts.append(len(seen))
     assert max(counts[-5:]) <= min(counts[2:10]) + 1

@@ -17,6 +17,7 @@ import pytest
 from autopeft.core.errors import StudyError
 from autopeft.study.record import find_record, read_trials
 from tests.contracts import engine as kit
+from tests.contracts.curves import Curves
 
 SYSTEM = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
@@ -87,7 +88,7 @@ def test_postgresql_keeps_the_same_record(postgres, tmp_path):
     outcomes = []
     for url in (postgres.url, f"sqlite:///{tmp_path}/new/study.db"):
         with kit.make_study(tmp_path, name="same", url=url) as study:
-            kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+            kit.ENGINES["inline"]().run(study, Curves, kit.make_halving())
             trials = study.trials()
         check_kept(url, "same", trials)
         outcomes.append(kit.outcome(trials))
@@ -105,7 +106,7 @@ def test_runs_at_once_share_postgresql(postgres, tmp_path):
 
 
 def test_a_server_that_starts_again_during_a_trial(postgres, tmp_path):
-    class Restarting(kit.Curves):
+    class Restarting(Curves):
         def join(self, member, config, order):
             if order.folder.endswith("/1"):
                 postgres.stop()
@@ -118,7 +119,7 @@ def test_a_server_that_starts_again_during_a_trial(postgres, tmp_path):
 
 
 def test_a_storage_that_is_lost_during_a_trial(tmp_path):
-    class Losing(kit.Curves):
+    class Losing(Curves):
         def join(self, member, config, order):
             if order.folder.endswith("/1"):
                 (tmp_path / "study.db").unlink()
@@ -132,7 +133,7 @@ def test_a_storage_that_is_lost_during_a_trial(tmp_path):
 
 
 def test_a_study_that_is_deleted_during_a_trial(tmp_path):
-    class Deleting(kit.Curves):
+    class Deleting(Curves):
         def join(self, member, config, order):
             if order.folder.endswith("/1"):
                 optuna.delete_study(study_name="toy", storage=f"sqlite:///{tmp_path}/study.db")
@@ -148,7 +149,7 @@ def test_a_study_that_is_deleted_during_a_trial(tmp_path):
 def test_the_dashboard_shows_the_study(tmp_path):
     pytest.importorskip("optuna_dashboard")
     with kit.make_study(tmp_path, n_trials=4) as study:
-        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+        kit.ENGINES["inline"]().run(study, Curves, kit.make_halving())
     port = free_port()
     command = [Path(sys.executable).parent / "optuna-dashboard", f"sqlite:///{tmp_path}/study.db"]
     dashboard = subprocess.Popen(

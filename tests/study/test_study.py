@@ -12,6 +12,7 @@ from autopeft.space import SearchSpace
 from autopeft.study.record import agree, find_record, read_trials
 from autopeft.study.repeats import repeats
 from tests.contracts import engine as kit
+from tests.contracts.curves import Curves, params
 from tests.report.trials import OBJECTIVES, STUDY, complete
 
 
@@ -46,7 +47,7 @@ def test_pauses_are_not_counted_as_seconds(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("autopeft.study.clock.time", SimpleNamespace(monotonic=lambda: now[0]))
 
-    class Slow(kit.Curves):
+    class Slow(Curves):
         def advance(self):
             now[0] += 1.0
             return super().advance()
@@ -74,7 +75,7 @@ def test_a_trial_that_pauses_says_so(tmp_path):
 def test_limits_reject_before_training(tmp_path):
     seen = []
 
-    class Watched(kit.Curves):
+    class Watched(Curves):
         def join(self, member, config, order):
             seen.append(config)
             super().join(member, config, order)
@@ -82,7 +83,7 @@ def test_limits_reject_before_training(tmp_path):
     with kit.make_study(tmp_path, sampler="random", limits={"trainable_params": 200}) as study:
         kit.ENGINES["inline"]().run(study, Watched, kit.make_halving())
         trials = study.trials()
-    assert all(kit.params(config) <= 200 for config in seen)
+    assert all(params(config) <= 200 for config in seen)
     rejected = [t for t in trials if t.state == "rejected" and "limit" in t.error]
     assert rejected
     assert all(not t.reports for t in rejected)
@@ -93,7 +94,7 @@ def test_a_limit_that_rejects_everything_ends_the_search(tmp_path):
         kit.make_study(tmp_path, sampler="random", limits={"trainable_params": -1}) as study,
         pytest.raises(StudyError, match=r"limits: no configuration can be trained: .* limit is -1"),
     ):
-        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+        kit.ENGINES["inline"]().run(study, Curves, kit.make_halving())
 
 
 def test_what_few_configurations_meet_is_found_and_a_dear_baseline_is_named(tmp_path, caplog):
@@ -102,11 +103,11 @@ def test_what_few_configurations_meet_is_found_and_a_dear_baseline_is_named(tmp_
         dear = SearchSpace(place=[{"method": "lora", "r": 8}]).on(4).resolve({})
         study.terms = replace(study.terms, baselines={**study.terms.baselines, "dear": dear})
         study._queue.baselines(study.terms.baselines, study._seen())
-        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+        kit.ENGINES["inline"]().run(study, Curves, kit.make_halving())
         trials = study.trials()
     trained = [t for t in trials if t.state in {"complete", "stopped"}]
     assert len(trained) == 3
-    assert all(kit.params(t.config) <= 40 for t in trained)
+    assert all(params(t.config) <= 40 for t in trained)
     assert caplog.messages == ["dear is not trained: trainable_params is 320, the limit is 40"]
 
 
@@ -115,7 +116,7 @@ def test_a_small_space_ends_with_a_line_when_it_is_exhausted(tmp_path, caplog, r
     place = [{"method": "lora", "r": {"choice": [0, 2, 4]}}]
     space = SearchSpace(layers={"groups": 1}, place=place, train={"learning_rate": 1e-3})
     with kit.make_study(tmp_path, n_trials=500, sampler=sampler, space=space) as study:
-        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+        kit.ENGINES["inline"]().run(study, Curves, kit.make_halving())
         trained = [t for t in study.trials() if t.state in {"complete", "stopped"}]
     assert len({t.config.key for t in trained}) == len(trained) == 3
     assert caplog.messages == ["the search ends after 3 trials: every configuration has been tried"]
@@ -125,7 +126,7 @@ def test_a_small_space_ends_with_a_line_when_it_is_exhausted(tmp_path, caplog, r
 
 def test_a_study_of_a_space_with_a_budget_ends(tmp_path):
     with kit.make_study(tmp_path, 7, "bayes", space=SearchSpace.load("s4")) as study:
-        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+        kit.ENGINES["inline"]().run(study, Curves, kit.make_halving())
         trials = study.trials()
     assert [t.state in {"complete", "stopped"} for t in trials] == [True] * 7
 
@@ -203,7 +204,7 @@ def test_passwords_are_not_shown():
     assert "geheim" not in str(caught.value)
 
 
-class Seeded(kit.Curves):
+class Seeded(Curves):
     """Curves that depend a little on the seed."""
 
     def join(self, member, config, order):
@@ -256,7 +257,7 @@ def test_finalists_and_baselines_are_trained_again_with_fresh_seeds(tmp_path):
 
 def test_no_finalists_leave_baselines_alone(tmp_path):
     with repeating(kit.make_study(tmp_path, n_trials=2), 0, 3) as study:
-        kit.ENGINES["inline"]().run(study, kit.Curves, kit.make_halving())
+        kit.ENGINES["inline"]().run(study, Curves, kit.make_halving())
         assert len(study.trials()) == 2
 
 
@@ -333,7 +334,7 @@ def test_one_run_with_one_evaluator_searches_and_repeats(tmp_path):
     evaluators = []
 
     def make():
-        evaluators.append(kit.Curves())
+        evaluators.append(Curves())
         return evaluators[-1]
 
     with repeating(kit.make_study(tmp_path, n_trials=4), 1, 3) as study:
@@ -347,7 +348,7 @@ def test_one_run_with_one_evaluator_searches_and_repeats(tmp_path):
 def test_an_interrupted_repeat_is_run_again(tmp_path):
     engine = kit.ENGINES["inline"]()
     with kit.make_study(tmp_path, n_trials=1) as study:
-        engine.run(study, kit.Curves, kit.make_halving())
+        engine.run(study, Curves, kit.make_halving())
     with repeating(kit.make_study(tmp_path, n_trials=1), 1, 2) as study:
         study.queue_repeats()
         trial = study.ask()
@@ -355,7 +356,7 @@ def test_an_interrupted_repeat_is_run_again(tmp_path):
     with repeating(kit.make_study(tmp_path, n_trials=1), 1, 2) as study:
         assert study.n_left == 2
         assert study.queue_repeats() == 0
-        engine.run(study, kit.Curves, kit.make_halving())
+        engine.run(study, Curves, kit.make_halving())
         repeats = [t for t in study.trials() if t.repeat_of is not None]
     assert sorted(t.state for t in repeats) == ["complete", "complete", "interrupted"]
 

@@ -1,0 +1,106 @@
+"""Training the backbone's own weights at some linears: all of them, or a few."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autopeft.core.methods import FullTuning, SparseTuning
+from autopeft.core.shape import Linear
+from autopeft.method.lora import BesideLinears
+from autopeft.method.method import INPUT, RAW, Base, Change, Fold, Site, Weight, Weights
+
+
+class FullTuningMethod(BesideLinears[FullTuning]):
+    """Trains whole linears: adds a matrix (outputs, inputs) and, where one is, to the bias.
+
+    References:
+        Gheini et al., "Cross-Attention is All You Need: Adapting Pretrained Transformers for
+        Machine Translation", 2021, with `targets: [cross.q, cross.k, cross.v, cross.o]`.
+    """
+
+    merges: ClassVar[bool] = True
+    example: ClassVar[Mapping[str, Any]] = {"targets": ("q", "down")}
+
+    def weights(self, linear: Linear) -> tuple[Weight, ...]:
+        matrix = Weight("weight", (linear.outputs, linear.inputs))
+        return (matrix, Weight("bias", (linear.outputs,))) if linear.bias else (matrix,)
+
+    def changes(self, linear: Linear) -> Mapping[str, int]:
+        bias = {f"{linear.role}.bias": linear.outputs} if linear.bias else {}
+        return {**super().changes(linear), **bias}
+
+    def part(self, site: Site, weights: Weights) -> Change:
+        def change(x: Tensor, training: bool) -> Tensor:
+            return F.linear(x, weights["weight"], weights.get("bias"))
+
+        return Change(site.at, change)
+
+    def fold(self, site: Site, weights: Weights, base: Base) -> Fold:
+        return Fold(weights["weight"], weights.get("bias"))
+
+
+class SparseTuningMethod(BesideLinears[SparseTuning]):
+    """Trains as many elements of a weight as LoRA of rank r has there, r (inputs + outputs).
+
+    They are the smallest in magnitude, the largest, or drawn at random.
+
+    References:
+        Liao et al., "Parameter-Efficient Fine-Tuning without Introducing New Latency", 2023,
+        section 3.1 (PaFi: the smallest); Bhardwaj et al., "Sparse High Rank Adapters", 2024,
+        section 3.1 (SHiRA: at random, the largest).
+    """
+
+    merges: ClassVar[bool] = True
+    example: ClassVar[Mapping[str, Any]] = {"targets": ("q", "down"), "r": 2, "select": "random"}
+
+    @property
+    def reads_weights(self) -> bool:
+        return self.options.select != "random"
+
+    def weights(self, linear: Linear) -> tuple[Weight, ...]:
+        n = self._elements(linear)
+        chosen = partial(_chosen, n, self.options.select)
+        return Weight("values", (n,)), Weight(
+            "index", (n,), chosen, trained=False, dtype=torch.int64
+        )
+
+    def changes(self, linear: Linear) -> Mapping[str, int]:
+        return {f"{linear.role}.weight": self._elements(linear)}
+
+    def part(self, site: Site, weights: Weights) -> Change:
+        def change(x: Tensor, y: Tensor, training: bool) -> Tensor:
+            return F.linear(x, _spread(weights, y.shape[-1], x.shape[-1]))
+
+        return Change(site.at, change, (INPUT, RAW))
+
+    def fold(self, site: Site, weights: Weights, base: Base) -> Fold:
+        return Fold(_spread(weights, *base.weight.shape))
+
+    def _elements(self, linear: Linear) -> int:
+        inputs, outputs = linear.inputs, linear.outputs
+        return min(self.options.r * (inputs + outputs), inputs * outputs)
+
+
+def _chosen(n: int, which: str, weight: Tensor, generator: torch.Generator) -> Tensor:
+    """The places of n elements in the flat weight, ascending, (n,)."""
+    if which == "random":
+        places = torch.randperm(weight.numel(), generator=generator)[:n].to(weight.device)
+    else:
+        places = weight.abs().flatten().topk(n, largest=which == "largest").indices
+    return places.sort().values
+
+
+def _spread(weights: Weights, outputs: int, inputs: int) -> Tensor:
+    """The values at their places, zeros elsewhere, (outputs, inputs)."""
+    values = weights["values"]
+    return (
+        values.new_zeros(outputs * inputs)
+        .scatter(0, weights["index"], values)
+        .view(outputs, inputs)
+    )
