@@ -14,6 +14,7 @@ from autopeft.core.catalog import Reference
 from autopeft.core.errors import ExportError
 from autopeft.core.settings import BackboneSettings
 from autopeft.exporter.card import CardFacts
+from autopeft.exporter.exporter import Trained
 from autopeft.exporter.writer import export as write
 from autopeft.model.backbone import Backbone, load_backbone
 from autopeft.model.checkpoint import trust
@@ -35,6 +36,7 @@ def export(
     pick: str = "knee",
     within: str | float | None = None,
     format: str = "native",
+    uniform: bool | None = None,
 ) -> Path:
     """Writes a trial of a study for the tools that will use it, weights in float32.
 
@@ -48,6 +50,8 @@ def export(
         pick: `knee`, `best` or `cheapest`.
         within: how far from the best `cheapest` may be, such as `1%`; by default one point.
         format: `native`, `peft` or `merged`.
+        uniform: of `peft`: one rank for all modules, true always, false never; by default where
+            they differ.
 
     Raises:
         ExportError: no such trial, or one that the format cannot express.
@@ -74,9 +78,7 @@ def export(
         reason=reason,
         comparisons=tuple(comparison.sentence for comparison in outcome.comparisons),
     )
-    return write(
-        format, backbone=backbone, config=chosen.config, state=state, output=output, facts=facts
-    )
+    return write(format, Trained(backbone, chosen.config, state), output, facts, uniform=uniform)
 
 
 def _trained(outcome: Outcome, trial: TrialRecord) -> TrialRecord:

@@ -186,6 +186,10 @@ def export(  # noqa: PLR0913
     ] = None,
     within: Annotated[str | None, typer.Option(help="With cheapest: how far from best.")] = None,
     format: Annotated[str, typer.Option(help="native, peft or merged: for which tool.")] = "native",
+    uniform: Annotated[
+        bool | None,
+        typer.Option(help="With peft: one rank for all modules; by default where they differ."),
+    ] = None,
     storage: Storage = None,
     set_: Changes = None,
     json: Json = False,
@@ -202,7 +206,9 @@ def export(  # noqa: PLR0913
     outcome = open_study(study, changes=_changes(set_, storage=storage))
     rule = pick or "knee"
     choice = outcome.choose(rule, within) if trial is None else None
-    path = write(outcome, output, trial=trial, pick=rule, within=within, format=format)
+    path = write(
+        outcome, output, trial=trial, pick=rule, within=within, format=format, uniform=uniform
+    )
     number = trial if choice is None else choice.trial.number
     reason = "" if choice is None else choice.reason
     if json:

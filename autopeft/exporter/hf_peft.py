@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ import peft
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained, path_of
@@ -71,6 +72,12 @@ class _LowRank:
     def alpha(self) -> float:
         return self.scaling * self.rank
 
+    def padded(self, rank: int) -> _LowRank:
+        """The same change with that rank and a scaling of 1."""
+        missing = rank - self.rank
+        b = F.pad(self.b * self.scaling, (0, missing))
+        return _LowRank(F.pad(self.a, (0, 0, 0, missing)), b, 1.0)
+
     def plus(self, other: _LowRank) -> _LowRank:
         """The sum, whose rank is the sum of ranks and whose scaling is 1."""
         b = torch.cat([self.b * self.scaling, other.b * other.scaling], dim=1)
@@ -95,6 +102,17 @@ class _Translation:
     biases: dict[str, Tensor] = field(default_factory=dict)
     dropout: float = 0.0
 
+    @property
+    def differs(self) -> bool:
+        """Whether modules have several ranks or scalings."""
+        return len({(change.rank, change.alpha) for change in self.low_rank.values()}) > 1
+
+    def uniform(self) -> _Translation:
+        """The same with one rank and a scaling of 1 everywhere."""
+        most = max((change.rank for change in self.low_rank.values()), default=0)
+        padded = {path: change.padded(most) for path, change in self.low_rank.items()}
+        return replace(self, low_rank=padded)
+
     def tensors(self) -> dict[str, Tensor]:
         """Under HF peft's names."""
         named = {f"{path}.lora_A.weight": change.a for path, change in self.low_rank.items()}
@@ -107,19 +125,27 @@ class _Translation:
         return named
 
 
+@dataclass(frozen=True)
 class HFPeft(Exporter):
     """`adapter_config.json` and `adapter_model.safetensors`, as `PeftModel.from_pretrained` reads.
 
-    LoRA is a `LoraConfig` with a rank and an alpha per module; several placements on one module,
+    LoRA is a `LoraConfig` with one rank and one alpha, since vLLM and SGLang take no patterns of
+    them and llama.cpp divides the one alpha by the rank of each tensor: where they differ, factors
+    are padded with zeros to the largest rank and B is scaled. Several placements on one module,
     and those on parts of a fused one, become one LoRA of their ranks' sum, as does PiSSA with what
     it takes off; the mixer of MoSLoRA becomes part of A. DoRA is one that uses it everywhere, (IA)³
     an `IA3Config`. BitFit is the biases themselves under `bias: all`, which replace those of the
     base model at loading. The head is `modules_to_save`. A configuration with none of these is a
     folder with the head alone.
 
+    Attributes:
+        uniform: false keeps the ranks, as patterns; true pads and scales always.
+
     References:
         Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, equation 3.
     """
+
+    uniform: bool | None = None
 
     library: ClassVar[str] = "peft"
 
@@ -140,6 +166,8 @@ class HFPeft(Exporter):
     def write(self, trained: Trained, folder: Path) -> None:
         with trained.attached() as attached:
             translation = _translated(attached)
+            pads = translation.differs if self.uniform is None else self.uniform
+            translation = translation.uniform() if pads else translation
             heads = _heads(trained)
             tensors = translation.tensors() | _head_tensors(attached, heads)
         named = {f"{_PREFIX}{name}": t.cpu().contiguous() for name, t in tensors.items()}

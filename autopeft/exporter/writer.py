@@ -5,34 +5,30 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch import Tensor
-
-from autopeft.core.config import PeftConfig
 from autopeft.core.errors import ExportError, unknown
 from autopeft.exporter.card import CardFacts, card
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained
+from autopeft.exporter.hf_peft import HFPeft
 from autopeft.exporter.registry import EXPORTERS
 from autopeft.method.registry import describe
-from autopeft.model.backbone import Backbone
 
 CARD_FILE = "README.md"
 
 
 def export(
     format: str,
-    *,
-    backbone: Backbone,
-    config: PeftConfig,
-    state: Mapping[str, Tensor],
+    trained: Trained,
     output: str | Path,
     facts: CardFacts,
+    *,
     overwrite: bool = False,
+    uniform: bool | None = None,
 ) -> Path:
-    """Writes `config` with its trained tensors and a model card to the folder `output`.
+    """Writes a trained configuration with a model card to the folder `output`.
 
     The folder appears at once when it is complete, never in parts. The backbone is, bit for bit,
     what it was. The merged format keeps the dtype of the backbone: hold it in float32 for exact
@@ -40,24 +36,26 @@ def export(
 
     Args:
         format: a name of `EXPORTERS`.
-        backbone: without a configuration on it.
-        config: what was trained.
-        state: what `Attached.state_dict` gave after training.
+        trained: on a backbone that carries no configuration.
         output: the folder, whose parents are made if need be.
         facts: what the card says beside the configuration.
         overwrite: whether a folder that is not empty may be replaced.
+        uniform: of the format `peft`, see `HFPeft`.
 
     Raises:
-        ExportError: an unknown format; a configuration or backbone that the format cannot hold,
-            with every placement in the way; tensors that do not fit; a folder that is not empty.
+        ExportError: an unknown format, or one without what is asked for; a configuration or
+            backbone that the format cannot hold, with every placement in the way; tensors that do
+            not fit; a folder that is not empty.
         AttachError: the configuration does not fit the backbone, or one is on it already.
     """
     if format not in EXPORTERS:
         raise ExportError(unknown("format", format, EXPORTERS), "format")
-    trained = Trained(backbone, config, state)
-    return write(
-        EXPORTERS[format], format, trained, Path(output).absolute(), facts, overwrite=overwrite
-    )
+    exporter = EXPORTERS[format]
+    if uniform is not None:
+        if not isinstance(exporter, HFPeft):
+            raise ExportError("goes with the format peft", "uniform")
+        exporter = HFPeft(uniform)
+    return write(exporter, format, trained, Path(output).absolute(), facts, overwrite=overwrite)
 
 
 def write(

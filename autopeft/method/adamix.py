@@ -45,15 +45,15 @@ class AdaMixMethod(Bottlenecks[AdaMix]):
     def bias_weights(self, name: str, outputs: int) -> tuple[Weight, ...]:
         return tuple(map(self._of_experts, super().bias_weights(name, outputs)))
 
-    def matrix(self, name: str, weights: Weights) -> Tensor:
+    def matrix(self, name: str, weights: Weights, shape: tuple[int, int]) -> Tensor:
         return weights[f"{name}.weight"].mean(0)
 
     def projection(
-        self, name: str, weights: Weights, training: bool
+        self, name: str, weights: Weights, shape: tuple[int, int], training: bool
     ) -> tuple[Tensor, Tensor | None]:
         matrices, biases = weights[f"{name}.weight"], weights.get(f"{name}.bias")
         if not training:
-            return self.matrix(name, weights), None if biases is None else biases.mean(0)
+            return self.matrix(name, weights, shape), None if biases is None else biases.mean(0)
         drawn = torch.randint(self.options.n_experts, (1,), device=matrices.device)
         matrix, *bias = (
             of.index_select(0, drawn)[0] for of in (matrices, biases) if of is not None

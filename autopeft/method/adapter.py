@@ -37,26 +37,28 @@ class Bottlenecks(Method[Bottleneck]):
         """The tensors of the matrix of the projection `down` or `up`."""
 
     @abstractmethod
-    def matrix(self, name: str, weights: Weights) -> Tensor:
-        """The matrix (outputs, inputs) of a projection."""
+    def matrix(self, name: str, weights: Weights, shape: tuple[int, int]) -> Tensor:
+        """The matrix of a projection, of shape (outputs, inputs)."""
 
     def bias_weights(self, name: str, outputs: int) -> tuple[Weight, ...]:
         """The tensors of the bias of a projection, if it has one."""
         return (Weight(f"{name}.bias", (outputs,)),) if self.options.bias else ()
 
     def projection(
-        self, name: str, weights: Weights, training: bool
+        self, name: str, weights: Weights, shape: tuple[int, int], training: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """The matrix and the bias of a projection."""
-        return self.matrix(name, weights), weights.get(f"{name}.bias")
+        """The matrix, of shape (outputs, inputs), and the bias of a projection."""
+        return self.matrix(name, weights, shape), weights.get(f"{name}.bias")
 
     def part(self, site: Site, weights: Weights) -> Change:
         activation, scale = ACTIVATIONS[self.options.activation], self.options.scale
         sequential = self.options.form == "sequential"
+        (outputs, inputs), size = site.shape, self.options.size
 
         def change(x: Tensor, training: bool) -> Tensor:
-            inner = activation(F.linear(x, *self.projection("down", weights, training)))
-            outer = F.linear(inner, *self.projection("up", weights, training))
+            down = self.projection("down", weights, (size, inputs), training)
+            up = self.projection("up", weights, (outputs, size), training)
+            outer = F.linear(activation(F.linear(x, *down)), *up)
             return outer if scale == 1 else outer * scale
 
         return Change(site.at, change, (OUTPUT if sequential else _entry(site.name),))
@@ -74,7 +76,7 @@ class Bottlenecks(Method[Bottleneck]):
         )
         biases = self.bias_weights("down", size), self.bias_weights("up", outputs)
         weights = (weight for group in (*matrices, *biases) for weight in group)
-        return Site(name, output.role, tuple(weights))
+        return Site(name, output.role, tuple(weights), shape=(outputs, inputs))
 
 
 class AdapterMethod(Bottlenecks[Adapter]):
@@ -103,7 +105,7 @@ class AdapterMethod(Bottlenecks[Adapter]):
             return (Weight("up.weight", (outputs, inputs)),)
         return (Weight("down.weight", (outputs, inputs), "uniform", inputs**-0.5),)
 
-    def matrix(self, name: str, weights: Weights) -> Tensor:
+    def matrix(self, name: str, weights: Weights, shape: tuple[int, int]) -> Tensor:
         return weights[f"{name}.weight"]
 
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from autopeft.core.errors import AttachError
 from autopeft.core.methods import Compacter
 from autopeft.method.adapter import Bottlenecks
 from autopeft.method.method import Weight, Weights
@@ -19,10 +18,8 @@ class CompacterMethod(Bottlenecks[Compacter]):
 
     A (n, n, n), which all layers and both projections share, is drawn normally with a standard
     deviation of 0.1; s_i (outputs / n, `phm_rank`) and t_i (`phm_rank`, inputs / n) are drawn with
-    that of Glorot, but t of the upward projection is zero.
-
-    Raises:
-        AttachError: n divides a width or the size with a remainder.
+    that of Glorot, but t of the upward projection is zero. Where n leaves a remainder, they are
+    one larger and the product is cut.
 
     References:
         Karimi Mahabadi et al., "Compacter: Efficient Low-Rank Hypercomplex Adapter Layers", 2021,
@@ -42,18 +39,15 @@ class CompacterMethod(Bottlenecks[Compacter]):
 
     def matrix_weights(self, name: str, inputs: int, outputs: int) -> tuple[Weight, ...]:
         n, rank = self.options.phm_dim, self.options.phm_rank
-        for width in (inputs, outputs):
-            if width % n:
-                raise AttachError(f"must divide {width}, got {n}", "phm_dim")
-        left, right = (n, outputs // n, rank), (n, rank, inputs // n)
-        start: tuple[Any, ...] = ("normal", (2 / (rank + inputs // n)) ** 0.5)
-        start = () if name == "up" else start
-        s = Weight(f"{name}.s", left, "normal", (2 / (rank + outputs // n)) ** 0.5)
-        t = Weight(f"{name}.t", right, *start)
+        rows, columns = -(-outputs // n), -(-inputs // n)
+        s = Weight(f"{name}.s", (n, rows, rank), "normal", (2 / (rank + rows)) ** 0.5)
+        t = Weight(f"{name}.t", (n, rank, columns), "normal", (2 / (rank + columns)) ** 0.5)
+        if name == "up":
+            t = Weight(t.name, t.shape)
         shared = Weight("A", (n, n, n), "normal", 0.1, shared="phm")
         return (s, t) if name == "up" else (shared, s, t)
 
-    def matrix(self, name: str, weights: Weights) -> Tensor:
+    def matrix(self, name: str, weights: Weights, shape: tuple[int, int]) -> Tensor:
         a, small = weights["A"], weights[f"{name}.s"] @ weights[f"{name}.t"]
         product = torch.einsum("nij,nkl->ikjl", a, small)
-        return product.flatten(2, 3).flatten(0, 1)
+        return product.flatten(2, 3).flatten(0, 1)[: shape[0], : shape[1]]

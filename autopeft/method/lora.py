@@ -31,11 +31,11 @@ class BesideLinears(Method[OfLinears]):
 
     def sites(self, layer: LayerShape) -> tuple[Site, ...]:
         targets = self.options.targets
-        return tuple(
-            Site(linear.role, linear.role, self.weights(linear), self.changes(linear))
-            for linear in layer.linears
-            if of(linear.role, targets)
-        )
+        return tuple(self._site(linear) for linear in layer.linears if of(linear.role, targets))
+
+    def _site(self, linear: Linear) -> Site:
+        role, shape = linear.role, (linear.outputs, linear.inputs)
+        return Site(role, role, self.weights(linear), self.changes(linear), shape)
 
     @abstractmethod
     def weights(self, linear: Linear) -> tuple[Weight, ...]:

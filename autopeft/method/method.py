@@ -61,12 +61,14 @@ class Site:
         at: role of a linear or name of a norm, on whose device the tensors live.
         weights: its tensors.
         changes: elements that merging changes, by name of the backbone's tensor within the layer.
+        shape: (outputs, inputs) of the map from what it reads to what it adds, where that is one.
     """
 
     name: str
     at: str
     weights: tuple[Weight, ...]
     changes: Mapping[str, int] = field(default_factory=dict)
+    shape: tuple[int, int] = (0, 0)
 
 
 Weights = Mapping[str, Tensor]

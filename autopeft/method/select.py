@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from autopeft.core.methods import FullTuning, SparseTuning
 from autopeft.core.shape import Linear
 from autopeft.method.lora import BesideLinears
-from autopeft.method.method import INPUT, RAW, Base, Change, Fold, Site, Weight, Weights
+from autopeft.method.method import Base, Change, Fold, Site, Weight, Weights
 
 
 class FullTuningMethod(BesideLinears[FullTuning]):
@@ -65,7 +66,8 @@ class SparseTuningMethod(BesideLinears[SparseTuning]):
 
     def weights(self, linear: Linear) -> tuple[Weight, ...]:
         n = self._elements(linear)
-        chosen = partial(_chosen, n, self.options.select)
+        size = linear.inputs * linear.outputs
+        chosen = partial(_chosen, n, size, self.options.select)
         return Weight("values", (n,)), Weight(
             "index", (n,), chosen, trained=False, dtype=torch.int64
         )
@@ -74,33 +76,29 @@ class SparseTuningMethod(BesideLinears[SparseTuning]):
         return {f"{linear.role}.weight": self._elements(linear)}
 
     def part(self, site: Site, weights: Weights) -> Change:
-        def change(x: Tensor, y: Tensor, training: bool) -> Tensor:
-            return F.linear(x, _spread(weights, y.shape[-1], x.shape[-1]))
+        def change(x: Tensor, training: bool) -> Tensor:
+            return F.linear(x, _spread(weights, site.shape))
 
-        return Change(site.at, change, (INPUT, RAW))
+        return Change(site.at, change)
 
     def fold(self, site: Site, weights: Weights, base: Base) -> Fold:
-        return Fold(_spread(weights, *base.weight.shape))
+        return Fold(_spread(weights, site.shape))
 
     def _elements(self, linear: Linear) -> int:
         inputs, outputs = linear.inputs, linear.outputs
         return min(self.options.r * (inputs + outputs), inputs * outputs)
 
 
-def _chosen(n: int, which: str, weight: Tensor, generator: torch.Generator) -> Tensor:
-    """The places of n elements in the flat weight, ascending, (n,)."""
+def _chosen(n: int, size: int, which: str, weight: Tensor, generator: torch.Generator) -> Tensor:
+    """The places of n elements in the flat weight of that size, ascending, (n,)."""
     if which == "random":
-        places = torch.randperm(weight.numel(), generator=generator)[:n].to(weight.device)
+        places = torch.randperm(size, generator=generator)[:n].to(weight.device)
     else:
         places = weight.abs().flatten().topk(n, largest=which == "largest").indices
     return places.sort().values
 
 
-def _spread(weights: Weights, outputs: int, inputs: int) -> Tensor:
+def _spread(weights: Weights, shape: tuple[int, int]) -> Tensor:
     """The values at their places, zeros elsewhere, (outputs, inputs)."""
-    values = weights["values"]
-    return (
-        values.new_zeros(outputs * inputs)
-        .scatter(0, weights["index"], values)
-        .view(outputs, inputs)
-    )
+    zeros = weights["values"].new_zeros(math.prod(shape))
+    return zeros.scatter(0, weights["index"], weights["values"]).view(shape)

@@ -175,14 +175,13 @@ def _trained(architecture: str) -> list[tuple[str, Trained, Tensor]]:
     return [(name, *train(on, config, inputs(architecture))) for name, config in mixes.items()]
 
 
-def exported(format: str, trained: Trained, output: Path, *, overwrite: bool = False) -> Path:
+def exported(
+    format: str,
+    trained: Trained,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    uniform: bool | None = None,
+) -> Path:
     """The folder into which a training has been written."""
-    return export(
-        format,
-        backbone=trained.backbone,
-        config=trained.config,
-        state=trained.state,
-        output=output,
-        facts=FACTS,
-        overwrite=overwrite,
-    )
+    return export(format, trained, output, FACTS, overwrite=overwrite, uniform=uniform)

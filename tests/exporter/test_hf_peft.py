@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import ExportError
@@ -17,10 +19,12 @@ FUSED = ("gpt2", "gpt_neox", "phi3")
 DEEP = {"num_hidden_layers": 12}
 
 
-def write(name: str, config: PeftConfig, output: Path, **changes: int) -> torch.Tensor:
+def write(
+    name: str, config: PeftConfig, output: Path, uniform: bool | None = None, **changes: int
+) -> torch.Tensor:
     """Exports a made-up training and returns its logits."""
     trained, expected = train(backbone(tiny(name, **changes)), config, inputs(name))
-    exported("peft", trained, output)
+    exported("peft", trained, output, uniform=uniform)
     return expected
 
 
@@ -37,7 +41,7 @@ def test_stock_peft_computes_the_same(name: str, tmp_path: Path) -> None:
 
 def test_layer_1_is_not_layer_11(tmp_path: Path) -> None:
     config = PeftConfig.of([lora([1], r=2), lora([10, 11], r=5, lora_alpha=7.0)])
-    expected = write("bert", config, tmp_path / "out", **DEEP)
+    expected = write("bert", config, tmp_path / "out", uniform=False, **DEEP)
     model = peft.PeftModel.from_pretrained(tiny("bert", **DEEP), tmp_path / "out").eval()
     layers = model.base_model.model.bert.encoder.layer
     ranks = {i: getattr(layer.attention.self.query, "r", None) for i, layer in enumerate(layers)}
@@ -54,6 +58,38 @@ def test_equal_placements_need_no_patterns(tmp_path: Path) -> None:
     assert config["rank_pattern"] == config["alpha_pattern"] == {}
     assert config["task_type"] == "SEQ_CLS"
     assert config["modules_to_save"] == ["bert.pooler", "classifier"]
+
+
+def vllm(config: dict[str, Any], a: Tensor, b: Tensor) -> Tensor:
+    """One scale for all modules, whatever patterns say."""
+    return config["lora_alpha"] / config["r"] * (b @ a)
+
+
+def llama_cpp(config: dict[str, Any], a: Tensor, b: Tensor) -> Tensor:
+    """The one alpha by the rank of each tensor."""
+    return config["lora_alpha"] / a.shape[0] * (b @ a)
+
+
+@pytest.mark.parametrize("rule", [vllm, llama_cpp])
+@pytest.mark.parametrize("uniform", [None, True, False])
+def test_mixed_ranks_are_read_right_by_what_takes_no_patterns(rule, uniform, tmp_path) -> None:
+    """But for patterns, which are written where somebody asks for them."""
+    mix = PeftConfig.of([lora([0], r=2, lora_alpha=3.0), lora([1], r=5), lora([0], r=4)])
+    trained, _ = train(backbone(tiny("bert")), mix, inputs("bert"))
+    exported("merged", trained, tmp_path / "merged")
+    exported("peft", trained, tmp_path / "out", uniform=uniform)
+    config = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    assert (config["rank_pattern"] == {} == config["alpha_pattern"]) == (uniform is not False)
+    assert uniform is False or config["r"] == config["lora_alpha"] == 6
+    merged = type(tiny("bert")).from_pretrained(tmp_path / "merged")
+    tensors, errors = load_file(tmp_path / "out/adapter_model.safetensors"), []
+    for name, a in tensors.items():
+        if name.endswith(".lora_A.weight"):
+            path = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+            change = rule(config, a, tensors[name.replace("lora_A", "lora_B")])
+            before = tiny("bert").get_submodule(path).weight
+            errors.append((merged.get_submodule(path).weight - before - change).abs().max())
+    assert (max(errors) < 1e-5) == (uniform is not False)
 
 
 def test_file_is_the_same_every_time(tmp_path: Path) -> None:

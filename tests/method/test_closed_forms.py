@@ -65,9 +65,12 @@ def test_compacter_has_its_published_count(at: str, published: int) -> None:
     assert count(config, shape).trainable == published
 
 
-def test_what_does_not_divide_a_width_is_refused() -> None:
-    with pytest.raises(Exception, match=r"phm_dim: must divide 32, got 3"):
-        ours("compacter", size=6, phm_dim=3)
+def test_a_product_is_cut_where_its_factors_do_not_divide_a_width() -> None:
+    on = ours("compacter", size=5, phm_dim=3)
+    assert on.state_dict()["layers.0.compacter.self.down.s"].shape == (3, 2, 1)
+    assert on.state_dict()["layers.0.compacter.self.down.t"].shape == (3, 1, 11)
+    logits(on.model, inputs("bert")).square().mean().backward()
+    assert all(weight.grad.abs().max() > 0 for weight in on.trainable().values())
 
 
 def test_adamix() -> None:
