@@ -76,9 +76,10 @@ class Trained:
             for site in attached.sites:
                 simple = after[site.placed.placement]
                 at = site.placed.layer, site.placed.site.name, simple.method, simple.options
-                key = places[at].pop(0).key
                 weights = site.placed.method.settled_weights(site.weights)
-                state |= {f"{key}.{name}": weight.clone() for name, weight in weights.items()}
+                there = places[at].pop(0)
+                trained = (weight for weight in there.site.weights if weight.trained)
+                state |= {there.name(w): weights[w.name].detach().clone() for w in trained}
         return Trained(self.backbone, config, state)
 
     def loads_base(self) -> str:

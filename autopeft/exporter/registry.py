@@ -8,5 +8,11 @@ from autopeft.exporter.exporter import Exporter
 from autopeft.exporter.hf_peft import HFPeft
 from autopeft.exporter.merged import Merged
 from autopeft.exporter.native import Native
+from autopeft.exporter.onnx import Onnx
 
-EXPORTERS: Mapping[str, Exporter] = {"native": Native(), "peft": HFPeft(), "merged": Merged()}
+EXPORTERS: Mapping[str, Exporter] = {
+    "native": Native(),
+    "peft": HFPeft(),
+    "merged": Merged(),
+    "onnx": Onnx(),
+}

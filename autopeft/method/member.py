@@ -18,6 +18,9 @@ from autopeft.method.method import Weight
 from autopeft.method.registry import Placed, describe, place
 from autopeft.method.sites import Layer, layers_of, shape_of
 
+_TOLD = 5
+"""Tensors that do not fit that an error names."""
+
 
 class Member:
     """The trained tensors of one configuration; nothing of it is on the backbone yet.
@@ -82,7 +85,8 @@ class Member:
                 was, now = tuple(weight.shape), tuple(state[name].shape)
                 wrong.append(f"{name} must have shape {was}, got {now}")
         if wrong:
-            raise AttachError("; ".join(wrong), "state")
+            more = f"; and {len(wrong) - _TOLD} more" if len(wrong) > _TOLD else ""
+            raise AttachError("; ".join(wrong[:_TOLD]) + more, "state")
         with torch.no_grad():
             for name, weight in self._weights.items():
                 weight.copy_(state[name])
