@@ -15,7 +15,7 @@ from autopeft.study.repeats import POINT
 from autopeft.study.trial import TrialRecord
 
 POINTS = 100
-"""Points of a metric in one."""
+"""Points of a share in one."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,10 @@ class Comparison:
     Attributes:
         baseline: with a name; its values are means over its fresh trainings.
         rival: the trial, likewise; None where none was trained again.
-        gain: of the rival on the test split, in points; negative for worse.
+        gain: of the rival on the test split, in `unit`; negative for worse.
         margin: half the width of the 95 % interval of the gain; None where one of the two has a
             single fresh training.
+        unit: points of a share, or the metric of which the gain is.
         n_seeds: fresh trainings, of whichever of the two has fewer.
         cost: how much of the first known objective the rival takes, in words.
         is_cheaper: whether that is less.
@@ -37,6 +38,7 @@ class Comparison:
     rival: TrialRecord | None = None
     gain: float = 0.0
     margin: float | None = None
+    unit: str = "points"
     n_seeds: int = 0
     cost: str = ""
     is_cheaper: bool = False
@@ -57,18 +59,23 @@ class Comparison:
         trial = f"trial {self.rival.number}"
         if self.margin is None:
             return f"{trial} and {name} cannot be told apart by a single fresh training"
-        gain = f"{abs(self.gain):.1f} ± {self.margin:.1f} points{self.cost}"
+        gain = self._told(self.margin)
         seeds = f"{self.n_seeds} seeds"
         if self.verdict > 0:
-            return f"{trial} beats {name} by {gain} ({seeds})"
+            return f"{trial} beats {name} by {gain}{self.cost} ({seeds})"
         if self.verdict < 0:
-            return f"{name} is better: {trial} is behind it by {gain} ({seeds})"
-        sign = "-" if self.gain < 0 else "+"
+            return f"{name} is better: {trial} is behind it by {gain}{self.cost} ({seeds})"
+        noise = f"{'-' if self.gain < 0 else '+'}{gain}"
         if self.is_cheaper:
-            noise = f"{sign}{abs(self.gain):.1f} ± {self.margin:.1f} points"
             return f"{trial} is as good as {name} ({noise}, {seeds}){self.cost}"
         none = f"{name} is as good: no mix was better than it by more than the noise"
-        return f"{none} ({trial}: {sign}{gain}, {seeds})"
+        return f"{none} ({trial}: {noise}{self.cost}, {seeds})"
+
+    def _told(self, margin: float) -> str:
+        """How large the gain is, in words."""
+        if self.unit == "points":
+            return f"{abs(self.gain):.1f} ± {margin:.1f} points"
+        return f"{abs(self.gain):.2g} ± {margin:.2g} of {self.unit}"
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain values for JSON."""
@@ -77,6 +84,7 @@ class Comparison:
             "trial": None if self.rival is None else self.rival.number,
             "gain": None if self.rival is None else self.gain,
             "margin": self.margin,
+            "unit": self.unit,
             "seeds": self.n_seeds,
             "sentence": self.sentence,
         }
@@ -123,7 +131,7 @@ def _rival(
         return quality.loss(record.values[quality.name])
 
     ranked = sorted(rivals, key=lambda rival: (loss(rival), _price(rival, cost)))
-    near = [rival for rival in ranked if loss(rival) <= loss(baseline) + POINT]
+    near = [rival for rival in ranked if loss(rival) <= loss(baseline) + (quality.within or POINT)]
     most = _price(baseline, cost)
     affordable = (rival for rival in near if _price(rival, cost) <= most)
     return next(affordable, ranked[0] if ranked else None)
@@ -144,13 +152,15 @@ def _beside(
     if rival is None:
         return Comparison(baseline)
     ours, theirs = scores[rival.number], scores[baseline.number]
-    sign = POINTS if quality.goal == "maximize" else -POINTS
+    is_share = quality.goal == "maximize" and all(0 <= s <= 1 for s in (*ours, *theirs))
+    unit = POINTS if is_share else 1
     margin = welch(ours, theirs)
     return Comparison(
         baseline,
         rival,
-        gain=sign * (fmean(ours) - fmean(theirs)),
-        margin=None if margin is None else POINTS * margin,
+        gain=unit * (quality.loss(fmean(theirs)) - quality.loss(fmean(ours))),
+        margin=None if margin is None else unit * margin,
+        unit="points" if is_share else quality.name.replace("_", " "),
         n_seeds=min(len(ours), len(theirs)),
         cost=_cost(rival, baseline, cost) if cost else "",
         is_cheaper=bool(cost) and _price(rival, cost) < _price(baseline, cost),

@@ -83,7 +83,10 @@ def test_gain_of_a_minimised_objective_is_positive_for_less() -> None:
     loss = Objective("accuracy", "minimize", reference=1.0)
     lora, mix = complete(0, 0.9, 100, baseline="lora"), complete(1, 0.8, 50)
     (only,) = compare(repeated((lora, 0.9, HIGH), (mix, 0.8, LOW)), (loss, PARAMS))
-    assert only.gain == pytest.approx(2.2)
+    assert only.gain == pytest.approx(0.022)
+    assert only.sentence.startswith(
+        f"trial 1 beats lora by 0.022 ± {only.margin:.2g} of {loss.name}"
+    )
 
 
 def test_what_cannot_be_compared_says_so() -> None:
