@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from autopeft.api.deploy import TARGETS, runs_in
 from autopeft.api.identity import label_names, meaning, model_identity
 from autopeft.api.outcome import Outcome, open_study
 from autopeft.core.catalog import Reference
@@ -35,7 +36,7 @@ def export(
     trial: int | None = None,
     pick: str = "knee",
     within: str | float | None = None,
-    format: str = "native",
+    format: str | None = None,
     uniform: bool | None = None,
 ) -> Path:
     """Writes a trial of a study for the tools that will use it, weights in float32.
@@ -49,7 +50,7 @@ def export(
         trial: number of a complete trial; else `pick` chooses one of the front.
         pick: `knee`, `best` or `cheapest`.
         within: how far from the best `cheapest` may be, such as `1%`; by default one point.
-        format: `native`, `peft` or `merged`.
+        format: `native`, `peft`, `merged` or `onnx`; by default what the study's `deploy` loads.
         uniform: of `peft`: one rank for all modules, true always, false never; by default where
             they differ.
 
@@ -64,6 +65,7 @@ def export(
     chosen = outcome.trial(trial)
     trained = _trained(outcome, chosen)
     task = task_of(outcome.spec.task)
+    format = format or TARGETS[outcome.spec.deploy].format
     state, backbone = _state(outcome, trained), _backbone(outcome, chosen, task)
     facts = CardFacts(
         base_model=outcome.spec.model,
@@ -77,6 +79,7 @@ def export(
         counts=chosen.known,
         reason=reason,
         comparisons=tuple(comparison.sentence for comparison in outcome.comparisons),
+        runs_in=runs_in(format, chosen.config, task.head),
     )
     return write(format, Trained(backbone, chosen.config, state), output, facts, uniform=uniform)
 

@@ -124,6 +124,8 @@ def _plan_study(prepared: Prepared) -> dict[str, Any]:
         "n_trials": prepared.spec.search.n_trials,
         "epochs": list(prepared.rungs),
         "baselines": list(prepared.baselines),
+        "deploy": prepared.spec.deploy,
+        "lost": list(prepared.lost),
         "limits": prepared.limits,
         "splits": extent,
         "cut": cut_told(extent.get("train", {})) or "nothing",

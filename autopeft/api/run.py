@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from optuna.samplers import BaseSampler
 
+from autopeft.api.deploy import deployable, methods_in
 from autopeft.api.earlier import observations
 from autopeft.api.frames import on_disk
 from autopeft.api.identity import (
@@ -80,6 +81,7 @@ class Prepared:
     limits: Mapping[str, float]
     rungs: tuple[float, ...]
     baselines: Mapping[str, PeftConfig]
+    lost: tuple[str, ...]
 
     def open(self, data: Data) -> Study:
         """The study, made in its storage where there is none.
@@ -229,10 +231,17 @@ def _prepared(spec: StudySpec) -> Prepared:
     length = min(task.max_length, positions(backbone.model))
     setting = Setting(backbone, length, device)
     known = known_quantities(setting)
-    document = _with_limits(spec)
+    left = deployable(_with_limits(spec), spec.deploy, task.head)
+    if left.lost:
+        told = ", ".join(left.lost)
+        _log.warning("%s cannot load %s, which the space goes without", spec.deploy, told)
     with inside("space"):
-        space = on_backbone(document, backbone)
-        limits = _limits(space, known, place("search_spaces", document))
+        space = on_backbone(left.space, backbone)
+        limits = _limits(space, known, place("search_spaces", spec.space))
+    baselines = _baselines(spec.search.baselines, backbone)
+    for name in [name for name, config in baselines.items() if not left.takes(config)]:
+        _log.warning("%s cannot load the baseline %s, which is left out", spec.deploy, name)
+        del baselines[name]
     first, last = spec.fidelity.bounds
     return Prepared(
         spec=spec,
@@ -243,7 +252,8 @@ def _prepared(spec: StudySpec) -> Prepared:
         known=known,
         limits=limits,
         rungs=rungs_between(first, last, spec.fidelity.reduction),
-        baselines=_baselines(spec.search.baselines, backbone),
+        baselines=baselines,
+        lost=left.lost,
     )
 
 
@@ -294,18 +304,8 @@ def on_backbone(reference: Reference, backbone: Backbone) -> BoundSpace:
     """
     space = SearchSpace.load(reference)
     with inside(place("search_spaces", reference)):
-        check_methods(backbone.model, sorted(set(_methods(space.to_dict()["place"]))))
+        check_methods(backbone.model, sorted(set(methods_in(space.to_dict()["place"]))))
         return space.on(backbone.shape, trained_elements)
-
-
-def _methods(tree: Any) -> Iterator[str]:
-    """The methods of all placements in a document."""
-    if isinstance(tree, Mapping):
-        yield from [tree["method"]] if "method" in tree else []
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        for branch in tree:
-            yield from _methods(branch)
 
 
 def configuration(reference: Reference, backbone: Backbone) -> PeftConfig:

@@ -185,7 +185,10 @@ def export(  # noqa: PLR0913
         str | None, typer.Option(help="knee, best or cheapest of the front; knee by default.")
     ] = None,
     within: Annotated[str | None, typer.Option(help="With cheapest: how far from best.")] = None,
-    format: Annotated[str, typer.Option(help="native, peft or merged: for which tool.")] = "native",
+    format: Annotated[
+        str | None,
+        typer.Option(help="native, peft, merged or onnx; by default what `deploy` loads."),
+    ] = None,
     uniform: Annotated[
         bool | None,
         typer.Option(help="With peft: one rank for all modules; by default where they differ."),
@@ -195,10 +198,8 @@ def export(  # noqa: PLR0913
     json: Json = False,
 ) -> None:
     """Write a trial with its trained tensors and a model card."""
-    if trial is not None and pick is not None:
-        raise StudyError("excludes --pick", "--trial")
-    if within is not None and pick != "cheapest":
-        raise StudyError("goes with --pick cheapest", "--within")
+    _check_pick(trial, pick, within)
+    from autopeft.api.deploy import TARGETS
     from autopeft.api.export import export as write
     from autopeft.api.outcome import open_study
     from autopeft.cli.show import print_json, say
@@ -206,17 +207,25 @@ def export(  # noqa: PLR0913
     outcome = open_study(study, changes=_changes(set_, storage=storage))
     rule = pick or "knee"
     choice = outcome.choose(rule, within) if trial is None else None
+    format = format or TARGETS[outcome.spec.deploy].format
     path = write(
         outcome, output, trial=trial, pick=rule, within=within, format=format, uniform=uniform
     )
-    number = trial if choice is None else choice.trial.number
-    reason = "" if choice is None else choice.reason
+    number, reason = (trial, "") if choice is None else (choice.trial.number, choice.reason)
     if json:
         print_json({"trial": number, "reason": reason, "format": format, "output": str(path)})
         return
     if reason:
         say(reason)
     say(f"trial {number} written to {path} as {format}")
+
+
+def _check_pick(trial: int | None, pick: str | None, within: str | None) -> None:
+    """Refuses options that do not go together."""
+    if trial is not None and pick is not None:
+        raise StudyError("excludes --pick", "--trial")
+    if within is not None and pick != "cheapest":
+        raise StudyError("goes with --pick cheapest", "--within")
 
 
 @app.command(name="list")

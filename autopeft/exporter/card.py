@@ -33,6 +33,7 @@ class CardFacts:
         counts: by name, such as `trainable_params`; bytes for memory.
         reason: why this trial, as a sentence.
         comparisons: with baselines, each as a sentence.
+        runs_in: what loads the folder, by name.
     """
 
     base_model: str
@@ -46,6 +47,7 @@ class CardFacts:
     counts: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     comparisons: Sequence[str] = ()
+    runs_in: Sequence[str] = ()
 
 
 def card(library: str, config: PeftConfig, facts: CardFacts, usage: str) -> str:
@@ -68,6 +70,7 @@ def card(library: str, config: PeftConfig, facts: CardFacts, usage: str) -> str:
         _comparisons(facts.comparisons),
         _table("Size", {name: _number(value) for name, value in facts.counts.items()}),
         f"## How to load\n\n```python\n{usage}\n```",
+        f"Loads in: {', '.join(facts.runs_in)}." if facts.runs_in else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 

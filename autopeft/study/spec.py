@@ -23,6 +23,7 @@ RECORDED: Any = {
     "space": True,
     "objectives": True,
     "limits": True,
+    "deploy": True,
     "search": {"sampler", "strategy", "n_trials", "seed", "baselines", "n_finalists", "n_seeds"},
     "fidelity": {"epochs", "final_epochs"},
 }
@@ -237,6 +238,7 @@ class StudySpec(Section):
         space: name, path or mapping.
         objectives: name, path, mapping or list.
         limits: greatest values of known objectives beside those of the space, which they replace.
+        deploy: where the winner will run; what cannot be loaded there is not searched.
         storage: URL of the Optuna storage.
         output: folder for trained tensors; by default `runs/NAME`.
         device: `auto`, `cpu` or `cuda`.
@@ -250,6 +252,7 @@ class StudySpec(Section):
     space: Any
     objectives: Any
     limits: dict[str, Any] = Field(default_factory=dict)
+    deploy: str = "native"
     search: Search = Field(default_factory=Search)
     fidelity: FidelitySection = Field(default_factory=FidelitySection)
     engine: EngineSection = Field(default_factory=EngineSection)
