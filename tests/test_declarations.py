@@ -14,7 +14,18 @@ from autopeft.cli.catalog import entries
 from autopeft.core.catalog import parse
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.methods import DECLARATIONS, Declaration, size_of
-from autopeft.core.options import REQUIRED, Flag, Number, OneOf, Option, Sites, Size, Whole, option
+from autopeft.core.options import (
+    REQUIRED,
+    Flag,
+    Name,
+    Number,
+    OneOf,
+    Option,
+    Sites,
+    Size,
+    Whole,
+    option,
+)
 from autopeft.core.shape import LayerShape
 from autopeft.method import METHODS, attach
 from autopeft.method.method import Change, Method, Site, Weight, Weights
@@ -217,6 +228,7 @@ def _alternatives(kind: Option) -> tuple[Any, ...]:
     values = {
         Size: (4, 8),
         Whole: (2, 4),
+        Name: ("miss", "oft"),
         Number: (0.25, 0.5),
         Flag: (False, True),
         Sites: (("k",), ("q", "o")),

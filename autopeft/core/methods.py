@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from autopeft.core.config import LEARNING_RATE, Placement
 from autopeft.core.errors import AutoPeftError, unknown
-from autopeft.core.options import Flag, Number, OneOf, Option, Sites, Size, Whole, option
+from autopeft.core.options import Flag, Name, Number, OneOf, Option, Sites, Size, Whole, option
 
 Declared = TypeVar("Declared", bound="Declaration")
 
@@ -28,11 +28,13 @@ class Declaration:
 
     Attributes:
         method: its name in documents and registries.
+        takes_more: whether it has options beside those that are declared, in `own`.
         where: in which layers the placement stands; None where that is left out.
         learning_rate: of its tensors; None where it is that of the training.
     """
 
     method: ClassVar[str]
+    takes_more: ClassVar[bool] = False
     where: Any = None
     learning_rate: float | None = option(Number(None, above=0, null="that of the training"))
 
@@ -65,7 +67,7 @@ class Declaration:
         return {
             name: value
             for name, value in cls.completed(options).items()
-            if value is not None and not (kinds[name].later and value == kinds[name].default)
+            if value is not None and not (name in kinds and kinds[name].is_left_out(value))
         }
 
     @classmethod
@@ -75,10 +77,10 @@ class Declaration:
         Raises:
             AutoPeftError: an option that is unknown, missing, impossible or still open.
         """
-        for name in options:
-            if name not in cls.options():
-                raise AutoPeftError(unknown("option", name, cls.options()))
-        values: dict[str, Any] = {}
+        more = {name: value for name, value in options.items() if name not in cls.options()}
+        if more and not cls.takes_more:
+            raise AutoPeftError(unknown("option", next(iter(more)), cls.options()))
+        values: dict[str, Any] = {"own": tuple(sorted(more.items()))} if more else {}
         for name, kind in cls.options().items():
             try:
                 values[name] = kind.check_closed(options.get(name, kind.default))
@@ -348,11 +350,35 @@ class BitFit(Declaration):
     method: ClassVar[str] = "bitfit"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Peft(Declaration):
+    """Any type of HF peft that sits at linears, with its own options (Mangrulkar et al. 2022).
+
+    `peft_type` is HF peft's name of it, such as `miss`, `oft`, `fourierft` or `randlora`. In
+    Python its own options stand in `own`.
+    """
+
+    method: ClassVar[str] = "peft"
+    takes_more: ClassVar[bool] = True
+    peft_type: str = option(Name())
+    targets: tuple[str, ...] = option(Sites(("q", "v")))
+    own: Any = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        document = super().to_dict()
+        own = dict(document.pop("own"))
+        return {**document, **own}
+
+    def _words(self) -> str:
+        own = "".join(f" {name}={value}" for name, value in self.own)
+        return f"peft {self.peft_type}[{','.join(self.targets)}]{own}"
+
+
 DECLARATIONS: Mapping[str, type[Declaration]] = {
     kind.method: kind
     for kind in (
         *(AdaMix, Adapter, BitFit, Compacter, Dora, FullTuning, Hira, Ia3, Loha, Lokr, Lora),
-        *(MosLora, NormTuning, Prefix, SparseTuning, Ssf, Vera),
+        *(MosLora, NormTuning, Peft, Prefix, SparseTuning, Ssf, Vera),
     )
 }
 

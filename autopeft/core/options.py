@@ -39,6 +39,10 @@ class Option(ABC):
     def accepts(self, value: Any) -> bool:
         """Whether a value is what the option `expects`."""
 
+    def is_left_out(self, value: Any) -> bool:
+        """Whether a configuration does not tell a value."""
+        return self.later and value == self.default
+
     def canonical(self, value: Any) -> Any:
         """The one form of equal values."""
         return value
@@ -62,6 +66,13 @@ class Option(ABC):
         if value is REQUIRED:
             raise AutoPeftError(f"is missing: {self.expects}")
         return self.check(value)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is a text, a number, a truth value, null, or a list of such."""
+    if isinstance(value, tuple):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, str | bool) or is_finite(value)
 
 
 def option(kind: Option) -> Any:
@@ -166,6 +177,16 @@ class OneOf(Option):
         if isinstance(value, str) and value not in self.names:
             raise AutoPeftError(unknown("value", value, self.names))
         return super().check(value)
+
+
+@dataclass(frozen=True)
+class Name(Option):
+    """A name that somebody else knows."""
+
+    expects = "a name"
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, str) and bool(value) and value.isprintable()
 
 
 @dataclass(frozen=True)

@@ -162,9 +162,12 @@ class _Edit:
         """
         own = [s.of(members) if isinstance(s, Pieces) else s for s in sources]
         each = [0 if isinstance(source, Pieces) else None for source in sources]
-        if len(members) == 1:
-            mine = [o if e is None else o[0] for o, e in zip(own, each, strict=True)]
-            change = self.alone(members[0], module, mine, changed)[None]
+        if len(members) == 1 or not self.first.placed.method.vectorizes:
+            changes = []
+            for i, member in enumerate(members):
+                mine = [o if e is None else o[i] for o, e in zip(own, each, strict=True)]
+                changes.append(self.alone(member, module, mine, changed))
+            change = torch.stack(changes)
         else:
             change = self._fit(self._vectorized(members, own, each, module.training), changed)
         missing = changed.dim() + 1 - change.dim()

@@ -145,7 +145,7 @@ def _trained_site(
         kept = f"{name} on {site.device}"
         tensor = shared.get(kept)
         if tensor is None:
-            tensor = _drawn(weight, f"{seed}:{name}" if weight.trained else name, site)
+            tensor = _drawn(weight, f"{seed}:" if weight.trained else "", site)
             tensor = nn.Parameter(tensor) if weight.trained else tensor
         if weight.shared:
             shared[kept] = tensor
@@ -175,14 +175,17 @@ def _check_readable(site: TrainedSite) -> None:
         raise AttachError("needs the weights themselves, which are quantized", describe(placement))
 
 
-def _drawn(weight: Weight, name: str, site: TrainedSite) -> Tensor:
-    """The float32 tensor of a weight on the device of its site."""
+def _drawn(weight: Weight, seed: str, site: TrainedSite) -> Tensor:
+    """The float32 tensor of a weight on the device of its site.
+
+    Those that are made from the base weight have random numbers in common.
+    """
     if site.device.type == "meta":
         return torch.empty(weight.shape, dtype=weight.dtype, device=site.device)
-    generator = _generator(name)
     if callable(weight.draw):
+        generator = _generator(f"{seed}{site.placed.key}")
         return weight.draw(site.base_weight().float(), generator).contiguous()
-    return _draw(weight, generator).to(site.device)
+    return _draw(weight, _generator(f"{seed}{site.placed.name(weight)}")).to(site.device)
 
 
 def _generator(name: str) -> torch.Generator:

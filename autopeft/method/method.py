@@ -178,6 +178,11 @@ class Method(ABC, Generic[Declared]):
         return False
 
     @property
+    def vectorizes(self) -> bool:
+        """Whether what it does to several members is computed at once."""
+        return True
+
+    @property
     def reads_weights(self) -> bool:
         """Whether it reads weights of the backbone, which are not to be quantized then."""
         return False

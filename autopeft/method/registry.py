@@ -14,6 +14,7 @@ from autopeft.method.adamix import AdaMixMethod
 from autopeft.method.adapter import AdapterMethod
 from autopeft.method.affine import NormTuningMethod, SsfMethod
 from autopeft.method.bitfit import BitFitMethod
+from autopeft.method.bridge import PeftMethod
 from autopeft.method.compacter import CompacterMethod
 from autopeft.method.dora import DoraMethod
 from autopeft.method.ia3 import Ia3Method
@@ -39,6 +40,7 @@ METHODS: Mapping[str, type[Method]] = {
     "lora": LoraMethod,
     "moslora": MosLoraMethod,
     "norm": NormTuningMethod,
+    "peft": PeftMethod,
     "prefix": PrefixMethod,
     "sparse": SparseTuningMethod,
     "ssf": SsfMethod,

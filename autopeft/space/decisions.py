@@ -12,6 +12,9 @@ from autopeft.space.domain import Choice, Range, Subset, Tree
 from autopeft.space.form import Form
 from autopeft.space.ground import SPACE, Ground, Here
 
+_PLACE = ("method", "where")
+"""What a placement says beside its options."""
+
 
 def decisions(form: Form, ground: Ground) -> dict[str, Dimension]:
     """Every decision that some point asks for, by name, in the order of the document."""
@@ -55,6 +58,7 @@ def option_nodes(entry: Tree) -> list[tuple[str, Any]]:
     declaration = DECLARATIONS[entry["method"]]
     size = declaration.size_option()
     nodes = [(key, entry.get(key, kind.default)) for key, kind in declaration.options().items()]
+    nodes += [(key, node) for key, node in entry.entries if key not in {*dict(nodes), *_PLACE}]
     return sorted(nodes, key=lambda item: (not _can_be_empty(item[1]), item[0] != size))
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from autopeft.core.errors import AutoPeftError, SpaceError, shown, unknown
 from autopeft.core.methods import DECLARATIONS, Declaration
-from autopeft.core.options import REQUIRED, is_finite, is_whole
+from autopeft.core.options import REQUIRED, is_finite, is_plain, is_whole
 from autopeft.core.validation import validated
 from autopeft.space.domain import SCOPES, Choice, Range, Subset, Tree
 from autopeft.space.layers import PATTERNS
@@ -163,18 +163,27 @@ def _placement(raw: Mapping[str, Any], where: str) -> Tree:
     if not isinstance(method, str) or method not in DECLARATIONS:
         raise SpaceError(unknown("method", method, DECLARATIONS), f"{where}.method")
     options = DECLARATIONS[method].options()
-    for key in raw:
-        if key not in (*options, "method", "where"):
-            raise SpaceError(unknown(f"option of {method}", key, [*options, "where"]), where)
+    more = [key for key in raw if key not in (*options, "method", "where")]
+    if more and not DECLARATIONS[method].takes_more:
+        raise SpaceError(unknown(f"option of {method}", more[0], [*options, "where"]), where)
     entries: list[tuple[str, Any]] = [("method", method)]
     for key, option in options.items():
         if key in raw:
             entries.append((key, parse_node(raw[key], f"{where}.{key}", _in_place(option.check))))
         elif option.default is REQUIRED:
             raise SpaceError(f"{method} needs {key}: {option.expects}", where)
+    entries += [(key, parse_node(raw[key], f"{where}.{key}", _plain)) for key in more]
     if "where" in raw:
         entries.append(("where", parse_where(raw["where"], f"{where}.where")))
     return Tree(tuple(entries))
+
+
+def _plain(value: Any, where: str) -> Any:
+    if not is_plain(value):
+        raise SpaceError(
+            f"must be a text, a number, true, false or a list, got {shown(value)}", where
+        )
+    return value
 
 
 def _in_place(check: Callable[[Any], Any]) -> Check:

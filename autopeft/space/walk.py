@@ -110,7 +110,8 @@ class Walk:
         declaration = DECLARATIONS[entry["method"]]
         size, kinds, options = declaration.size_option(), declaration.options(), dict[str, Any]()
         for key, node in option_nodes(entry):
-            options[key] = kinds[key].canonical(self.value(node, f"{path}.{key}", here))
+            value = self.value(node, f"{path}.{key}", here)
+            options[key] = kinds[key].canonical(value) if key in kinds else value
             if (key == size and options[key] == 0) or options[key] == ():
                 return None
         return options

@@ -1,0 +1,138 @@
+"""Layers of HF peft at the sites of a placement do what HF peft does on the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import peft
+import pytest
+import torch
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.errors import AttachError, SpaceError
+from autopeft.method import Attached, attach, count, shape_of, trained_elements
+from autopeft.space import SearchSpace
+from tests.backbones import inputs, logits, tiny
+from tests.method.test_oracles import LAYERS, gradients, ours, site, sites
+
+TYPES: Mapping[str, Mapping[str, Any]] = {
+    "beft": {},
+    "boft": {"boft_block_size": 4},
+    "c3a": {"block_size": 8},
+    "deft": {},
+    "delora": {},
+    "fourierft": {"n_frequency": 20},
+    "glora": {},
+    "gralora": {"r": 4, "gralora_k": 2},
+    "hira": {"r": 4},
+    "hra": {"r": 4},
+    "ia3": {"feedforward_modules": []},
+    "loha": {"r": 4},
+    "lokr": {"r": 4},
+    "lora": {"r": 4, "use_rslora": True},
+    "miss": {"r": 4},
+    "oft": {"oft_block_size": 8},
+    "peanut": {},
+    "psoft": {"r": 8},
+    "randlora": {"r": 4},
+    "road": {"group_size": 8},
+    "shira": {"r": 2},
+    "supertuning": {},
+    "waveft": {"n_frequency": 20},
+}
+
+
+def roles(kind: str) -> tuple[str, ...]:
+    """RandLoRA's random matrices are cut out of those for the largest linear of a model."""
+    return ("q",) if kind == "randlora" else ("q", "down")
+
+
+def bridged(kind: str) -> Attached:
+    return ours("peft", peft_type=kind, targets=roles(kind), **TYPES[kind])
+
+
+def theirs_of(on: Attached, kind: str) -> Any:
+    """HF peft's model with the tensors of ours."""
+    made = next(c for t, c in PEFT_TYPE_TO_CONFIG_MAPPING.items() if t.value.lower() == kind)
+    torch.manual_seed(0)
+    theirs = peft.get_peft_model(
+        tiny("bert"), made(target_modules=sites(*roles(kind)), **TYPES[kind])
+    )
+    for trained in on.sites:
+        place = site(trained.placed.layer, trained.placed.site.at.removeprefix("self."))
+        layer = theirs.get_submodule(f"base_model.model.{place}")
+        named = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
+        by_short = {name.replace(".default", ""): tensor for name, tensor in named.items()}
+        with torch.no_grad():
+            for name, tensor in trained.tensors.items():
+                by_short[name].copy_(tensor)
+    return theirs.eval()
+
+
+@pytest.mark.parametrize("kind", sorted(TYPES))
+def test_a_type_of_peft(kind: str) -> None:
+    """Outputs, gradients and merged weights."""
+    on = bridged(kind)
+    theirs, batch = theirs_of(on, kind), inputs("bert")
+    expected = logits(theirs, batch)
+    assert (expected - logits(tiny("bert"), batch)).abs().max() > 1e-4
+    assert torch.allclose(logits(on.model, batch), expected, atol=1e-5)
+    here, there = gradients(on, theirs)
+    trained = sum(weight.numel() for weight in on.trainable().values())
+    assert trained == sum(g.numel() for g in there.values())
+    total = sum(float(g.square().sum()) for g in here.values())
+    assert total == pytest.approx(sum(float(g.square().sum()) for g in there.values()), rel=1e-3)
+    before = {name: w.detach().clone() for name, w in tiny("bert").named_parameters()}
+    on.merge()
+    assert torch.allclose(logits(on.model, batch), expected, atol=1e-4)
+    options = {"peft_type": kind, "targets": roles(kind), **TYPES[kind]}
+    counts = count(PeftConfig.of([Placement.of("peft", LAYERS, options)]), shape_of(tiny("bert")))
+    assert counts.trainable == trained
+    changed = sum(int((w != before[n]).sum()) for n, w in on.model.named_parameters())
+    assert counts.changed == pytest.approx(changed, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"peft_type": "mis"}, r"unknown type 'mis'.*did you mean 'miss'"),
+        ({"peft_type": "miss", "rank": 4}, r"unknown option of miss 'rank'"),
+        ({"peft_type": "miss", "target_modules": ["q"]}, r"unknown option of miss"),
+        ({"peft_type": "vera"}, r"HF peft does not put vera at a linear: .*shared state"),
+        ({"peft_type": "adalora"}, "adalora moves its ranks by calls between the steps"),
+        ({"peft_type": "prefix_tuning"}, r"HF peft "),
+        ({"peft_type": "lora", "r": -1}, r"HF peft .*lora"),
+    ],
+)
+def test_what_peft_cannot_do_is_refused(options: Mapping[str, Any], reason: str) -> None:
+    with pytest.raises(AttachError, match=reason):
+        attach(tiny("bert"), PeftConfig.of([Placement.of("peft", LAYERS, options)]))
+
+
+def test_a_space_searches_the_options_of_a_type() -> None:
+    place = [
+        {
+            "method": "peft",
+            "peft_type": {"choice": ["miss", "hra"], "per": "space"},
+            "r": {"choice": [2, 4]},
+            "where": {"subset": "groups"},
+        }
+    ]
+    space = SearchSpace(layers={"groups": 2}, place=place)
+    assert SearchSpace.load(space.to_dict()) == space
+    bound = space.on(shape_of(tiny("bert")), trained_elements)
+    assert len(bound.dimensions) == 1 + 2 + 2
+    point = {name: d.from_unit(0.99) for name, d in bound.dimensions.items()}
+    (placement,) = bound.resolve(point).placements
+    assert dict(placement.options) == {"peft_type": "hra", "targets": ("q", "v"), "r": 4}
+    config = PeftConfig.of([placement])
+    assert PeftConfig.from_dict(config.to_dict()) == config
+
+
+def test_options_of_a_type_are_values() -> None:
+    with pytest.raises(SpaceError, match=r"place\[0\].init.choice\[0\]: must be a text, a number"):
+        SearchSpace(place=[{"method": "peft", "peft_type": "miss", "init": {"choice": [[{}]]}}])
+    with pytest.raises(SpaceError, match="peft needs peft_type: a name"):
+        SearchSpace(place=[{"method": "peft"}])
