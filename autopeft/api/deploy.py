@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from autopeft.api.placements import methods_in
 from autopeft.core.catalog import Reference
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, inside, unknown
@@ -117,16 +118,6 @@ def runs_in(format: str, config: PeftConfig, head: Head) -> list[str]:
 
 def _is_trained(head: Head) -> bool:
     return head.n_labels is not None
-
-
-def methods_in(tree: Any) -> Iterator[str]:
-    """The methods of all placements in a document."""
-    if isinstance(tree, Mapping):
-        yield from [tree["method"]] if "method" in tree else []
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        for branch in tree:
-            yield from methods_in(branch)
 
 
 def _without(place: list[Any], kept: frozenset[str]) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from optuna.samplers import BaseSampler
 
-from autopeft.api.deploy import deployable, methods_in
+from autopeft.api.deploy import deployable
 from autopeft.api.earlier import observations
 from autopeft.api.frames import on_disk
 from autopeft.api.identity import (
@@ -26,6 +26,7 @@ from autopeft.api.identity import (
     task_identity,
 )
 from autopeft.api.outcome import Outcome, outcome_of
+from autopeft.api.placements import check_peft_options, methods_in
 from autopeft.api.workers import device_of, engine_of
 from autopeft.core.catalog import Reference, place
 from autopeft.core.config import PeftConfig
@@ -304,7 +305,9 @@ def on_backbone(reference: Reference, backbone: Backbone) -> BoundSpace:
     """
     space = SearchSpace.load(reference)
     with inside(place("search_spaces", reference)):
-        check_methods(backbone.model, sorted(set(methods_in(space.to_dict()["place"]))))
+        placed = space.to_dict()["place"]
+        check_methods(backbone.model, sorted(set(methods_in(placed))))
+        check_peft_options(placed)
         return space.on(backbone.shape, trained_elements)
 
 

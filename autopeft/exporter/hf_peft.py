@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained, path_of
+from autopeft.method import bridge
 from autopeft.method.attach import Attached
 from autopeft.method.dora import DoraMethod
 from autopeft.method.hook import TrainedSite
@@ -48,7 +49,7 @@ REASONS = {
     "prefix": "HF peft's prefix has one length for all layers and shifts the positions of the text",
     "vera": "HF peft cuts the random matrices of VeRA out of one for all shapes",
 }
-FAMILIES = ({"lora", "moslora", "bitfit"}, {"dora", "bitfit"}, {"ia3"})
+FAMILIES = ({"lora", "moslora", "bitfit"}, {"dora", "bitfit"}, {"ia3"}, {"peft"})
 """Methods that HF peft has in one folder."""
 NO_TARGETS = "dummy-target-modules"
 """HF peft's own mark for a LoRA configuration without LoRA."""
@@ -92,6 +93,7 @@ class _Translation:
         low_rank: the LoRA of every module that has one, by path.
         lengths: of the rows of modules with DoRA, by path.
         factors: of (IA)³ by path, and whether they are those of the input.
+        layers: the tensors of HF peft's own layers, by path.
         biases: the trained biases themselves by path of their modules, in float32.
         dropout: the largest of all placements of LoRA.
     """
@@ -99,6 +101,7 @@ class _Translation:
     low_rank: dict[str, _LowRank] = field(default_factory=dict)
     lengths: dict[str, Tensor] = field(default_factory=dict)
     factors: dict[str, tuple[Tensor, bool]] = field(default_factory=dict)
+    layers: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     biases: dict[str, Tensor] = field(default_factory=dict)
     dropout: float = 0.0
 
@@ -120,6 +123,8 @@ class _Translation:
         named |= {f"{p}.lora_magnitude_vector": lengths for p, lengths in self.lengths.items()}
         for path, (factor, enters) in self.factors.items():
             named[f"{path}.ia3_l"] = factor[None] if enters else factor[:, None]
+        for path, tensors in self.layers.items():
+            named |= {f"{path}.{name}": tensor for name, tensor in tensors.items()}
         for path, bias in self.biases.items():
             named[f"{path}.base_layer.bias" if path in self.low_rank else f"{path}.bias"] = bias
         return named
@@ -159,6 +164,8 @@ class HFPeft(Exporter):
         if not any(methods <= family for family in FAMILIES):
             reason = f"HF peft has no folder with {' and '.join(sorted(methods))}"
             return tuple(Obstacle(placement, reason) for placement in placements)
+        if methods == {"peft"}:
+            return _of_bridges(trained)
         twice = {p.placement for p, _ in trained.placed() if p.key.rpartition(".")[2].isdigit()}
         reason = "HF peft has one of it at a module"
         return tuple(Obstacle(p, reason) for p in placements if p in twice and p.method in ONCE)
@@ -230,6 +237,28 @@ def _add_factor(into: _Translation, site: TrainedSite) -> None:
     factor[slice(None) if enters else _rows(site)] *= 1 + change
 
 
+def _add_layer(into: _Translation, site: TrainedSite) -> None:
+    path = site.layer.linears[site.placed.site.at].path
+    into.layers[path] = {name: tensor.detach() for name, tensor in site.weights.items()}
+
+
+def _of_bridges(trained: Trained) -> tuple[Obstacle, ...]:
+    """What keeps layers of HF peft from a folder of it."""
+    first, *others = trained.config.placements
+    kind = first["peft_type"], bridge.own_of(first)
+    reason = "HF peft has one type with one set of options in a folder"
+    found = [Obstacle(p, reason) for p in others if (p["peft_type"], bridge.own_of(p)) != kind]
+    taken: set[str] = set()
+    for placed, layer in trained.placed():
+        path = layer.linears[placed.site.at].path
+        if layer.columns(placed.site.at) is not None:
+            found.append(Obstacle(placed.placement, "HF peft takes a fused projection whole"))
+        elif path in taken:
+            found.append(Obstacle(placed.placement, "HF peft has one of it at a module"))
+        taken.add(path)
+    return tuple(dict.fromkeys(found))
+
+
 def _add_bias(into: _Translation, site: TrainedSite) -> None:
     at = site.placed.site.at
     path = path_of(site.layer, at)
@@ -251,6 +280,7 @@ TRANSLATORS: Mapping[str, Translator] = {
     "ia3": _add_factor,
     "lora": _add_low_rank,
     "moslora": _add_low_rank,
+    "peft": _add_layer,
 }
 """The methods that HF peft has, too."""
 
@@ -292,8 +322,14 @@ def _config(trained: Trained, translation: _Translation, heads: list[str]) -> di
         "base_model_name_or_path": trained.model.name_or_path,
         "auto_mapping": None if task else _auto_mapping(trained),
     }
-    made = _ia3_config(translation, about) if translation.factors else None
-    config = made or _lora_config(trained, translation, about)
+    if translation.factors:
+        config = _ia3_config(translation, about)
+    elif translation.layers:
+        (first, *_) = trained.config.placements
+        paths = sorted(translation.layers)
+        config = bridge.configured(first["peft_type"], bridge.own_of(first), paths, **about)
+    else:
+        config = _lora_config(trained, translation, about)
     plain = {key: sorted(v) if isinstance(v, set) else v for key, v in config.to_dict().items()}
     return plain | {"peft_version": peft.__version__}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from autopeft.core.config import Placement
 from autopeft.core.errors import AttachError, unknown
 from autopeft.core.methods import Peft
 from autopeft.core.shape import Linear
@@ -157,7 +158,7 @@ def _wrapped(
     """The layer around a linear with these weights, as it starts."""
     import peft
 
-    config = _config(kind, own)
+    config = configured(kind, own, [_LINEAR])
     holder, (outputs, inputs) = nn.Module(), weight.shape
     with _seeded(seed):
         linear = nn.Linear(inputs, outputs, device=weight.device)
@@ -174,8 +175,33 @@ def _wrapped(
     return holder.get_submodule(_LINEAR)
 
 
-def _config(kind: str, own: Settings) -> Any:
-    """The configuration of HF peft for a linear."""
+def own_of(placement: Placement) -> Settings:
+    """The options that a type itself has."""
+    return tuple(pair for pair in placement.built if pair[0] not in Peft.options())
+
+
+def check_options(kind: str, names: Iterable[str]) -> None:
+    """Raises AttachError for a type that HF peft has not, or a name that is no option of it."""
+    made = _made(kind)
+    known = [f.name for f in fields(made) if f.name not in _TAKEN]
+    for name in names:
+        if name not in known:
+            raise AttachError(unknown(f"option of {kind}", name, known), "peft")
+
+
+def configured(kind: str, own: Settings, targets: list[str], **about: Any) -> Any:
+    """The configuration of HF peft for linears."""
+    check_options(kind, dict(own))
+    given = {name: list(v) if isinstance(v, tuple) else v for name, v in own}
+    try:
+        return _made(kind)(target_modules=targets, **given, **about)
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise AttachError(f"HF peft refuses the options of {kind}: {reason}", "peft") from None
+
+
+def _made(kind: str) -> Any:
+    """The class of the configurations of a type."""
     from peft import PeftType
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -186,17 +212,7 @@ def _config(kind: str, own: Settings) -> Any:
         raise AttachError(
             f"{kind} {_UNFIT[kind.lower()]}, which autopeft does not", "peft.peft_type"
         )
-    made = PEFT_TYPE_TO_CONFIG_MAPPING[types[kind.lower()]]
-    known = [f.name for f in fields(made) if f.name not in _TAKEN]
-    for name, _ in own:
-        if name not in known:
-            raise AttachError(unknown(f"option of {kind}", name, known), "peft")
-    given = {name: list(v) if isinstance(v, tuple) else v for name, v in own}
-    try:
-        return made(target_modules=[_LINEAR], **given)
-    except (TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise AttachError(f"HF peft refuses the options of {kind}: {reason}", "peft") from None
+    return PEFT_TYPE_TO_CONFIG_MAPPING[types[kind.lower()]]
 
 
 def _tensors(layer: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import peft
@@ -11,10 +12,11 @@ import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from autopeft.core.config import PeftConfig, Placement
-from autopeft.core.errors import AttachError, SpaceError
+from autopeft.core.errors import AttachError, ExportError, SpaceError
 from autopeft.method import Attached, attach, count, shape_of, trained_elements
 from autopeft.space import SearchSpace
 from tests.backbones import inputs, logits, tiny
+from tests.contracts.exporter import backbone, exported, train
 from tests.method.test_oracles import LAYERS, gradients, ours, site, sites
 
 TYPES: Mapping[str, Mapping[str, Any]] = {
@@ -109,6 +111,30 @@ def test_a_type_of_peft(kind: str) -> None:
 def test_what_peft_cannot_do_is_refused(options: Mapping[str, Any], reason: str) -> None:
     with pytest.raises(AttachError, match=reason):
         attach(tiny("bert"), PeftConfig.of([Placement.of("peft", LAYERS, options)]))
+
+
+@pytest.mark.parametrize("kind", sorted(TYPES))
+def test_a_folder_is_read_by_peft(kind: str, tmp_path: Path) -> None:
+    options = {"peft_type": kind, "targets": roles(kind), **TYPES[kind]}
+    config = PeftConfig.of([Placement.of("peft", LAYERS, options)])
+    trained, expected = train(backbone(tiny("bert")), config, inputs("bert"))
+    exported("peft", trained, tmp_path / "out")
+    model = peft.PeftModel.from_pretrained(tiny("bert"), tmp_path / "out").eval()
+    assert (logits(model, inputs("bert")) - expected).abs().max() < 1e-4
+
+
+def test_what_one_folder_of_peft_cannot_hold_is_refused(tmp_path: Path) -> None:
+    def refused(name: str, *placements: tuple[list[int], dict[str, Any]]) -> str:
+        config = PeftConfig.of([Placement.of("peft", layers, o) for layers, o in placements])
+        trained, _ = train(backbone(tiny(name)), config, inputs(name))
+        with pytest.raises(ExportError) as caught:
+            exported("peft", trained, tmp_path / "out")
+        return str(caught.value)
+
+    miss, road = {"peft_type": "miss", "r": 4}, {"peft_type": "road", "group_size": 8}
+    assert "one type with one set of options" in refused("bert", ([0], miss), ([1], road))
+    assert "one of it at a module" in refused("bert", ([0], miss), ([0], miss))
+    assert "takes a fused projection whole" in refused("gpt2", ([0], miss))
 
 
 def test_a_space_searches_the_options_of_a_type() -> None:
