@@ -38,7 +38,7 @@ WARM_STEPS = 1
 def lora_step(size: Size, seed: int) -> list[Row]:
     """LoRA r 8 on q and v, ours and peft's: median seconds of a step."""
     texts = made_up(size, seed)
-    both = our_steps(backbone(), our_config(), texts), their_steps(texts)
+    both = our_steps(backbone(), our_config(), texts), steps_of(peft_model(seed=0), texts)
     ours, peft = by_turns(*both, size.steps)
     return [{"ours": ours, "peft": peft}]
 
@@ -109,11 +109,11 @@ def our_steps(on: Backbone, config: PeftConfig, texts: Texts) -> Seconds:
             yield time.perf_counter() - start
 
 
-def their_steps(texts: Texts) -> Seconds:
-    """The seconds of each step of a plain loop over HF peft's model."""
+def steps_of(model: nn.Module, texts: Texts) -> Seconds:
+    """The seconds of each step of a plain loop over a model."""
     import torch
 
-    model = peft_model(seed=0).train()
+    model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0, fused=True)
     while True:

@@ -15,10 +15,12 @@ from autopeft.core.catalog import Reference
 from autopeft.core.config import PeftConfig
 from autopeft.core.order import Order
 from autopeft.core.settings import BackboneSettings
+from autopeft.core.shape import Shape
 from autopeft.memory.quantities import Setting, known_quantities
-from autopeft.model.backbone import meta_backbone
+from autopeft.model.backbone import load_reader, meta_backbone
 from autopeft.space.bound import BoundSpace
 from autopeft.task.task import Task
+from autopeft.task.tokens import Examples
 from autopeft.train.member_training import STATE_FILE
 from autopeft.train.trainer import Trainer
 from benchmarks.value.texts import task
@@ -62,6 +64,16 @@ class Bench:
         self._backbone = meta_backbone(MODEL, BackboneSettings(), device=DEVICE)
         setting = Setting(self._backbone, task.max_length, DEVICE)
         self._params = known_quantities(setting)["trainable_params"].value
+
+    @property
+    def shape(self) -> Shape:
+        """Of the backbone."""
+        return self._backbone.shape
+
+    @cached_property
+    def examples(self) -> Examples:
+        """The splits as token ids."""
+        return self.task.encode(self.task.load(), load_reader(MODEL, self.task.head))
 
     @cached_property
     def _trainer(self) -> Trainer:
