@@ -50,16 +50,19 @@ TYPES: Mapping[str, tuple[str, ...]] = {
     "with state-space layers": ("jamba", "bamba", "falcon_h1", "qwen3_next"),
     "vision": ("vit", "dinov2", "beit", "swin", "clip"),
 }
+_BOTTLENECK = {"size": 2, "at": "ffn", "activation": "gelu"}
 METHODS: Mapping[str, Mapping[str, Any]] = {
-    "lora": {"r": 2},
-    "dora": {"r": 2},
-    "vera": {"r": 2},
-    "ia3": {},
-    "adapter": {"size": 2, "at": "ffn", "activation": "gelu"},
+    **{name: {"r": 2} for name in ("lora", "dora", "moslora", "hira", "loha", "lokr", "vera")},
+    **dict.fromkeys(("adapter", "adamix"), _BOTTLENECK),
+    "compacter": {**_BOTTLENECK, "phm_dim": 2},
     "prefix": {"length": 2},
-    "bitfit": {},
-    "norm": {},
+    **{name: {} for name in ("ia3", "ssf", "norm", "bitfit", "full")},
+    "sparse": {"r": 2},
+    "peft": {"peft_type": "road", "group_size": 2},
 }
+AT_LINEARS = ("lora", "dora", "moslora", "hira", "loha", "lokr", "vera", "full", "sparse", "peft")
+"""Those that are tried at all linears."""
+
 AUTOS: Mapping[str, str] = {
     **{name: head.auto for name, head in HEADS.items()},
     "multiple-choice": "AutoModelForMultipleChoice",
@@ -228,7 +231,7 @@ def sites_of(model: tf.PreTrainedModel) -> str:
 
 def tried(model: tf.PreTrainedModel, task: str, entry: Mapping[str, Any]) -> None:
     """Checks one method in all layers; what is beside linears at all of them."""
-    if entry["method"] in ("lora", "dora", "vera"):
+    if entry["method"] in AT_LINEARS:
         names = {name.rpartition(".")[2] for layer in layers_of(model) for name in layer.linears}
         entry = {**entry, "targets": sorted(names)}
     check_methods(model, [entry["method"]])
@@ -268,27 +271,28 @@ def table(found: Mapping[str, Found]) -> str:
     notes: dict[str, int] = {}
 
     def cell(why: str) -> str:
-        return "✓" if not why else f"[{notes.setdefault(why, len(notes) + 1)}]"
+        return f"[{notes.setdefault(why, len(notes) + 1)}]"
 
     lines = [
         "# Architectures",
         "",
         f"Written by `python -m benchmarks.architectures` with torch {version('torch')} and",
         f"transformers {version('transformers')}: every method in all layers of a small model, and",
-        "LoRA at all linears under the head of every task. ✓ says that gradients reach all that is",
-        "trained, that the outputs change, that every bit is back after detaching, and that the",
-        "sites do what they are called.",
+        "LoRA at all linears under the head of every task. A method works where gradients reach",
+        "all that it trains, the outputs change, every bit is back after detaching, and the sites",
+        f"do what they are called. The {len(METHODS)} methods are {', '.join(METHODS)}.",
     ]
     for family, types in TYPES.items():
         shown = [name for name in types if name in found]
         lines += ["", f"## {family.capitalize()}", ""]
-        lines += ["| model type | sites | " + " | ".join(METHODS) + " | tasks |"]
-        lines += ["|" + "---|" * (len(METHODS) + 3)]
+        lines += ["| model type | sites | methods | tasks |", "|---|---|---|---|"]
         for name in shown:
             each = found[name]
-            methods = [cell(each.methods.get(m, "no task of transformers")) for m in METHODS]
+            reasons = {m: each.methods.get(m, "no task of transformers") for m in METHODS}
+            without = [f"{m} {cell(why)}" for m, why in reasons.items() if why]
+            methods = f"all but {', '.join(without)}" if without else "all"
             tasks = [t if not why else f"{t} {cell(why)}" for t, why in each.tasks.items()]
-            lines += [f"| `{name}` | {each.sites} | {' | '.join(methods)} | {', '.join(tasks)} |"]
+            lines += [f"| `{name}` | {each.sites} | {methods} | {', '.join(tasks)} |"]
     lines += ["", *(f"[{n}] {why}  " for why, n in notes.items())]
     return "\n".join(lines).rstrip() + "\n"
 
