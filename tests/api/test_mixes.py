@@ -19,7 +19,8 @@ def test_a_space_of_all_methods(tmp_path: Path) -> None:
         size = size_option(method)
         sized = {} if size is None else {size: {"choice": [0, 2]}}
         where = {"where": {"subset": "groups"}} if size is None else {}
-        place.append({"method": method, **sized, **where})
+        needed = {"peft_type": "miss", "r": 4} if method == "peft" else {}
+        place.append({"method": method, **needed, **sized, **where})
     document = {**tiny.study(tmp_path), "name": "mixes"}
     document["space"] = {"layers": {"groups": 2}, "place": place, "train": {"batch_size": 8}}
     document["search"] = {"sampler": "random", "n_trials": 2, "n_finalists": 0}
