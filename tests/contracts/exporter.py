@@ -134,7 +134,7 @@ def refuses_by_name(format: str, architecture: str, folder: Path) -> None:
 
 def leaves_the_backbone(format: str, architecture: str, folder: Path) -> None:
     """Writing changes no bit, flag, attribute or hook of the backbone."""
-    for name, trained, _ in _trained(architecture, SLOW.get(format)):
+    for name, trained, _ in _trained(architecture, ("lora",) if format in SLOW else None):
         before = fingerprint(trained.model)
         if not EXPORTERS[format].obstacles(trained):
             exported(format, trained, folder / name)

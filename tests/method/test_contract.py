@@ -30,8 +30,11 @@ ARCHITECTURES = ("bert", "gpt2", "gpt_neox", "bart")
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("method", sorted([*METHODS, *VARIANTS]))
+@pytest.mark.parametrize(
+    ("method", "architecture"),
+    [(method, name) for method in sorted(METHODS) for name in ARCHITECTURES]
+    + [(variant, name) for variant in sorted(VARIANTS) for name in ARCHITECTURES[:2]],
+)
 def test_method_keeps_its_promises(method: str, architecture: str, check: Check) -> None:
     check(method, architecture)
 
