@@ -345,9 +345,12 @@ class Prefix(Declaration):
 
 @dataclass(frozen=True, kw_only=True)
 class BitFit(Declaration):
-    """Trains the biases that the backbone has (Ben Zaken et al. 2022)."""
+    """Trains the biases that the backbone has, or those of `targets` (Ben Zaken et al. 2022)."""
 
     method: ClassVar[str] = "bitfit"
+    targets: tuple[str, ...] | None = option(
+        Sites(None, null="all, those of the norms, too", later=True)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -201,21 +201,31 @@ class Flag(Option):
 
 @dataclass(frozen=True)
 class Sites(Option):
-    """Some of `SITES`, at least one."""
+    """Some of `SITES`, at least one.
 
-    expects = "a list of sites"
+    Attributes:
+        null: what null stands for; empty where null is refused.
+    """
+
+    null: str = ""
+
+    @property
+    def expects(self) -> str:
+        return "a list of sites" + (f", or null for {self.null}" if self.null else "")
 
     def accepts(self, value: Any) -> bool:
+        if value is None:
+            return bool(self.null)
         return isinstance(value, tuple) and bool(value) and all(isinstance(s, str) for s in value)
 
     def check(self, value: Any) -> Any:
-        for site in value if self.accepts(value) else ():
+        for site in value if value is not None and self.accepts(value) else ():
             if site not in SITES:
                 raise AutoPeftError(unknown("site", site, SITES))
         return super().check(value)
 
-    def canonical(self, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(sorted(set(value), key=SITES.index))
+    def canonical(self, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if value is None else tuple(sorted(set(value), key=SITES.index))
 
 
 def is_whole(value: Any) -> bool:

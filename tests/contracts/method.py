@@ -28,6 +28,7 @@ from autopeft.method.registry import METHODS, build
 from tests.backbones import inputs, logits, tiny
 
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "bitfit-queries": ("bitfit", {"targets": ("q", "up")}),
     "lora-dylora": ("lora", {"use_dylora": True, "r": 4}),
     "lora-pissa": ("lora", {"init_lora_weights": "pissa", "lora_alpha": 5.0}),
     "lora-fa": ("lora", {"freeze_a": True, "use_rslora": True}),

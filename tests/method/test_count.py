@@ -78,6 +78,7 @@ def test_counts_are_the_published_ones(backbone, method, options, published) -> 
         ("moslora", QV, 2 * (8 * 2 * 768 + 64)),
         ("hira", {"targets": ("q", "v"), "r": 32, "hira_dropout": 0.0}, 2 * 32 * 2 * 768),
         ("loha", {"targets": ("q", "v"), "r": 8, "alpha": None}, 2 * 8 * 4 * 768),
+        ("bitfit", {"targets": ("q", "up")}, 768 + 3072),
         ("ssf", {"norms": True}, 2 * (4 * 768 + 3072 + 768 + 2 * 768)),
         ("full", {"targets": ("q", "v")}, 2 * 768 * 769),
         ("sparse", {"targets": ("q", "v"), "r": 8}, 2 * 8 * 2 * 768),
