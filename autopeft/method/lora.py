@@ -81,8 +81,12 @@ class LoraMethod(BesideLinears[Lora]):
     @property
     def scaling(self) -> float:
         """The factor of the branch."""
-        rank = self.options.r
-        return self.options.lora_alpha / (rank**0.5 if self.options.use_rslora else rank)
+        return self.options.lora_alpha / self.options.r**self._power
+
+    @property
+    def _power(self) -> float:
+        """That of the rank by which the branch is divided."""
+        return 0.5 if self.options.use_rslora else 1.0
 
     @property
     def random_in_training(self) -> bool:
@@ -123,7 +127,7 @@ class LoraMethod(BesideLinears[Lora]):
             kept = F.dropout(x, dropout, training) if dropout else x
             inner = F.linear(kept, a)
             if training and self.random_in_training:
-                inner = inner * _first(self.options.r, like=a)
+                inner = inner * _first(self.options.r, self._power, like=a)
             added = F.linear(inner, b * self.scaling)
             if not self.reads_weights:
                 return added
@@ -138,11 +142,11 @@ class LoraMethod(BesideLinears[Lora]):
         return Fold(weight=self.scaling * product)
 
 
-def _first(r: int, like: Tensor) -> Tensor:
-    """Ones for the first ranks, as many as are drawn, times r over their number; zeros, (r,)."""
+def _first(r: int, power: float, like: Tensor) -> Tensor:
+    """Zero but for the first ranks, as many as are drawn: a power of r over their number, (r,)."""
     drawn = torch.randint(1, r + 1, (1,), device=like.device)
     ranks = torch.arange(r, device=like.device)
-    return ((ranks < drawn) * (r / drawn)).to(like.dtype)
+    return ((ranks < drawn) * (r / drawn) ** power).to(like.dtype)
 
 
 def _principal(

@@ -187,9 +187,11 @@ def test_random_places_differ_between_layers_and_not_between_seeds() -> None:
     assert len(set(map(tuple, first))) == len(first)
 
 
-def test_dylora() -> None:
+@pytest.mark.parametrize("stable", [False, True])
+def test_dylora(stable: bool) -> None:
     """Within the training the first ranks alone, as many as are drawn; all of them after it."""
     rank = {"targets": ("q",), "r": 3, "lora_alpha": 6.0, "lora_dropout": 0.0}
+    rank["use_rslora"] = stable
     on = ours("lora", layers=(1,), use_dylora=True, **rank)
     tensors, batch = on.state_dict(), inputs("bert")
 
