@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autopeft.api.placements import methods_in
+from autopeft.api.placements import methods_in, placements_in
 from autopeft.core.catalog import Reference
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, inside, unknown
-from autopeft.exporter.hf_peft import FAMILIES
+from autopeft.core.methods import Peft
+from autopeft.exporter.hf_peft import FAMILIES, ONCE
 from autopeft.method.registry import METHODS
 from autopeft.model.head import Head
 from autopeft.space import SearchSpace
@@ -97,11 +98,14 @@ def deployable(space: Reference, name: str, head: Head) -> Deployable:
         return Deployable(space, None, ())
     present = Counter(methods_in(document["place"]))
     kept = max(target.families, key=lambda family: sum(present[method] for method in family))
-    place = _without(document["place"], kept)
+    loaded = _without(document["place"], kept)
+    place = _once(loaded) if target.format == "peft" else loaded
     if present and not place:
         known = ", ".join(sorted(kept))
         raise StudyError(f"{name} loads nothing of the space, of all methods {known}", "deploy")
-    return Deployable({**document, "place": place}, kept, tuple(sorted({*present} - kept)))
+    doubles = Counter(methods_in(loaded)) - Counter(methods_in(place))
+    lost = ({*present} - kept) | {*doubles}
+    return Deployable({**document, "place": place}, kept, tuple(sorted(lost)))
 
 
 def runs_in(format: str, config: PeftConfig, head: Head) -> list[str]:
@@ -129,6 +133,23 @@ def _without(place: list[Any], kept: frozenset[str]) -> list[Any]:
             if any(methods_in(items)):
                 entries.append({**entry, "choice": items})
         elif {*methods_in(entry)} <= kept:
+            entries.append(entry)
+    return entries
+
+
+def _once(place: list[Any]) -> list[Any]:
+    """The entries without the second of what HF peft has once at a module, or in one form alone."""
+    entries: list[Any] = []
+    for entry in place:
+        methods = {*methods_in(entry)} & {*ONCE}
+        varies = any(
+            isinstance(value, Mapping) and value.get("per") != "space"
+            for placement in placements_in(entry)
+            if placement["method"] == Peft.method
+            for key, value in placement.items()
+            if key not in ("where", "targets", "learning_rate")
+        )
+        if not varies and not methods & {*methods_in(entries)}:
             entries.append(entry)
     return entries
 

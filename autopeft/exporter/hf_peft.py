@@ -284,7 +284,7 @@ TRANSLATORS: Mapping[str, Translator] = {
 }
 """The methods that HF peft has, too."""
 
-ONCE = ("dora", "ia3")
+ONCE = ("dora", "ia3", "peft")
 """Those of which it has one at a module."""
 
 

@@ -167,7 +167,7 @@ class _Edit:
             for i, member in enumerate(members):
                 mine = [o if e is None else o[i] for o, e in zip(own, each, strict=True)]
                 changes.append(self.alone(member, module, mine, changed))
-            change = torch.stack(changes)
+            change = changes[0][None] if len(changes) == 1 else torch.stack(changes)
         else:
             change = self._fit(self._vectorized(members, own, each, module.training), changed)
         missing = changed.dim() + 1 - change.dim()

@@ -54,6 +54,17 @@ def test_of_choices_the_alternatives_stay_that_can_be_loaded() -> None:
     assert second == low
 
 
+def test_what_a_folder_holds_once_is_searched_once() -> None:
+    dora, low = {"method": "dora", "r": 4}, {"method": "dora", "r": {"choice": [0, 8]}}
+    left = deployable({"name": "twice", "place": [dora, low]}, "peft", TEXTS)
+    assert SearchSpace.load(left.space).to_dict()["place"] == [dora]
+    assert left.lost == ("dora",)
+    one = {"method": "peft", "peft_type": "miss", "r": {"choice": [4, 8], "per": "space"}}
+    several = {**one, "peft_type": {"choice": ["miss", "hra"]}}
+    left = deployable({"name": "types", "place": [several, one]}, "peft", TEXTS)
+    assert SearchSpace.load(left.space).to_dict()["place"] == [one]
+
+
 @pytest.mark.parametrize(
     ("space", "name", "head", "reason"),
     [
