@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ def mix_step(size: Size, seed: int) -> list[Row]:
     rng = np.random.default_rng(seed)
     rows: list[Row] = []
     while len(rows) < size.mixes:
-        config = space.draw(rng).config
+        config = of_whole_batch(space.draw(rng).config)
         if not config.layers:
             continue
         depth = min(config.layers)
@@ -63,6 +64,12 @@ def mix_step(size: Size, seed: int) -> list[Row]:
         mine, least = by_turns(*both, max(1, size.steps // 2))
         rows.append({"ours": mine, "frozen": least, "ratio": mine / least, "lowest_layer": depth})
     return rows
+
+
+def of_whole_batch(config: PeftConfig) -> PeftConfig:
+    """The configuration, trained on all texts of `made_up` at once."""
+    train = {**dict(config.train), "batch_size": BATCH_SIZE}
+    return replace(config, train=tuple(sorted(train.items())))
 
 
 def made_up(size: Size, seed: int) -> Texts:

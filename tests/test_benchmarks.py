@@ -321,3 +321,16 @@ def test_throughput_of_packs(tmp_path: Path) -> None:
     written = output.stat().st_mtime_ns
     assert run_throughput(output, small, "cpu", wanted) == document
     assert output.stat().st_mtime_ns == written
+
+
+def test_methods_are_trained_beside_those_of_hf_peft(tmp_path: Path) -> None:
+    output = tmp_path / "methods.json"
+    command = [sys.executable, "-m", "benchmarks.methods", "--small", "--only", "vera", "prefix"]
+    done = subprocess.run(
+        [*command, "--output", str(output)], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(output.read_text())
+    assert document["vera"]["count"] == 12 * (256 + 384)
+    for method in ("vera", "prefix"):
+        assert {"accuracy_peft", "step_ratio_frozen", "step_ratio_peft"} <= document[method].keys()

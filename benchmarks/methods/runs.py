@@ -14,6 +14,7 @@ from benchmarks.step_variants import (
     by_turns,
     frozen_steps,
     made_up,
+    of_whole_batch,
     our_steps,
     steps_of,
 )
@@ -60,7 +61,7 @@ def train(order: Training) -> Row:
 def time_steps(order: Steps) -> Row:
     """Median seconds of a step beside those of the frozen model and of HF peft."""
     entry, texts = ENTRIES[order.method], made_up(Size(step_tokens=order.tokens), 0)
-    config = bench(DATA, 0, 32).space(entry.document).resolve({})
+    config = of_whole_batch(bench(DATA, 0, 32).space(entry.document).resolve({}))
     depth = min(config.layers, default=0)
     ours, least = by_turns(
         our_steps(backbone(), config, texts), frozen_steps(backbone(), depth, texts), order.n_steps
