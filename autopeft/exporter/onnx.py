@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
@@ -19,6 +17,7 @@ from autopeft.exporter.exporter import Exporter, Obstacle, Trained
 from autopeft.memory.meta_step import batch_of
 from autopeft.model.backbone import Backbone
 from autopeft.model.hub import quiet
+from autopeft.model.lower_layers import in_eval
 
 MODEL_FILE = "model.onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -50,7 +49,7 @@ class Onnx(Exporter):
         return ()
 
     def write(self, trained: Trained, folder: Path) -> None:
-        with trained.attached(), _in_eval(trained.model), torch.no_grad():
+        with trained.attached(), in_eval(trained.model.modules()), torch.no_grad():
             _export(trained.backbone, folder / MODEL_FILE)
             for rows, tokens in ((1, _TOKENS - 4), (_ROWS + 1, _TOKENS + 2)):
                 _check(trained.backbone, folder / MODEL_FILE, rows, tokens)
@@ -104,7 +103,8 @@ def _export(backbone: Backbone, path: Path) -> None:
     if "decoder_input_ids" in axes:
         axes["decoder_input_ids"][1] = "target"
     try:
-        with _silent():
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             torch.onnx.export(
                 _Graph(model, tuple(batch)),
                 tuple(batch.values()),
@@ -156,27 +156,3 @@ def _check(backbone: Backbone, path: Path, rows: int, tokens: int) -> None:
         if not off <= TOLERANCE * max(1.0, float(of.abs().max())):
             reason = f"the graph of {type(backbone.model).__name__} is off by {off:.2g}"
             raise ExportError(reason, "format onnx")
-
-
-@contextmanager
-def _in_eval(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Without what the exporter of torch has to say."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

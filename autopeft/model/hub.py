@@ -14,7 +14,7 @@ from autopeft.core.errors import StudyError
 from autopeft.model.release import WHEELS, unpacked
 
 PACKAGE = "package:"
-_LOGGERS = ("transformers", "huggingface_hub", "datasets", "bitsandbytes")
+_LOGGERS = ("transformers", "huggingface_hub", "datasets", "bitsandbytes", "torch.onnx")
 
 
 def locate(reference: str, where: str) -> Path | None:

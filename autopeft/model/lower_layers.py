@@ -109,7 +109,7 @@ def enter(model: PreTrainedModel, depth: int, inputs: Inputs) -> Tensor:
         AttachError: the model cannot start above a layer, or has no such depth.
     """
     stack = _stack(model, depth)
-    with torch.no_grad(), _in_eval(model.modules()):
+    with torch.no_grad(), in_eval(model.modules()):
         return _hidden(_until(model, stack.layers[depth - 1], inputs))
 
 
@@ -131,7 +131,7 @@ def started_at(model: PreTrainedModel, depth: int, hidden: Tensor) -> Iterator[N
         AttachError: as in `enter`.
     """
     stack = _stack(model, depth)
-    with _fed(stack, depth, hidden), _in_eval(stack.early):
+    with _fed(stack, depth, hidden), in_eval(stack.early):
         yield
 
 
@@ -162,7 +162,7 @@ def _returning(result: Any) -> Callable[..., Any]:
 
 
 @contextmanager
-def _in_eval(modules: Iterable[nn.Module]) -> Iterator[None]:
+def in_eval(modules: Iterable[nn.Module]) -> Iterator[None]:
     """The modules in eval mode, each for itself, and back again."""
     training = [module for module in modules if module.training]
     for module in training:
@@ -201,7 +201,7 @@ def _examined(model: PreTrainedModel) -> _Stack | None:
     if two_stacks or any(p.dtype == torch.int8 for p in model.parameters()):
         return None
     layers = tuple(model.get_submodule(layer.path) for layer in layers_of(model))
-    with _in_eval(model.modules()):
+    with in_eval(model.modules()):
         try:
             probe, early = _probed(model, layers)
         except Exception:  # it takes other inputs, or has no data where it looks into them
