@@ -26,8 +26,8 @@ from torch import Tensor
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import AutoPeftError
 from autopeft.method import attach, shape_of
-from autopeft.method.attention import check_methods
 from autopeft.method.count import trained_elements
+from autopeft.method.demands import check_methods
 from autopeft.method.sites import layers_of
 from autopeft.model.backbone import head_of
 from autopeft.model.head import HEADS
@@ -55,7 +55,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     **{name: {"r": 2} for name in ("lora", "dora", "moslora", "hira", "loha", "lokr", "vera")},
     **dict.fromkeys(("adapter", "adamix"), _BOTTLENECK),
     "compacter": {**_BOTTLENECK, "phm_dim": 2},
-    "prefix": {"length": 2},
+    **{name: {"length": 2} for name in ("prefix", "prompt")},
     **{name: {} for name in ("ia3", "ssf", "norm", "bitfit", "full")},
     "sparse": {"r": 2},
     "peft": {"peft_type": "road", "group_size": 2},

@@ -13,7 +13,8 @@ import autopeft
 from autopeft.cli.catalog import entries
 from autopeft.core.catalog import parse
 from autopeft.core.config import PeftConfig, Placement
-from autopeft.core.methods import DECLARATIONS, Declaration, size_of
+from autopeft.core.declaration import Declaration
+from autopeft.core.methods import DECLARATIONS, size_of
 from autopeft.core.options import (
     REQUIRED,
     Flag,

@@ -35,8 +35,8 @@ from autopeft.core.settings import BackboneSettings
 from autopeft.engine.engine import Watch
 from autopeft.engine.evaluator import MakeEvaluator
 from autopeft.memory.quantities import Setting, known_quantities
-from autopeft.method.attention import check_methods
 from autopeft.method.count import trained_elements
+from autopeft.method.demands import check_methods
 from autopeft.model.backbone import Backbone, load_reader, meta_backbone
 from autopeft.model.checkpoint import check_weights, trust
 from autopeft.model.positions import positions

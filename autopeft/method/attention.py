@@ -19,10 +19,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from autopeft.core.errors import AttachError
 from autopeft.method.hook import TrainedSite
 from autopeft.method.method import Context
-from autopeft.method.registry import METHODS
 from autopeft.method.rows import Rows
 
 FUSED, PLAIN = "autopeft_fused", "autopeft_plain"
+INSERTED = "autopeft_inserted"
+"""The attribute of an attention that gives what its layer runs on beside the text."""
 _CONTEXT = "autopeft_context"
 
 Attention = Callable[..., tuple[Tensor, Tensor | None]]
@@ -41,6 +42,63 @@ class _Front(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Inserted:
+    """Positions of a layer that stand before those of the text.
+
+    They see one another, where the layer is causal those before them alone, and the text where it
+    is not. The text sees them, wherever it looks.
+
+    Attributes:
+        length: how many.
+        in_keys: keys have them, not the queries alone.
+        visible: which of them are a row's own, (batch, 1, 1, positions); None for all.
+    """
+
+    length: int
+    in_keys: bool
+    visible: Tensor | None
+
+    def mask(
+        self, mask: Tensor | None, query: Tensor, key: Tensor, causal: bool, base: Attention
+    ) -> Tensor | None:
+        """The mask of the text with rows and, in keys, columns for them."""
+        queries = query.shape[2] - self.length
+        keys = key.shape[2] - (self.length if self.in_keys else 0)
+        causal = causal and self.in_keys
+        if mask is None:
+            if self.visible is None and (not causal or queries == keys):
+                return None
+            shown = torch.ones(queries, keys, dtype=torch.bool, device=key.device)[None, None]
+            shown = shown.tril(keys - queries) if causal else shown
+            mask = _additive(shown, query.dtype) if base is _eager else shown
+        text = _before(mask, self.length, self.visible) if self.in_keys else mask
+        if not causal and text.shape[2] == 1:
+            return text
+        return torch.cat([self._rows(text, causal), text], dim=2)
+
+    def bias(self, bias: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """A bias of scores by distance, (1, heads, queries, keys), which is zero for them."""
+        before = self.length if self.in_keys else 0
+        text = bias[..., self.length - query.shape[2] :, before - key.shape[2] :]
+        return F.pad(text, (before, 0, self.length, 0))
+
+    def _rows(self, text: Tensor, causal: bool) -> Tensor:
+        """What they see themselves, of columns like those of `text`."""
+        if not causal:
+            rows = text.any(2, True) if text.dtype == torch.bool else text.amax(2, True)
+            return rows.expand(-1, -1, self.length, -1)
+        square = torch.ones(self.length, self.length, dtype=torch.bool, device=text.device)
+        seen = square.tril()[None, None]
+        if self.visible is not None:
+            seen = seen & self.visible | torch.eye(
+                self.length, dtype=torch.bool, device=text.device
+            )
+        seen = F.pad(seen, (0, text.shape[3] - self.length))
+        seen = seen if text.dtype == torch.bool else _additive(seen, text.dtype)
+        return seen.expand(text.shape[0], text.shape[1], -1, -1)
+
+
+@dataclass(frozen=True)
 class _Contexts:
     """The contexts of each member that one attention sees."""
 
@@ -52,8 +110,7 @@ class _Contexts:
 
         Rows of a member with fewer positions than another are filled up with invisible zeros.
         """
-        sole, batch = self.rows.sole, key.shape[0]
-        cut = self.rows.slices(batch) if sole is None else {sole: slice(0, batch)}
+        cut = self.rows.of_each(key.shape[0])
         lengths = {member: self._length(member) for member in cut}
         longest = max(lengths.values())
         if not longest:
@@ -71,13 +128,6 @@ class _Contexts:
 
     def _length(self, member: int) -> int:
         return sum(context.length for context in self.members.get(member, ()))
-
-
-def check_methods(model: PreTrainedModel, methods: Iterable[str]) -> None:
-    """Raises AttachError for a method that wants to be in attentions which `model` keeps closed."""
-    for method in methods:
-        if METHODS[method].in_attention:
-            check_routes(model, f"which {method} needs")
 
 
 def check_routes(model: PreTrainedModel, need: str) -> None:
@@ -146,10 +196,15 @@ def _with_context(base: Attention) -> Attention:
     ) -> tuple[Tensor, Tensor | None]:
         if is_causal is not None:
             options["is_causal"] = is_causal
+        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        inserted = getattr(module, INSERTED, _nothing)()
+        if inserted is not None:
+            attention_mask = inserted.mask(attention_mask, query, key, causal, base)
+            if position_bias is not None:
+                position_bias = inserted.bias(position_bias, query, key)
         contexts = getattr(module, _CONTEXT, None)
         front = None if contexts is None else contexts.front(key, value)
         if front is not None:
-            causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
             options["is_causal"] = False
             attention_mask = _extend(attention_mask, front, query, key, causal, base)
             if position_bias is not None:
@@ -177,14 +232,20 @@ def _extend(
         mask = torch.ones(queries, keys, dtype=torch.bool, device=key.device)[None, None]
         mask = mask.tril() if causal else mask
         mask = _additive(mask, query.dtype) if base is _eager else mask
-    if mask is None:
-        return None
-    if front.visible is None:
-        return F.pad(mask, (front.key.shape[2], 0), value=True if mask.dtype == torch.bool else 0.0)
-    visible = front.visible
+    return None if mask is None else _before(mask, front.key.shape[2], front.visible)
+
+
+def _before(mask: Tensor, length: int, visible: Tensor | None) -> Tensor:
+    """The mask with columns for `length` positions in front, all seen or those that are visible."""
+    if visible is None:
+        return F.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
     visible = visible if mask.dtype == torch.bool else _additive(visible, mask.dtype)
     visible = visible.expand(-1, *mask.shape[1:3], -1)
     return torch.cat([visible, mask.expand(visible.shape[0], -1, -1, -1)], dim=-1)
+
+
+def _nothing() -> None:
+    """What stands before the text where nothing does."""
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
-from autopeft.method.method import BIAS, INPUT, OUTPUT, RAW, WEIGHT, Change, Context, Part, Weights
+from autopeft.method.method import BIAS, INPUT, OUTPUT, RAW, WEIGHT, Change, Part, Weights
 from autopeft.method.registry import Placed
 from autopeft.method.rows import Pieces, Rows, by_size
 from autopeft.method.sites import Columns, Layer
@@ -211,7 +211,7 @@ def edit(members: Sequence[Iterable[TrainedSite]], rows: Rows, undo: ExitStack) 
     for member, sites in enumerate(members):
         last: dict[tuple[nn.Module, str], int] = {}
         for trained in sites:
-            if isinstance(trained.part, Context):
+            if not isinstance(trained.part, Change):
                 continue
             place, stage = (trained.module, trained.part.side), 0
             if trained.part.is_ordered:

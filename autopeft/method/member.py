@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from autopeft.core.config import LEARNING_RATE, PeftConfig
 from autopeft.core.errors import AttachError
-from autopeft.method import attention, head
+from autopeft.method import head
+from autopeft.method.demands import check_methods
 from autopeft.method.head import Saved
 from autopeft.method.hook import TrainedSite
 from autopeft.method.method import Weight
@@ -113,7 +114,7 @@ def draw(
 
     Raises:
         AttachError: a bad option; a layer, site or module that the model does not have; attention
-            that cannot take a prefix.
+            that cannot take a prefix, layers that cannot take a prompt.
     """
     layers = layers_of(model)
     placed = place(config, shape_of(model))
@@ -121,7 +122,7 @@ def draw(
     shared: dict[str, Tensor] = {}
     sites = [_trained_site(each, layers[each.layer], seed, shared) for each in placed]
     _check_one(sites)
-    attention.check_methods(model, [placement.method for placement in config.placements])
+    check_methods(model, [placement.method for placement in config.placements])
     return Member(config, modules_to_save, sites, saved)
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import torch
 from torch import Generator, Tensor
 
-from autopeft.core.methods import Declaration
+from autopeft.core.declaration import Declaration
 from autopeft.core.shape import LayerShape
 
 FromBase = Callable[[Tensor, Generator], Tensor]
@@ -117,7 +117,23 @@ class Context:
     read: Callable[[], tuple[Tensor, Tensor]]
 
 
-Part = Change | Context
+@dataclass(frozen=True)
+class Insert:
+    """Lets a layer run on more positions, which stand before those of the text.
+
+    Attributes:
+        length: positions.
+        read: gives the hidden states that enter there, (positions, width).
+        moves: they enter only where the layer before has none of the placement; any other layer
+            takes what that one makes of them.
+    """
+
+    length: int
+    read: Callable[[], Tensor]
+    moves: bool
+
+
+Part = Change | Context | Insert
 
 
 @dataclass(frozen=True)
@@ -161,7 +177,8 @@ class Method(ABC, Generic[Declared]):
         options: closed, see `Declaration.closed`; nothing here checks them again.
         identity_at_start: freshly drawn tensors leave the backbone's output as it is.
         merges: `fold` expresses the trained tensors as a change of the backbone's own.
-        in_attention: parts are contexts, which not every architecture takes.
+        in_attention: parts reach into attentions, which not every architecture lets them.
+        lengthens: layers run on more positions, which not every architecture lets them.
         example: a small, complete set of options.
     """
 
@@ -170,6 +187,7 @@ class Method(ABC, Generic[Declared]):
     identity_at_start: ClassVar[bool] = True
     merges: ClassVar[bool] = False
     in_attention: ClassVar[bool] = False
+    lengthens: ClassVar[bool] = False
     example: ClassVar[Mapping[str, Any]]
 
     @property

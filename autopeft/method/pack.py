@@ -9,9 +9,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from autopeft.core.errors import AttachError
-from autopeft.method import attention, head, hook
+from autopeft.method import attention, head, hook, insertion
 from autopeft.method.member import Member
-from autopeft.method.method import Context
+from autopeft.method.method import Change
 from autopeft.method.rows import Rows
 from autopeft.method.sites import layers_of
 
@@ -109,12 +109,13 @@ class Pack:
         sites = [member.sites for member in members]
         with ExitStack() as undo:
             if any(
-                isinstance(trained.part, Context)
+                not isinstance(trained.part, Change)
                 for trained_sites in sites
                 for trained in trained_sites
             ):
                 attention.route(self.model, undo)
             attention.put(sites, self._rows, undo)
+            insertion.put(self.model, sites, self._rows, undo)
             hook.edit(sites, self._rows, undo)
             saved = [member.saved for member in members]
             head.install(self.model, self._modules_to_save, saved, self._rows, undo)

@@ -23,6 +23,7 @@ from autopeft.method.method import Method, Site, Weight
 from autopeft.method.moslora import MosLoraMethod
 from autopeft.method.prefix import PrefixMethod
 from autopeft.method.products import HiraMethod, LohaMethod, LokrMethod
+from autopeft.method.prompt import PromptMethod
 from autopeft.method.select import FullTuningMethod, SparseTuningMethod
 from autopeft.method.vera import VeraMethod
 
@@ -42,6 +43,7 @@ METHODS: Mapping[str, type[Method]] = {
     "norm": NormTuningMethod,
     "peft": PeftMethod,
     "prefix": PrefixMethod,
+    "prompt": PromptMethod,
     "sparse": SparseTuningMethod,
     "ssf": SsfMethod,
     "vera": VeraMethod,

@@ -43,6 +43,10 @@ class Rows:
         """Whether `member` has any rows; what it has is not known before the first split."""
         return self._sizes is None or self._sizes[member] > 0
 
+    def of_each(self, length: int) -> dict[int, slice]:
+        """Like `slices`, also where one member has all rows."""
+        return self.slices(length) if self.sole is None else {self.sole: slice(0, length)}
+
     def slices(self, length: int) -> dict[int, slice]:
         """The rows of each member that has any, in a tensor of `length` rows.
 

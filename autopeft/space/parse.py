@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from autopeft.core.declaration import Declaration
 from autopeft.core.errors import AutoPeftError, SpaceError, shown, unknown
-from autopeft.core.methods import DECLARATIONS, Declaration
+from autopeft.core.methods import DECLARATIONS
 from autopeft.core.options import REQUIRED, is_finite, is_plain, is_whole
 from autopeft.core.validation import validated
 from autopeft.space.domain import SCOPES, Choice, Range, Subset, Tree

@@ -34,6 +34,8 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "lora-fa": ("lora", {"freeze_a": True, "use_rslora": True}),
     "lora-plus": ("lora", {"loraplus_lr_ratio": 16.0, "init_lora_weights": "gaussian"}),
     "sparse-smallest": ("sparse", {"select": "smallest"}),
+    "prompt-deep": ("prompt", {"deep": True}),
+    "prompt-network": ("prompt", {"encoder_reparameterization_type": "mlp"}),
     "prefix-network": ("prefix", {"prefix_projection": True, "encoder_hidden_size": 6}),
 }
 """Methods with options beside those of their examples, by name of the case."""
@@ -195,7 +197,7 @@ SIZES = (2, 2, 2, 3, 1)
 """Rows of the members of `crew`; twins have equally many and are computed together."""
 
 
-OTHERS = ("lora", "dora", "adapter", "ia3", "prefix", "bitfit")
+OTHERS = ("lora", "dora", "adapter", "ia3", "prefix", "prompt", "bitfit")
 """Methods beside which every method is packed: one of each way into a forward pass."""
 
 
