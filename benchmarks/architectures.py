@@ -56,6 +56,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     **dict.fromkeys(("adapter", "adamix"), _BOTTLENECK),
     "compacter": {**_BOTTLENECK, "phm_dim": 2},
     **{name: {"length": 2} for name in ("prefix", "prompt")},
+    "ladder": {"size": 2},
     **{name: {} for name in ("ia3", "ssf", "norm", "bitfit", "full")},
     "sparse": {"r": 2},
     "peft": {"peft_type": "road", "group_size": 2},

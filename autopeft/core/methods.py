@@ -271,6 +271,17 @@ class Prompt(Declaration):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ladder(Declaration):
+    """A network of width `size` beside consecutive layers, fed by them (LST, Sung et al. 2022).
+
+    Nothing is propagated back through the backbone below.
+    """
+
+    method: ClassVar[str] = "ladder"
+    size: int = option(Size())
+
+
+@dataclass(frozen=True, kw_only=True)
 class BitFit(Declaration):
     """Trains the biases that the backbone has, or those of `targets` (Ben Zaken et al. 2022)."""
 
@@ -307,8 +318,8 @@ class Peft(Declaration):
 DECLARATIONS: Mapping[str, type[Declaration]] = {
     kind.method: kind
     for kind in (
-        *(AdaMix, Adapter, BitFit, Compacter, Dora, FullTuning, Hira, Ia3, Loha, Lokr, Lora),
-        *(MosLora, NormTuning, Peft, Prefix, Prompt, SparseTuning, Ssf, Vera),
+        *(AdaMix, Adapter, BitFit, Compacter, Dora, FullTuning, Hira, Ia3, Ladder, Loha, Lokr),
+        *(Lora, MosLora, NormTuning, Peft, Prefix, Prompt, SparseTuning, Ssf, Vera),
     )
 }
 

@@ -244,8 +244,15 @@ def _before(mask: Tensor, length: int, visible: Tensor | None) -> Tensor:
     return torch.cat([visible, mask.expand(visible.shape[0], -1, -1, -1)], dim=-1)
 
 
-def _nothing() -> None:
+def inserted_in(module: nn.Module) -> int:
+    """How many positions stand before those of the text in the layer of an attention, now."""
+    inserted = getattr(module, INSERTED, _nothing)()
+    return 0 if inserted is None else inserted.length
+
+
+def _nothing() -> Inserted | None:
     """What stands before the text where nothing does."""
+    return None
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:

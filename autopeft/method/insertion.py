@@ -16,6 +16,7 @@ from transformers import EncoderDecoderCache, PreTrainedModel
 
 from autopeft.core.errors import AttachError
 from autopeft.method.attention import INSERTED, Inserted
+from autopeft.method.consecutive import in_rows
 from autopeft.method.hook import TrainedSite
 from autopeft.method.method import Insert
 from autopeft.method.rows import Rows
@@ -96,7 +97,7 @@ class _Prompted:
         return (torch.cat([before, hidden], dim=1),), named
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """What the layer returns of the text."""
+        """What the layer returns of the text; where that is one position, it is of the text."""
         n = self._length
         if not n:
             return output
@@ -108,7 +109,7 @@ class _Prompted:
                 if part.stays:
                     self._moving[member, placement] = hidden[rows, start:end]
                 start = end
-        text = hidden[:, n:]
+        text = hidden[:, n:] if hidden.shape[1] > n else hidden
         return (text, *more) if isinstance(output, tuple) else text
 
     def _length_of(self, member: int) -> int:
@@ -169,13 +170,11 @@ def put(
 
 def _parts(sites: Sequence[TrainedSite]) -> Iterable[tuple[int, str, _Part]]:
     """The placements of a member by layer."""
-    standing = {(site.placed.common, site.placed.layer, site.layer.stack) for site in sites}
-    for site in sites:
-        insert, placement, index = site.part, site.placed.common, site.placed.layer
+    for site, continues, goes_on in in_rows(sites):
+        insert = site.part
         assert isinstance(insert, Insert)
-        before, after = ((placement, index + d, site.layer.stack) in standing for d in (-1, 1))
-        part = _Part(insert, not (insert.moves and before), insert.moves and after)
-        yield index, placement, part
+        part = _Part(insert, not (insert.moves and continues), insert.moves and goes_on)
+        yield site.placed.layer, site.placed.common, part
 
 
 def _prompt(

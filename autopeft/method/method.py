@@ -133,7 +133,21 @@ class Insert:
     moves: bool
 
 
-Part = Change | Context | Insert
+@dataclass(frozen=True)
+class Beside:
+    """Runs a network along the layers, which is fed by what leaves them and feeds nothing there.
+
+    Attributes:
+        step: of the hidden states (rows, positions, width) and of what the network has made below,
+            (rows, positions, size), None below its lowest layer, what it makes here.
+        end: gives what is added to the hidden states above its highest layer.
+    """
+
+    step: Callable[[Tensor, Tensor | None], Tensor]
+    end: Callable[[Tensor], Tensor]
+
+
+Part = Change | Context | Insert | Beside
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from autopeft.core.errors import AttachError
-from autopeft.method import attention, head, hook, insertion
+from autopeft.method import attention, beside, head, hook, insertion
 from autopeft.method.member import Member
-from autopeft.method.method import Change
 from autopeft.method.rows import Rows
 from autopeft.method.sites import layers_of
 
@@ -108,14 +107,12 @@ class Pack:
         self.members, self._rows = members, Rows(len(members))
         sites = [member.sites for member in members]
         with ExitStack() as undo:
-            if any(
-                not isinstance(trained.part, Change)
-                for trained_sites in sites
-                for trained in trained_sites
-            ):
+            everything = [trained for member_sites in sites for trained in member_sites]
+            if any(trained.placed.method.in_attention for trained in everything):
                 attention.route(self.model, undo)
             attention.put(sites, self._rows, undo)
             insertion.put(self.model, sites, self._rows, undo)
+            beside.put(self.model, sites, self._rows, undo)
             hook.edit(sites, self._rows, undo)
             saved = [member.saved for member in members]
             head.install(self.model, self._modules_to_save, saved, self._rows, undo)

@@ -18,6 +18,7 @@ from autopeft.method.bridge import PeftMethod
 from autopeft.method.compacter import CompacterMethod
 from autopeft.method.dora import DoraMethod
 from autopeft.method.ia3 import Ia3Method
+from autopeft.method.ladder import LadderMethod
 from autopeft.method.lora import LoraMethod
 from autopeft.method.method import Method, Site, Weight
 from autopeft.method.moslora import MosLoraMethod
@@ -36,6 +37,7 @@ METHODS: Mapping[str, type[Method]] = {
     "full": FullTuningMethod,
     "hira": HiraMethod,
     "ia3": Ia3Method,
+    "ladder": LadderMethod,
     "loha": LohaMethod,
     "lokr": LokrMethod,
     "lora": LoraMethod,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,13 +45,13 @@ def quicken(model: PreTrainedModel, device: str, undo: ExitStack) -> None:
     """
     block = _before_unread_positions(model)
     if block is not None:
-        undo.callback(block.register_forward_hook(_first_position).remove)
+        last = layers_of(model)[-1].attentions["self"]
+        undo.callback(block.register_forward_hook(partial(_first_position, last)).remove)
     if device != "cpu":
         return
     if model.config._attn_implementation == "sdpa":
         attention.switch(model, SHORT, undo)
         if block is not None:
-            last = layers_of(model)[-1].attentions["self"]
             setattr(last, FIRST_ONLY, True)
             undo.callback(delattr, last, FIRST_ONLY)
     for module in model.modules():
@@ -59,10 +60,20 @@ def quicken(model: PreTrainedModel, device: str, undo: ExitStack) -> None:
             module.__class__ = QuickDropout
 
 
-def _first_position(module: nn.Module, inputs: Any, output: Any) -> Any:
+def _first_position(last: nn.Module, module: nn.Module, inputs: Any, output: Any) -> Any:
+    """What is returned for the first position of the text.
+
+    Args:
+        last: the attention of the layer.
+        module: what has returned `output`.
+        inputs: not read.
+        output: (rows, positions, width), or a tuple with it.
+    """
+    first = attention.inserted_in(last)
+    positions = slice(first, first + 1)
     if isinstance(output, tuple):
-        return output[0][:, :1].contiguous(), *output[1:]
-    return output[:, :1].contiguous()  # else a bfloat16 linear repeats its weight for every row
+        return output[0][:, positions].contiguous(), *output[1:]
+    return output[:, positions].contiguous()  # a bfloat16 linear would repeat its weight by row
 
 
 @torch.no_grad()
@@ -92,7 +103,8 @@ def _examined(model: PreTrainedModel) -> nn.Module | None:
         logits = model(**inputs).logits
     if not readers.first_position_only or feeders.last is None:
         return None
-    handle = feeders.last.register_forward_hook(_first_position)
+    first_position = partial(_first_position, layer.attentions["self"])
+    handle = feeders.last.register_forward_hook(first_position)
     try:
         shorter = model(**inputs).logits
     finally:

@@ -20,7 +20,7 @@ LONGEST = 256
 """Queries above which the scores outgrow the caches."""
 
 FIRST_ONLY = "autopeft_first_only"
-"""Attribute of an attention of whose output nothing but the first position is read."""
+"""Attribute of an attention of whose output of a text nothing but the first position is read."""
 
 _UNUSUAL = ("position_bias", "softcap", "s_aux", "cache")
 _fused = ALL_ATTENTION_FUNCTIONS["sdpa"]
@@ -37,7 +37,7 @@ def short_attention(
     """An attention function of transformers, with the semantics and the options of its `sdpa`.
 
     Longer sequences and biases of positions go to that one. Of a module marked `FIRST_ONLY` the
-    output is zero after the first position.
+    output is zero but at the first position of the text.
 
     Args:
         module: the attention, whose `is_causal` holds where no option says so.
@@ -59,15 +59,19 @@ def short_attention(
     if attention_mask is None and causal and queries > 1:
         seen = torch.ones(queries, key.shape[2], dtype=torch.bool, device=key.device)
         attention_mask = seen.tril()[None, None]
-    if getattr(module, FIRST_ONLY, False):
-        query = query[:, :, :1]
-        attention_mask = None if attention_mask is None else attention_mask[:, :, :1]
+    first = attention.inserted_in(module)
+    shortened = getattr(module, FIRST_ONLY, False)
+    if shortened:
+        query = query[:, :, first : first + 1]
+        if attention_mask is not None and attention_mask.shape[2] > 1:
+            attention_mask = attention_mask[:, :, first : first + 1]
     scaling = options.get("scaling")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     dropout = options.get("dropout", 0.0)
     output = _Attention.apply(query, key, value, attention_mask, scale, dropout)
-    missing = queries - query.shape[2]
-    return F.pad(output, (0, 0, 0, 0, 0, missing)) if missing else output, None
+    if shortened:
+        output = F.pad(output, (0, 0, 0, 0, first, queries - first - 1))
+    return output, None
 
 
 class _Attention(torch.autograd.Function):

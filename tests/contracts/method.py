@@ -21,7 +21,18 @@ from transformers import PreTrainedModel
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
 from autopeft.core.methods import size_option
-from autopeft.method import Attached, Member, Pack, attach, count, draw, head, hook, shape_of
+from autopeft.method import (
+    Attached,
+    Member,
+    Pack,
+    attach,
+    beside,
+    count,
+    draw,
+    head,
+    hook,
+    shape_of,
+)
 from autopeft.method.attach import HOLDER
 from autopeft.method.method import Method
 from autopeft.method.registry import METHODS, build
@@ -197,7 +208,7 @@ SIZES = (2, 2, 2, 3, 1)
 """Rows of the members of `crew`; twins have equally many and are computed together."""
 
 
-OTHERS = ("lora", "dora", "adapter", "ia3", "prefix", "prompt", "bitfit")
+OTHERS = ("lora", "dora", "adapter", "ia3", "prefix", "prompt", "ladder", "bitfit")
 """Methods beside which every method is packed: one of each way into a forward pass."""
 
 
@@ -327,7 +338,7 @@ def float64(model: PreTrainedModel, members: Sequence[Member]) -> Iterator[None]
             if frozen.is_floating_point():
                 frozen.data = frozen.data.double()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (hook, head):
+        for module in (hook, head, beside):
             patch.setattr(module, "widened", lambda x: x)
         wide = partial(_in_dtype_of_input, softmax)
         patch.setattr(torch.nn.functional, "softmax", wide)
