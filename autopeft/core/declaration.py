@@ -11,6 +11,9 @@ from autopeft.core.config import LEARNING_RATE
 from autopeft.core.errors import AutoPeftError, unknown
 from autopeft.core.options import Number, Option, Size, option
 
+GATING = "use_gating"
+"""The option of those methods that can have a gate."""
+
 Declared = TypeVar("Declared", bound="Declaration")
 
 
@@ -39,8 +42,8 @@ class Declaration:
     def options(cls) -> Mapping[str, Option]:
         """The options by name."""
         named = {f.name: f.default for f in fields(cls) if isinstance(f.default, Option)}
-        rate = named.pop(LEARNING_RATE)
-        return {**named, LEARNING_RATE: rate}
+        last = {name: named.pop(name) for name in (GATING, LEARNING_RATE) if name in named}
+        return {**named, **last}
 
     @classmethod
     @cache

@@ -16,6 +16,16 @@ from autopeft.core.options import Flag, Name, Number, OneOf, Sites, Size, Whole,
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gateable(Declaration):
+    """A placement whose effect `use_gating` multiplies by a gate (UniPELT, Mao et al. 2022)."""
+
+    use_gating: bool = option(Flag(False, later=True))
+
+    def words(self) -> str:
+        return f"gated {super().words()}" if self.use_gating else super().words()
+
+
+@dataclass(frozen=True, kw_only=True)
 class LowRank(Declaration):
     """A product of two narrow matrices beside the linears at `targets`.
 
@@ -39,7 +49,7 @@ class LowRank(Declaration):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lora(LowRank):
+class Lora(Gateable, LowRank):
     """LoRA (Hu et al. 2021): `h + lora_alpha / r · B A x` beside the linears at `targets`.
 
     Without `lora_alpha` the factor is 2, whatever the rank. `lora_dropout` acts on x. `use_rslora`
@@ -179,7 +189,7 @@ class SparseTuning(Declaration):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adapter(Declaration):
+class Adapter(Gateable):
     """A bottleneck after a sublayer (Houlsby et al. 2019) or beside it (He et al. 2022)."""
 
     method: ClassVar[str] = "adapter"
@@ -229,7 +239,7 @@ class AdaMix(Adapter):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prefix(Declaration):
+class Prefix(Gateable):
     """Trained keys and values before those of the text (Li and Liang 2021).
 
     `prefix_projection` makes them by a network, `encoder_hidden_size` or a hidden state wide, of

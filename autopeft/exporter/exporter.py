@@ -15,9 +15,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.declaration import GATING
 from autopeft.core.errors import AttachError, ExportError
 from autopeft.core.methods import DECLARATIONS
 from autopeft.method.attach import Attached, attach
+from autopeft.method.gate import parted
 from autopeft.method.registry import Placed, build, place
 from autopeft.method.sites import Layer, layers_of, shape_of
 from autopeft.model.backbone import Backbone
@@ -76,7 +78,8 @@ class Trained:
             for site in attached.sites:
                 simple = after[site.placed.placement]
                 at = site.placed.layer, site.placed.site.name, simple.method, simple.options
-                weights = site.placed.method.settled_weights(site.weights)
+                plain, gate = parted(site.weights)
+                weights = {**site.placed.method.settled_weights(plain), **gate}
                 there = places[at].pop(0)
                 trained = (weight for weight in there.site.weights if weight.trained)
                 state |= {there.name(w): weights[w.name].detach().clone() for w in trained}
@@ -101,7 +104,8 @@ def _settled(placement: Placement) -> Placement:
     if simple is None:
         return placement
     method, options = simple
-    options = DECLARATIONS[method].said(options)
+    gating = {name: value for name, value in placement.options if name == GATING}
+    options = DECLARATIONS[method].said({**options, **gating})
     return Placement.of(method, placement.layers, options)
 
 

@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
+from autopeft.method.gate import parted
 from autopeft.method.hook import TrainedSite
 from autopeft.method.member import Member, draw
 from autopeft.method.method import Base, Change, Fold
@@ -136,7 +137,9 @@ class Attached:
 def _merges(trained: TrainedSite) -> bool:
     weight = trained.module.get_parameter("weight")
     into_weight = any(name.endswith(".weight") for name in trained.placed.site.changes)
-    return trained.placed.method.merges and (weight.is_floating_point() or not into_weight)
+    if not trained.placed.method.merges or parted(trained.tensors)[1]:
+        return False
+    return weight.is_floating_point() or not into_weight
 
 
 @torch.no_grad()

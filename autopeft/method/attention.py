@@ -17,13 +17,14 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from autopeft.core.errors import AttachError
-from autopeft.method.hook import TrainedSite
+from autopeft.method.hook import TrainedSite, widened
 from autopeft.method.method import Context
+from autopeft.method.positions import additive, inserted_in, with_columns
 from autopeft.method.rows import Rows
+from autopeft.method.sites import Layer
+from autopeft.method.text import Text
 
 FUSED, PLAIN = "autopeft_fused", "autopeft_plain"
-INSERTED = "autopeft_inserted"
-"""The attribute of an attention that gives what its layer runs on beside the text."""
 _CONTEXT = "autopeft_context"
 
 Attention = Callable[..., tuple[Tensor, Tensor | None]]
@@ -41,61 +42,29 @@ class _Front(NamedTuple):
     visible: Tensor | None
 
 
-@dataclass(frozen=True)
-class Inserted:
-    """Positions of a layer that stand before those of the text.
+class _Entered:
+    """What has entered an attention of a layer in the present pass.
 
-    They see one another, where the layer is causal those before them alone, and the text where it
-    is not. The text sees them, wherever it looks.
-
-    Attributes:
-        length: how many.
-        in_keys: keys have them, not the queries alone.
-        visible: which of them are a row's own, (batch, 1, 1, positions); None for all.
+    Args:
+        layer: where the attention is.
+        text: of the pass.
     """
 
-    length: int
-    in_keys: bool
-    visible: Tensor | None
+    def __init__(self, layer: Layer, text: Text) -> None:
+        self._layer, self._text = layer, text
+        self._x: Tensor | None = None
 
-    def mask(
-        self, mask: Tensor | None, query: Tensor, key: Tensor, causal: bool, base: Attention
-    ) -> Tensor | None:
-        """The mask of the text with rows and, in keys, columns for them."""
-        queries = query.shape[2] - self.length
-        keys = key.shape[2] - (self.length if self.in_keys else 0)
-        causal = causal and self.in_keys
-        if mask is None:
-            if self.visible is None and (not causal or queries == keys):
-                return None
-            shown = torch.ones(queries, keys, dtype=torch.bool, device=key.device)[None, None]
-            shown = shown.tril(keys - queries) if causal else shown
-            mask = _additive(shown, query.dtype) if base is _eager else shown
-        text = _before(mask, self.length, self.visible) if self.in_keys else mask
-        if not causal and text.shape[2] == 1:
-            return text
-        return torch.cat([self._rows(text, causal), text], dim=2)
+    def note(self, query: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """A hook before the linear that makes queries."""
+        self._x = inputs[0]
 
-    def bias(self, bias: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        """A bias of scores by distance, (1, heads, queries, keys), which is zero for them."""
-        before = self.length if self.in_keys else 0
-        text = bias[..., self.length - query.shape[2] :, before - key.shape[2] :]
-        return F.pad(text, (before, 0, self.length, 0))
-
-    def _rows(self, text: Tensor, causal: bool) -> Tensor:
-        """What they see themselves, of columns like those of `text`."""
-        if not causal:
-            rows = text.any(2, True) if text.dtype == torch.bool else text.amax(2, True)
-            return rows.expand(-1, -1, self.length, -1)
-        square = torch.ones(self.length, self.length, dtype=torch.bool, device=text.device)
-        seen = square.tril()[None, None]
-        if self.visible is not None:
-            seen = seen & self.visible | torch.eye(
-                self.length, dtype=torch.bool, device=text.device
-            )
-        seen = F.pad(seen, (0, text.shape[3] - self.length))
-        seen = seen if text.dtype == torch.bool else _additive(seen, text.dtype)
-        return seen.expand(text.shape[0], text.shape[1], -1, -1)
+    def gate(self, context: Context, rows: slice) -> Tensor | None:
+        """By what the keys and values of some rows are multiplied, (rows, 1, 1, 1)."""
+        if context.gate is None:
+            return None
+        assert self._x is not None
+        average = self._text.average(self._layer, self._x)
+        return context.gate(widened(self._x[rows]), average[rows])[..., None]
 
 
 @dataclass(frozen=True)
@@ -104,6 +73,7 @@ class _Contexts:
 
     members: Mapping[int, Sequence[Context]]
     rows: Rows
+    entered: _Entered
 
     def front(self, key: Tensor, value: Tensor) -> _Front | None:
         """What stands in front of `key` and `value`; None where no row sees anything there.
@@ -115,14 +85,15 @@ class _Contexts:
         longest = max(lengths.values())
         if not longest:
             return None
-        keys, values = [], []
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
         for member, rows in cut.items():
             contexts, n_rows = self.members.get(member, ()), rows.stop - rows.start
-            pairs = [context.read() for context in contexts]
-            heads = [_heads(own, key) for own, _ in pairs]
-            keys.append(_filled(heads, key, longest).expand(n_rows, -1, -1, -1))
-            heads = [_heads(own, value) for _, own in pairs]
-            values.append(_filled(heads, value, longest).expand(n_rows, -1, -1, -1))
+            gates = [self.entered.gate(context, rows) for context in contexts]
+            own = [context.read() for context in contexts]
+            for all_rows, like, which in ((keys, key, 0), (values, value, 1)):
+                parts = [_heads(p[which], like, gate) for p, gate in zip(own, gates, strict=True)]
+                all_rows.append(_filled(parts, like, longest).expand(n_rows, -1, -1, -1))
         visible = None if set(lengths.values()) == {longest} else _visible(lengths, cut, key.device)
         return _Front(_joined(keys, 0), _joined(values, 0), visible)
 
@@ -164,16 +135,24 @@ def switch(model: PreTrainedModel, implementation: str, undo: ExitStack) -> None
     model.set_attn_implementation(implementation)
 
 
-def put(members: Sequence[Iterable[TrainedSite]], rows: Rows, undo: ExitStack) -> None:
+def put(members: Sequence[Iterable[TrainedSite]], rows: Rows, text: Text, undo: ExitStack) -> None:
     """Gives attentions the contexts of every member, in their order, until `undo` closes."""
+    attentions: dict[nn.Module, tuple[Layer, str]] = {}
     by_module: dict[nn.Module, dict[int, list[Context]]] = {}
     for member, sites in enumerate(members):
         for trained in sites:
             if isinstance(trained.part, Context):
-                module = trained.layer.attentions[trained.part.attention]
+                kind = trained.part.attention
+                module = trained.layer.attentions[kind]
+                attentions[module] = trained.layer, kind
                 by_module.setdefault(module, {}).setdefault(member, []).append(trained.part)
     for module, contexts in by_module.items():
-        setattr(module, _CONTEXT, _Contexts(contexts, rows))
+        layer, kind = attentions[module]
+        entered = _Entered(layer, text)
+        if any(context.gate for of_member in contexts.values() for context in of_member):
+            query = layer.module(f"{kind}.q")
+            undo.callback(query.register_forward_pre_hook(entered.note).remove)
+        setattr(module, _CONTEXT, _Contexts(contexts, rows, entered))
         undo.callback(delattr, module, _CONTEXT)
 
 
@@ -197,9 +176,9 @@ def _with_context(base: Attention) -> Attention:
         if is_causal is not None:
             options["is_causal"] = is_causal
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-        inserted = getattr(module, INSERTED, _nothing)()
+        inserted = inserted_in(module)
         if inserted is not None:
-            attention_mask = inserted.mask(attention_mask, query, key, causal, base)
+            attention_mask = inserted.mask(attention_mask, query, key, causal, base is _eager)
             if position_bias is not None:
                 position_bias = inserted.bias(position_bias, query, key)
         contexts = getattr(module, _CONTEXT, None)
@@ -231,46 +210,23 @@ def _extend(
     if mask is None and (causal or front.visible is not None):
         mask = torch.ones(queries, keys, dtype=torch.bool, device=key.device)[None, None]
         mask = mask.tril() if causal else mask
-        mask = _additive(mask, query.dtype) if base is _eager else mask
-    return None if mask is None else _before(mask, front.key.shape[2], front.visible)
+        mask = additive(mask, query.dtype) if base is _eager else mask
+    return None if mask is None else with_columns(mask, front.key.shape[2], front.visible)
 
 
-def _before(mask: Tensor, length: int, visible: Tensor | None) -> Tensor:
-    """The mask with columns for `length` positions in front, all seen or those that are visible."""
-    if visible is None:
-        return F.pad(mask, (length, 0), value=True if mask.dtype == torch.bool else 0.0)
-    visible = visible if mask.dtype == torch.bool else _additive(visible, mask.dtype)
-    visible = visible.expand(-1, *mask.shape[1:3], -1)
-    return torch.cat([visible, mask.expand(visible.shape[0], -1, -1, -1)], dim=-1)
-
-
-def inserted_in(module: nn.Module) -> int:
-    """How many positions stand before those of the text in the layer of an attention, now."""
-    inserted = getattr(module, INSERTED, _nothing)()
-    return 0 if inserted is None else inserted.length
-
-
-def _nothing() -> Inserted | None:
-    """What stands before the text where nothing does."""
-    return None
-
-
-def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    zeros = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-    return zeros.masked_fill(~mask, torch.finfo(dtype).min)
-
-
-def _heads(context: Tensor, like: Tensor) -> Tensor:
-    """(positions, width) as (key heads, positions, head_dim) of `like`."""
+def _heads(context: Tensor, like: Tensor, gate: Tensor | None) -> Tensor:
+    """(positions, width) as (rows or 1, key heads, positions, head_dim), like `like`."""
     heads = context.to(like.dtype).view(context.shape[0], like.shape[1], like.shape[3])
-    return heads.transpose(0, 1)
+    heads = heads.transpose(0, 1)[None]
+    return heads if gate is None else heads * gate.to(like.dtype)
 
 
 def _filled(parts: Sequence[Tensor], like: Tensor, length: int) -> Tensor:
-    """Contexts (key heads, positions, head_dim) in a row, filled up with zeros to `length`."""
-    missing = length - sum(part.shape[1] for part in parts)
-    zeros = [like.new_zeros(like.shape[1], missing, like.shape[3])] if missing else []
-    return _joined([*parts, *zeros], 1)
+    """Contexts (rows or 1, key heads, positions, head_dim) in a row, filled with zeros."""
+    rows = max((len(part) for part in parts), default=1)
+    missing = length - sum(part.shape[2] for part in parts)
+    zeros = [like.new_zeros(1, like.shape[1], missing, like.shape[3])] if missing else []
+    return _joined([part.expand(rows, -1, -1, -1) for part in (*parts, *zeros)], 2)
 
 
 def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:

@@ -14,10 +14,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
-from autopeft.method.method import BIAS, INPUT, OUTPUT, RAW, WEIGHT, Change, Part, Weights
+from autopeft.method.gate import gated_part, parted
+from autopeft.method.method import (
+    AVERAGE,
+    BIAS,
+    INPUT,
+    OUTPUT,
+    RAW,
+    WEIGHT,
+    Change,
+    Context,
+    Part,
+    Weights,
+)
 from autopeft.method.registry import Placed
 from autopeft.method.rows import Pieces, Rows, by_size
 from autopeft.method.sites import Columns, Layer
+from autopeft.method.text import Text
 
 Inputs = tuple[Any, ...]
 
@@ -57,13 +70,25 @@ class TrainedSite:
     @cached_property
     def part(self) -> Part:
         """What they do."""
-        return self.placed.method.part(self.placed.site, self.tensors)
+        return self.part_of(self.tensors)
+
+    @property
+    def averages(self) -> bool:
+        """Whether the part reads the whole text."""
+        part = self.part
+        reads = isinstance(part, Change) and AVERAGE in part.reads
+        return reads or (isinstance(part, Context) and part.gate is not None)
+
+    def part_of(self, tensors: Weights) -> Part:
+        """What other tensors of the same names would do here."""
+        own, gate = parted(tensors)
+        part = self.placed.method.part(self.placed.site, own)
+        return gated_part(part, gate) if gate else part
 
     def change(self, dtype: torch.dtype) -> Callable[..., Tensor]:
         """What the part adds, of inputs of `dtype`."""
-        method, site = self.placed.method, self.placed.site
         narrow = dtype == torch.bfloat16
-        part = method.part(site, _cast(self.tensors, dtype)) if narrow else self.part
+        part = self.part_of(_cast(self.tensors, dtype)) if narrow else self.part
         assert isinstance(part, Change)
         return part.change
 
@@ -100,11 +125,13 @@ class _Edit:
         stage: 0 for a part that does not see what others change; each that does has a stage of
             its own after those before it, like in a merged model.
         recall: gives tapped inputs by role.
+        text: of the present pass.
     """
 
     sites: dict[int, TrainedSite]
     stage: int
     recall: Mapping[str, Callable[[], Tensor]]
+    text: Text
 
     @property
     def first(self) -> TrainedSite:
@@ -137,6 +164,8 @@ class _Edit:
         if name in (OUTPUT, RAW):
             whole = changed if name == OUTPUT else raw
             return whole if self.columns is None else whole[..., self.columns]
+        if name == AVERAGE:
+            return self.text.average(self.first.layer, x)
         if name in BASE:
             return self.first.base_weight() if name == WEIGHT else self.first.base_bias()
         return (changed if self.part.side == INPUT else x) if name == INPUT else self.recall[name]()
@@ -180,12 +209,11 @@ class _Edit:
         each: Sequence[int | None],
         training: bool,
     ) -> Tensor:
-        method, site = self.first.placed.method, self.first.placed.site
         tensors = [self.sites[member].tensors for member in members]
         weights: Weights = {n: torch.stack([of[n] for of in tensors]) for n in tensors[0]}
 
         def change(weights: Weights, *read: Tensor) -> Tensor:
-            part = method.part(site, weights)
+            part = self.first.part_of(weights)
             assert isinstance(part, Change)
             return part.change(*read, training)
 
@@ -199,7 +227,7 @@ class _Edit:
         return change if self.columns is None else _spread(change, self.columns, changed)
 
 
-def edit(members: Sequence[Iterable[TrainedSite]], rows: Rows, undo: ExitStack) -> None:
+def edit(members: Sequence[Iterable[TrainedSite]], rows: Rows, text: Text, undo: ExitStack) -> None:
     """Hooks the parts of every member onto their modules until `undo` closes.
 
     On one module, parts that read its output come after all others: they see what a merged model
@@ -219,7 +247,7 @@ def edit(members: Sequence[Iterable[TrainedSite]], rows: Rows, undo: ExitStack) 
             by_kind = edits.setdefault(place, {})
             kind = stage, trained.kind
             if kind not in by_kind:
-                by_kind[kind] = _edit(trained, stage, rows, stash, undo)
+                by_kind[kind] = _edit(trained, stage, rows, text, stash, undo)
             by_kind[kind].sites[member] = trained
     for (module, side), by_kind in edits.items():
         ordered = sorted(by_kind.values(), key=lambda edit: edit.stage)
@@ -257,6 +285,7 @@ def _edit(
     trained: TrainedSite,
     stage: int,
     rows: Rows,
+    text: Text,
     stash: dict[tuple[int, str], Tensor],
     undo: ExitStack,
 ) -> _Edit:
@@ -265,13 +294,13 @@ def _edit(
     sites: dict[int, TrainedSite] = {}
     recall: dict[str, Callable[[], Tensor]] = {}
     for name in trained.part.reads:
-        if name not in (INPUT, OUTPUT, RAW, *BASE):
+        if name not in (INPUT, OUTPUT, RAW, AVERAGE, *BASE):
             key = id(sites), name
             tap = partial(_tap, stash, key, rows, sites)
             tapped = trained.layer.module(name)
             undo.callback(tapped.register_forward_pre_hook(tap).remove)
             recall[name] = partial(stash.pop, key)
-    return _Edit(sites, stage, recall)
+    return _Edit(sites, stage, recall, text)
 
 
 def _tap(

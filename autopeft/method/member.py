@@ -18,6 +18,7 @@ from autopeft.method.hook import TrainedSite
 from autopeft.method.method import Weight
 from autopeft.method.registry import Placed, describe, place
 from autopeft.method.sites import Layer, layers_of, shape_of
+from autopeft.method.text import check_open
 
 _TOLD = 5
 """Tensors that do not fit that an error names."""
@@ -122,6 +123,9 @@ def draw(
     shared: dict[str, Tensor] = {}
     sites = [_trained_site(each, layers[each.layer], seed, shared) for each in placed]
     _check_one(sites)
+    for site in sites:
+        if site.averages:
+            check_open(site.layer, describe(site.placed.placement))
     check_methods(model, [placement.method for placement in config.placements])
     return Member(config, modules_to_save, sites, saved)
 

@@ -78,6 +78,9 @@ Weights = Mapping[str, Tensor]
 INPUT, OUTPUT, RAW, WEIGHT, BIAS = "input", "output", "raw", "weight", "bias"
 """What a `Change` reads of the module that it is at."""
 
+AVERAGE = "average"
+"""What each position counts in a mean over the text, (rows, positions, 1); a `Change` reads it."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -87,7 +90,8 @@ class Change:
         change: gives (..., outputs or inputs of `at`), or of nothing read a vector.
         reads: of `at` the `input`, the `output` with all earlier changes, the `raw` output of the
             frozen module, its `weight` (outputs, inputs) or `bias` (outputs,), zero where it has
-            none; or the role of another linear that runs before, whose input is meant.
+            none; the `average` of a text; or the role of another linear that runs before, whose
+            input is meant.
         side: `output`, or `input`, where `at` has it to itself; all that read that see it changed.
     """
 
@@ -110,11 +114,14 @@ class Context:
         attention: `self` or `cross`.
         length: positions.
         read: gives keys and values, (positions, width).
+        gate: by what both are multiplied, (rows, 1, 1), of what enters the attention, (rows,
+            positions, width), and the `average` of the text; None for one.
     """
 
     attention: str
     length: int
     read: Callable[[], tuple[Tensor, Tensor]]
+    gate: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)

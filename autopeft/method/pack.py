@@ -13,6 +13,7 @@ from autopeft.method import attention, beside, head, hook, insertion
 from autopeft.method.member import Member
 from autopeft.method.rows import Rows
 from autopeft.method.sites import layers_of
+from autopeft.method.text import Text
 
 
 class Pack:
@@ -110,10 +111,13 @@ class Pack:
             everything = [trained for member_sites in sites for trained in member_sites]
             if any(trained.placed.method.in_attention for trained in everything):
                 attention.route(self.model, undo)
-            attention.put(sites, self._rows, undo)
+            text = Text()
+            layers = [trained.layer for trained in everything if trained.averages]
+            text.watch(self.model, layers, undo)
+            attention.put(sites, self._rows, text, undo)
             insertion.put(self.model, sites, self._rows, undo)
             beside.put(self.model, sites, self._rows, undo)
-            hook.edit(sites, self._rows, undo)
+            hook.edit(sites, self._rows, text, undo)
             saved = [member.saved for member in members]
             head.install(self.model, self._modules_to_save, saved, self._rows, undo)
             self._laid = undo.pop_all()

@@ -67,11 +67,12 @@ class PrefixMethod(Method[Prefix]):
 
     def _site(self, key: Linear, width: int) -> Site:
         attention = key.role.rsplit(".", 1)[0]
+        shape = (key.outputs, width)
         if self.options.prefix_projection:
-            return Site(attention, key.role, self._projected(key, width))
-        shape = (self.options.length, key.outputs)
-        weights = tuple(Weight(name, shape, "normal", INITIAL_STD) for name in ("key", "value"))
-        return Site(attention, key.role, weights)
+            return Site(attention, key.role, self._projected(key, width), shape=shape)
+        size = (self.options.length, key.outputs)
+        weights = tuple(Weight(name, size, "normal", INITIAL_STD) for name in ("key", "value"))
+        return Site(attention, key.role, weights, shape=shape)
 
     def _projected(self, key: Linear, width: int) -> tuple[Weight, ...]:
         inner = self.options.encoder_hidden_size or width

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError, inside, raised_as, unknown
-from autopeft.core.methods import DECLARATIONS
+from autopeft.core.methods import DECLARATIONS, Gateable
 from autopeft.core.shape import Shape
 from autopeft.method.adamix import AdaMixMethod
 from autopeft.method.adapter import AdapterMethod
@@ -17,6 +17,7 @@ from autopeft.method.bitfit import BitFitMethod
 from autopeft.method.bridge import PeftMethod
 from autopeft.method.compacter import CompacterMethod
 from autopeft.method.dora import DoraMethod
+from autopeft.method.gate import gated_site
 from autopeft.method.ia3 import Ia3Method
 from autopeft.method.ladder import LadderMethod
 from autopeft.method.lora import LoraMethod
@@ -133,7 +134,12 @@ def _sites(placement: Placement, shape: Shape) -> list[tuple[int, Method, Site]]
         if not 0 <= layer < len(shape.layers):
             reason = f"no layer {layer}; the backbone has {len(shape.layers)} layers"
             raise AttachError(reason, describe(placement))
-    sites = [(i, method, site) for i in placement.layers for site in method.sites(shape.layers[i])]
+    gated = isinstance(method.options, Gateable) and method.options.use_gating
+    sites = [
+        (i, method, gated_site(site) if gated else site)
+        for i in placement.layers
+        for site in method.sites(shape.layers[i])
+    ]
     if not sites:
         raise AttachError(f"none of these layers has a {method.looks_for()}", describe(placement))
     return sites

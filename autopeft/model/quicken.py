@@ -13,7 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from autopeft.method import attention
+from autopeft.method.positions import n_inserted
 from autopeft.method.sites import layers_of
+from autopeft.method.text import WHOLE
 from autopeft.model.dropout import QuickDropout
 from autopeft.model.kernels import Kernels
 from autopeft.model.lower_layers import random_inputs
@@ -61,7 +63,7 @@ def quicken(model: PreTrainedModel, device: str, undo: ExitStack) -> None:
 
 
 def _first_position(last: nn.Module, module: nn.Module, inputs: Any, output: Any) -> Any:
-    """What is returned for the first position of the text.
+    """What is returned for the first position of the text, or all where something reads all.
 
     Args:
         last: the attention of the layer.
@@ -69,7 +71,9 @@ def _first_position(last: nn.Module, module: nn.Module, inputs: Any, output: Any
         inputs: not read.
         output: (rows, positions, width), or a tuple with it.
     """
-    first = attention.inserted_in(last)
+    if hasattr(last, WHOLE):
+        return output
+    first = n_inserted(last)
     positions = slice(first, first + 1)
     if isinstance(output, tuple):
         return output[0][:, positions].contiguous(), *output[1:]

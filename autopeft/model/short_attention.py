@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from autopeft.method import attention
+from autopeft.method.positions import n_inserted
+from autopeft.method.text import WHOLE
 from autopeft.model.dropout import dropout_mask
 
 SHORT = "autopeft_short"
@@ -59,8 +61,8 @@ def short_attention(
     if attention_mask is None and causal and queries > 1:
         seen = torch.ones(queries, key.shape[2], dtype=torch.bool, device=key.device)
         attention_mask = seen.tril()[None, None]
-    first = attention.inserted_in(module)
-    shortened = getattr(module, FIRST_ONLY, False)
+    first = n_inserted(module)
+    shortened = getattr(module, FIRST_ONLY, False) and not hasattr(module, WHOLE)
     if shortened:
         query = query[:, :, first : first + 1]
         if attention_mask is not None and attention_mask.shape[2] > 1:

@@ -26,6 +26,7 @@ from autopeft.method import (
     Member,
     Pack,
     attach,
+    attention,
     beside,
     count,
     draw,
@@ -38,6 +39,7 @@ from autopeft.method.method import Method
 from autopeft.method.registry import METHODS, build
 from tests.backbones import inputs, logits, tiny
 
+GATED: Mapping[str, Any] = {"use_gating": True}
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "bitfit-queries": ("bitfit", {"targets": ("q", "up")}),
     "lora-dylora": ("lora", {"use_dylora": True, "r": 4}),
@@ -45,6 +47,9 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "lora-fa": ("lora", {"freeze_a": True, "use_rslora": True}),
     "lora-plus": ("lora", {"loraplus_lr_ratio": 16.0, "init_lora_weights": "gaussian"}),
     "sparse-smallest": ("sparse", {"select": "smallest"}),
+    "adapter-gated": ("adapter", GATED),
+    "lora-gated": ("lora", GATED),
+    "prefix-gated": ("prefix", GATED),
     "prompt-deep": ("prompt", {"deep": True}),
     "prompt-network": ("prompt", {"encoder_reparameterization_type": "mlp"}),
     "prefix-network": ("prefix", {"prefix_projection": True, "encoder_hidden_size": 6}),
@@ -71,6 +76,11 @@ def example(case: str, layers: int, **changes: Any) -> PeftConfig:
 def attached(method: str, model: PreTrainedModel, **options: Any) -> Attached:
     """The method's own example on every layer of `model`."""
     return attach(model, example(method, len(shape_of(model).layers)), **options)
+
+
+def is_gated(case: str) -> bool:
+    """Whether its example has a gate."""
+    return GATED.items() <= dict(placement(case, [0]).options).items()
 
 
 def stir(on: Attached | Member, seed: int = 0) -> None:
@@ -169,7 +179,7 @@ def merges_or_says_why(method: str, architecture: str) -> None:
     on = attached(method, model)
     stir(on)
     trained = logits(model, batch)
-    if not kind(method).merges:
+    if not kind(method).merges or is_gated(method):
         _refuses_to_merge(on, method)
         assert torch.equal(trained, logits(model, batch))
         return
@@ -338,7 +348,7 @@ def float64(model: PreTrainedModel, members: Sequence[Member]) -> Iterator[None]
             if frozen.is_floating_point():
                 frozen.data = frozen.data.double()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (hook, head, beside):
+        for module in (attention, beside, head, hook):
             patch.setattr(module, "widened", lambda x: x)
         wide = partial(_in_dtype_of_input, softmax)
         patch.setattr(torch.nn.functional, "softmax", wide)

@@ -17,6 +17,7 @@ from tests.contracts.method import (
     CHECKS,
     VARIANTS,
     counts_what_it_trains,
+    is_gated,
     keeps_invalid_numbers_to_itself,
     merges_or_says_why,
     packs_as_if_alone,
@@ -33,7 +34,11 @@ ARCHITECTURES = ("bert", "gpt2", "gpt_neox", "bart")
 @pytest.mark.parametrize(
     ("method", "architecture"),
     [(method, name) for method in sorted(METHODS) for name in ARCHITECTURES]
-    + [(variant, name) for variant in sorted(VARIANTS) for name in ARCHITECTURES[:2]],
+    + [
+        (variant, name)
+        for variant in sorted(VARIANTS)
+        for name in (("bert", "vit") if is_gated(variant) else ARCHITECTURES[:2])
+    ],
 )
 def test_method_keeps_its_promises(method: str, architecture: str, check: Check) -> None:
     check(method, architecture)
