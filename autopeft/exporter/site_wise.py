@@ -1,0 +1,85 @@
+"""The types of HF peft that hold what each site trains, or what that makes of its module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from autopeft.exporter.exporter import Obstacle, Trained
+from autopeft.exporter.translation import (
+    Tensors,
+    Translation,
+    module_path,
+    rows,
+    values,
+)
+from autopeft.method import bridge
+from autopeft.method.method import Change
+from autopeft.method.sites import features
+
+
+class Ia3(Translation):
+    """(IA)³: factors of outputs, or of inputs."""
+
+    kind = "ia3"
+    methods: ClassVar[frozenset[str]] = frozenset({"ia3"})
+    once: ClassVar[frozenset[str]] = methods
+
+    @cached_property
+    def _factors(self) -> Mapping[str, tuple[Tensor, bool]]:
+        """By path, and whether they are those of the input."""
+        factors: dict[str, tuple[Tensor, bool]] = {}
+        for site in self.sites:
+            assert isinstance(site.part, Change)
+            at, enters = module_path(site), site.part.side == "input"
+            width = features(site.module)[0 if enters else 1]
+            factor, _ = factors.setdefault(at, (torch.ones(width), enters))
+            factor[slice(None) if enters else rows(site)] *= 1 + values(site)["change"]
+        return factors
+
+    @property
+    def modules(self) -> Mapping[str, Tensors]:
+        return {
+            at: {"ia3_l": factor[None] if enters else factor[:, None]}
+            for at, (factor, enters) in self._factors.items()
+        }
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        entered = sorted(at for at, (_, enters) in self._factors.items() if enters)
+        return {"feedforward_modules": entered}
+
+
+class Bridged(Translation):
+    """The layers of HF peft that a method has as its own."""
+
+    methods: ClassVar[frozenset[str]] = frozenset({"peft"})
+    once: ClassVar[frozenset[str]] = methods
+    takes_parts: ClassVar[bool] = False
+
+    @classmethod
+    def obstacles(cls, trained: Trained) -> tuple[Obstacle, ...]:
+        first, *others = trained.config.placements
+        same = first["peft_type"], bridge.own_of(first)
+        reason = "HF peft has one type with one set of options in a folder"
+        apart = [p for p in others if (p["peft_type"], bridge.own_of(p)) != same]
+        return (*(Obstacle(p, reason) for p in apart), *super().obstacles(trained))
+
+    @property
+    def kind(self) -> str:
+        return str(self.sites[0].placed.placement["peft_type"])
+
+    @property
+    def modules(self) -> Mapping[str, Tensors]:
+        return {
+            module_path(site): {n: t for n, t in values(site).items() if n in site.weights}
+            for site in self.sites
+        }
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return dict(bridge.own_of(self.sites[0].placed.placement))
