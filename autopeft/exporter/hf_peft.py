@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from autopeft.core.config import PeftConfig
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained
-from autopeft.exporter.low_rank import Dora, Lora
-from autopeft.exporter.site_wise import Bridged, Ia3
+from autopeft.exporter.low_rank import Dora, Hira, Loha, Lora
+from autopeft.exporter.site_wise import Bridged, Ia3, Lokr
 from autopeft.exporter.translation import Tensors, Translation, named
 from autopeft.method.attach import Attached
 
@@ -36,16 +36,15 @@ TRANSLATIONS: tuple[type[Translation], ...] = (
     Dora,
     Ia3,
     Bridged,
+    Loha,
+    Lokr,
+    Hira,
 )
 """What HF peft has, each in folders of its own."""
 
-_APART = "in folders of its own, which are not written"
 REASONS = {
     "adapter": "HF peft has no bottleneck adapters",
-    "hira": f"HF peft has HiRA {_APART}",
-    "loha": f"HF peft has LoHa {_APART}",
-    "lokr": f"HF peft has LoKr {_APART}",
-    "norm": f"HF peft has norm tuning {_APART}",
+    "norm": "HF peft has norm tuning in folders of its own, which are not written",
     "vera": "HF peft cuts the random matrices of VeRA out of one for all shapes",
     "prefix": "HF peft's prefix has one length for all layers and shifts the positions of the text",
 }

@@ -167,3 +167,65 @@ def _low_rank(site: TrainedSite) -> _LowRank:
     if "A0" in tensors:
         a, b = torch.cat([a, tensors["A0"]]), torch.cat([b, -tensors["B0"]], dim=1)
     return _LowRank(a, whole(b, site), method.scaling)
+
+
+class Hira(Translation):
+    """HiRA with one rank, as HF peft 0.21 reads no patterns of it."""
+
+    kind = "hira"
+    methods: ClassVar[frozenset[str]] = frozenset({"hira"})
+
+    @cached_property
+    def _matrices(self) -> _ByPath:
+        matrices = []
+        for site in self.sites:
+            tensors = values(site)
+            matrix = _LowRank(tensors["A"], whole(tensors["B"], site))
+            matrices.append((module_path(site), matrix))
+        return _padded(_summed(matrices))
+
+    @property
+    def modules(self) -> Mapping[str, Tensors]:
+        return {at: {"hira_A": m.a, "hira_B": m.b} for at, m in self._matrices.items()}
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        rank = next(iter(self._matrices.values())).rank
+        dropout = max(site.placed.method.options.hira_dropout for site in self.sites)
+        return {"r": rank, "hira_dropout": dropout, "fan_in_fan_out": self.is_transposed}
+
+
+class Loha(Translation):
+    """LoHa, whose products have ranks of their own for each part of a fused linear."""
+
+    kind = "loha"
+    methods: ClassVar[frozenset[str]] = frozenset({"loha"})
+    once: ClassVar[frozenset[str]] = methods
+    takes_any_linear: ClassVar[bool] = False
+
+    def _factor(self, name: str) -> _ByPath:
+        """The factor `w1` of the elementwise product, which has the scaling, or `w2`."""
+        matrices = []
+        for site in self.sites:
+            tensors, options = values(site), site.placed.method.options
+            tall, wide = whole(tensors[f"{name}_a"], site), tensors[f"{name}_b"]
+            scaling = options.alpha / options.r if name == "w1" else 1.0
+            matrices.append((module_path(site), _LowRank(wide, tall, scaling)))
+        return _summed(matrices)
+
+    @cached_property
+    def _factors(self) -> Mapping[str, _ByPath]:
+        return {name: self._factor(name) for name in ("w1", "w2")}
+
+    @property
+    def modules(self) -> Mapping[str, Tensors]:
+        modules: dict[str, dict[str, Tensor]] = {}
+        for name, matrices in self._factors.items():
+            for at, matrix in matrices.items():
+                own = {f"hada_{name}_a": matrix.b, f"hada_{name}_b": matrix.a}
+                modules.setdefault(at, {}).update(own)
+        return modules
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        return _scaled("alpha", self._factors["w1"])

@@ -15,6 +15,7 @@ from autopeft.exporter.translation import (
     Translation,
     module_path,
     rows,
+    scaled,
     values,
 )
 from autopeft.method import bridge
@@ -52,6 +53,28 @@ class Ia3(Translation):
     def options(self) -> Mapping[str, Any]:
         entered = sorted(at for at, (_, enters) in self._factors.items() if enters)
         return {"feedforward_modules": entered}
+
+
+class Lokr(Translation):
+    """LoKr, in which HF peft divides whole linears as evenly as we do."""
+
+    kind = "lokr"
+    methods: ClassVar[frozenset[str]] = frozenset({"lokr"})
+    once: ClassVar[frozenset[str]] = methods
+    takes_parts: ClassVar[bool] = False
+    takes_any_linear: ClassVar[bool] = False
+
+    @property
+    def modules(self) -> Mapping[str, Tensors]:
+        return {
+            module_path(site): {f"lokr_{name}": tensor for name, tensor in values(site).items()}
+            for site in self.sites
+        }
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        said = {module_path(site): site.placed.method.options for site in self.sites}
+        return scaled("alpha", {at: (options.r, options.alpha) for at, options in said.items()})
 
 
 class Bridged(Translation):

@@ -16,7 +16,7 @@ from autopeft.exporter.exporter import Obstacle, Trained, path_of
 from autopeft.method import bridge
 from autopeft.method.hook import TrainedSite
 from autopeft.method.registry import Placed
-from autopeft.method.sites import Columns, Layer, features
+from autopeft.method.sites import Columns, Layer, LinearSite, features
 
 Tensors = Mapping[str, Tensor]
 """By name, on the CPU."""
@@ -30,6 +30,7 @@ class Translation(ABC):
         methods: those that the type has in one folder.
         once: those of them that it has once at a module.
         takes_parts: whether parts of a fused linear can have tensors of their own.
+        takes_any_linear: whether linears may be `Conv1D`, or hold four bits an element.
         sites: all of them.
         uniform: see `HFPeft`.
     """
@@ -37,6 +38,7 @@ class Translation(ABC):
     methods: ClassVar[frozenset[str]]
     once: ClassVar[frozenset[str]] = frozenset()
     takes_parts: ClassVar[bool] = True
+    takes_any_linear: ClassVar[bool] = True
 
     sites: tuple[TrainedSite, ...]
     uniform: bool | None = None
@@ -54,6 +56,8 @@ class Translation(ABC):
         linear = layer.linears.get(placed.site.at)
         if linear is not None and linear.columns is not None and not cls.takes_parts:
             return "HF peft takes a fused projection whole"
+        if linear is not None and not (cls.takes_any_linear or _is_plain(linear)):
+            return "HF peft has it neither at Conv1D nor at linears in four bits"
         again = placed.key.rpartition(".")[2].isdigit()
         if again and placed.placement.method in cls.once:
             return "HF peft has one of it at a module"
@@ -150,3 +154,10 @@ def _commonest(values: Iterable[float]) -> float:
 
 def _plain(value: float) -> float:
     return int(value) if float(value).is_integer() else value
+
+
+def _is_plain(linear: LinearSite) -> bool:
+    """Whether the weight is (outputs, inputs) as it lies in memory."""
+    inputs, outputs = features(linear.module)
+    shape = tuple(linear.module.get_parameter("weight").shape)
+    return shape == (outputs, inputs) and not isinstance(linear.module, Conv1D)
