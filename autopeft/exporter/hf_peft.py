@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from autopeft.core.config import PeftConfig
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained
 from autopeft.exporter.low_rank import Dora, Hira, Loha, Lora
-from autopeft.exporter.site_wise import Bridged, Ia3, Lokr
+from autopeft.exporter.site_wise import Bridged, Ia3, Lokr, Norms
 from autopeft.exporter.translation import Tensors, Translation, named
 from autopeft.method.attach import Attached
 
@@ -39,12 +39,12 @@ TRANSLATIONS: tuple[type[Translation], ...] = (
     Loha,
     Lokr,
     Hira,
+    Norms,
 )
 """What HF peft has, each in folders of its own."""
 
 REASONS = {
     "adapter": "HF peft has no bottleneck adapters",
-    "norm": "HF peft has norm tuning in folders of its own, which are not written",
     "vera": "HF peft cuts the random matrices of VeRA out of one for all shapes",
     "prefix": "HF peft's prefix has one length for all layers and shifts the positions of the text",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -19,7 +20,9 @@ from autopeft.exporter.translation import (
     values,
 )
 from autopeft.method import bridge
-from autopeft.method.method import Change
+from autopeft.method.attach import base_of
+from autopeft.method.hook import TrainedSite
+from autopeft.method.method import Base, Change
 from autopeft.method.sites import features
 
 
@@ -75,6 +78,36 @@ class Lokr(Translation):
     def options(self) -> Mapping[str, Any]:
         said = {module_path(site): site.placed.method.options for site in self.sites}
         return scaled("alpha", {at: (options.r, options.alpha) for at, options in said.items()})
+
+
+class Norms(Translation):
+    """Norm tuning as the scales and biases themselves, which replace those of the base model."""
+
+    kind = "ln_tuning"
+    methods: ClassVar[frozenset[str]] = frozenset({"norm"})
+
+    @property
+    def modules(self) -> Mapping[str, Tensors]:
+        tuned: dict[str, Base] = {}
+        for site in self.sites:
+            at = module_path(site)
+            tuned[at] = _folded(site, tuned.get(at) or base_of(site))
+        return {
+            at: {
+                f"ln_tuning_layers.{name}": tensor.cpu()
+                for name, tensor in (("weight", norm.weight), ("bias", norm.bias))
+                if tensor is not None
+            }
+            for at, norm in tuned.items()
+        }
+
+
+def _folded(site: TrainedSite, base: Base) -> Base:
+    """A norm with the change of a site."""
+    fold = site.placed.method.fold(site.placed.site, site.tensors, base)
+    assert fold.weight is not None
+    bias = None if base.bias is None or fold.bias is None else base.bias + fold.bias
+    return replace(base, weight=base.weight + fold.weight, bias=bias)
 
 
 class Bridged(Translation):
