@@ -17,6 +17,7 @@ from autopeft.exporter.exporter import Exporter, Obstacle, Trained
 from autopeft.exporter.low_rank import Dora, Hira, Loha, Lora
 from autopeft.exporter.site_wise import Bridged, Ia3, Lokr, Norms
 from autopeft.exporter.translation import Tensors, Translation, named
+from autopeft.exporter.vera import Vera
 from autopeft.method.attach import Attached
 
 TASKS = {
@@ -36,6 +37,7 @@ TRANSLATIONS: tuple[type[Translation], ...] = (
     Dora,
     Ia3,
     Bridged,
+    Vera,
     Loha,
     Lokr,
     Hira,
@@ -45,7 +47,6 @@ TRANSLATIONS: tuple[type[Translation], ...] = (
 
 REASONS = {
     "adapter": "HF peft has no bottleneck adapters",
-    "vera": "HF peft cuts the random matrices of VeRA out of one for all shapes",
     "prefix": "HF peft's prefix has one length for all layers and shifts the positions of the text",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ MIXED = {
     "loha": of("loha", ([0], {}), ([1], {"r": 2, "alpha": 5.0})),
     "lokr": of("lokr", ([0], {"targets": ("o", "up")}), ([1], {"targets": ("up",), "r": 16})),
     "norm": of("norm", ([0, 1], {}), ([1], {})),
+    "vera": of("vera", ([0], {"r": 4}), ([1], {"targets": ("k", "v", "o", "up")})),
 }
 """Several shapes and, where methods have them, ranks and scales; twice at a module where it may."""
 
@@ -41,7 +43,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize(
     ("method", "name"),
     [
-        *((method, name) for method in ("hira",) for name in ("bert", "gpt2", "gpt_neox")),
+        *((method, name) for method in ("hira", "vera") for name in ("bert", "gpt2", "gpt_neox")),
         *((method, name) for method in ("loha", "lokr") for name in ("llama", "gpt_neox")),
         *(("norm", name) for name in ("bert", "gemma", "gpt2")),
     ],
@@ -62,6 +64,18 @@ def test_stock_peft_computes_the_same(method: str, name: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("name", "more", "ranks"),
+    [("bert", "o", 4 + 5), ("bert", "up", 4 + 5 + 5), ("gpt2", "o", 4 + 4 + 5)],
+)
+def test_matrices_that_sites_share_take_ranks_once(name, more, ranks, tmp_path: Path) -> None:
+    """Those of another rank, another shape or other outputs of a module take more."""
+    config = of("vera", ([0], {"targets": ("q", "v"), "r": 4}), ([1], {"targets": ("q", more)}))
+    trained, _ = train(backbone(tiny(name)), config, inputs(name))
+    exported("peft", trained, tmp_path / "out")
+    assert json.loads((tmp_path / "out/adapter_config.json").read_text())["r"] == ranks
+
+
+@pytest.mark.parametrize(
     ("config", "name", "reason"),
     [
         (
@@ -72,6 +86,7 @@ def test_stock_peft_computes_the_same(method: str, name: str, tmp_path: Path) ->
         (of("lokr", ([0], {})), "gpt_neox", "lokr on layers 0: HF peft takes a fused projection"),
         (of("loha", ([0], {}), ([0], {"r": 2})), "bert", "loha on layers 0: HF peft has one of it"),
         (of("lokr", ([0], {}), ([0], {"r": 2})), "bert", "lokr on layers 0: HF peft has one of it"),
+        (of("vera", ([0], {}), ([0], {"r": 2})), "bert", "vera on layers 0: HF peft has one of it"),
     ],
 )
 def test_what_a_type_has_not_is_refused(config, name, reason, tmp_path: Path) -> None:
@@ -86,6 +101,6 @@ def test_packed_weights_are_refused_where_peft_takes_their_shape(tmp_path: Path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=packed)
     refused = {
         method: bool(EXPORTERS["peft"].obstacles(Trained(backbone(model), MIXED[method], {})))
-        for method in ("loha", "lokr", "norm")
+        for method in ("loha", "lokr", "vera", "norm")
     }
-    assert refused == {"loha": True, "lokr": True, "norm": False}
+    assert refused == {"loha": True, "lokr": True, "vera": False, "norm": False}
