@@ -124,6 +124,7 @@ _ALL: Mapping[str, tuple[Any, Callable[..., Any], dict[str, Any]]] = {
     "distilbert": (_CLASSIFIER, tf.DistilBertConfig, _DISTILBERT),
     "gpt2": (_CAUSAL, tf.GPT2Config, _GPT2),
     "llama": (_CAUSAL, tf.LlamaConfig, _DECODER),
+    "gemma": (_CAUSAL, tf.GemmaConfig, {**_DECODER, "head_dim": 8}),
     "qwen2": (_CAUSAL, tf.Qwen2Config, _DECODER),
     "mistral": (_CAUSAL, tf.MistralConfig, {**_DECODER, "sliding_window": 4}),
     "gpt_neox": (_CAUSAL, tf.GPTNeoXConfig, _ENCODER),

@@ -12,7 +12,7 @@ from autopeft.core.catalog import Reference
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, inside, unknown
 from autopeft.core.methods import Peft
-from autopeft.exporter.hf_peft import FAMILIES, ONCE
+from autopeft.exporter.hf_peft import TRANSLATIONS
 from autopeft.method.registry import METHODS
 from autopeft.model.head import Head
 from autopeft.space import SearchSpace
@@ -39,7 +39,7 @@ _SERVER = Target("peft", (frozenset({"lora", "moslora"}),), trained_heads=False)
 
 TARGETS: Mapping[str, Target] = {
     "native": Target("native"),
-    "peft": Target("peft", tuple(map(frozenset, FAMILIES))),
+    "peft": Target("peft", tuple(kind.methods for kind in TRANSLATIONS)),
     "merged": Target(
         "merged",
         (frozenset(name for name, method in METHODS.items() if method.merges),),
@@ -139,9 +139,10 @@ def _without(place: list[Any], kept: frozenset[str]) -> list[Any]:
 
 def _once(place: list[Any]) -> list[Any]:
     """The entries without the second of what HF peft has once at a module, or in one form alone."""
+    once = frozenset().union(*(kind.once for kind in TRANSLATIONS))
     entries: list[Any] = []
     for entry in place:
-        methods = {*methods_in(entry)} & {*ONCE}
+        methods = once & {*methods_in(entry)}
         varies = any(
             isinstance(value, Mapping) and value.get("per") != "space"
             for placement in placements_in(entry)

@@ -51,8 +51,8 @@ def export(
         pick: `knee`, `best` or `cheapest`.
         within: how far from the best `cheapest` may be, such as `1%`; by default one point.
         format: `native`, `peft`, `merged` or `onnx`; by default what the study's `deploy` loads.
-        uniform: of `peft`: one rank for all modules, true always, false never; by default where
-            they differ.
+        uniform: of `peft`: one rank of LoRA for all modules, true always, false never; by default
+            where they differ.
 
     Raises:
         ExportError: no such trial, or one that the format cannot express.

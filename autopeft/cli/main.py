@@ -191,7 +191,7 @@ def export(  # noqa: PLR0913
     ] = None,
     uniform: Annotated[
         bool | None,
-        typer.Option(help="With peft: one rank for all modules; by default where they differ."),
+        typer.Option(help="With peft: one rank of LoRA everywhere; by default if ranks differ."),
     ] = None,
     storage: Storage = None,
     set_: Changes = None,

@@ -164,15 +164,19 @@ def _fold_all(sites: Iterable[TrainedSite]) -> None:
 
 def _fold(trained: TrainedSite) -> Fold:
     """The change of a site to its module as that is now."""
+    return trained.placed.method.fold(trained.placed.site, trained.tensors, base_of(trained))
+
+
+@torch.no_grad()
+def base_of(trained: TrainedSite) -> Base:
+    """The module of a site as it is now."""
     weight = trained.base_weight()
     if not weight.is_floating_point():
-        base = Base(weight)
-    else:
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        has_bias = getattr(trained.module, "bias", None) is not None
-        bias = trained.base_bias().to(wide) if has_bias else None
-        base = Base(weight.to(wide), bias, _shift(trained.module))
-    return trained.placed.method.fold(trained.placed.site, trained.tensors, base)
+        return Base(weight)
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    has_bias = getattr(trained.module, "bias", None) is not None
+    bias = trained.base_bias().to(wide) if has_bias else None
+    return Base(weight.to(wide), bias, _shift(trained.module))
 
 
 def _shift(norm: nn.Module) -> float:

@@ -189,8 +189,8 @@ def check_options(kind: str, names: Iterable[str]) -> None:
             raise AttachError(unknown(f"option of {kind}", name, known), "peft")
 
 
-def configured(kind: str, own: Settings, targets: list[str], **about: Any) -> Any:
-    """The configuration of HF peft for linears."""
+def configured(kind: str, own: Settings, targets: list[str] | str, **about: Any) -> Any:
+    """The configuration of HF peft for modules."""
     check_options(kind, dict(own))
     given = {name: list(v) if isinstance(v, tuple) else v for name, v in own}
     try:

@@ -65,6 +65,14 @@ def test_what_a_folder_holds_once_is_searched_once() -> None:
     assert SearchSpace.load(left.space).to_dict()["place"] == [one]
 
 
+@pytest.mark.parametrize("method", ["hira", "loha", "lokr", "norm", "vera"])
+def test_a_type_of_hf_peft_is_searched_alone(method: str) -> None:
+    place = [{"method": method}, {"method": "adapter", "size": 8}]
+    left = deployable({"name": "alone", "place": place}, "peft", TEXTS)
+    assert methods(left.space) == [method]
+    assert left.lost == ("adapter",)
+
+
 @pytest.mark.parametrize(
     ("space", "name", "head", "reason"),
     [

@@ -10,7 +10,7 @@ import torch
 from autopeft.core.config import PeftConfig
 from autopeft.exporter import EXPORTERS, Trained
 from autopeft.exporter.exporter import Exporter, Obstacle
-from autopeft.exporter.hf_peft import TRANSLATORS, HFPeft
+from autopeft.exporter.hf_peft import TRANSLATIONS, HFPeft
 from autopeft.exporter.merged import Merged
 from autopeft.exporter.native import Native
 from tests.contracts.exporter import (
@@ -48,7 +48,8 @@ class DropsAdapters(HFPeft):
         return ()
 
     def write(self, trained: Trained, folder: Path) -> None:
-        known = [p for p in trained.config.placements if p.method in TRANSLATORS]
+        methods = frozenset().union(*(kind.methods for kind in TRANSLATIONS))
+        known = [p for p in trained.config.placements if p.method in methods]
         state = {name: t for name, t in trained.state.items() if not re.search(UNKNOWN, name)}
         super().write(Trained(trained.backbone, PeftConfig.of(known), state), folder)
 

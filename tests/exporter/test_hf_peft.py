@@ -165,9 +165,8 @@ def test_further_methods_are_those_of_peft(mix: str, name: str, tmp_path: Path) 
     [
         ("dora twice", "dora on layers 0: HF peft has one of it at a module"),
         ("dora and lora", "HF peft has no folder with dora and lora"),
-        ("ia3 and more", "norm on layers 1: HF peft has norm tuning in folders of its own"),
-        ("hira", "hira on layers 0, 1: HF peft has HiRA in folders of its own"),
-        ("vera", "vera on layers 0, 1: HF peft cuts the random matrices"),
+        ("ia3 and more", "norm on layers 1: HF peft has no folder with bitfit and ia3 and norm"),
+        ("vera", "vera on layers 0, 1: HF peft has no folder with lora and vera"),
     ],
 )
 def test_what_peft_has_not_together_is_refused(mix: str, reason: str, tmp_path: Path) -> None:
