@@ -11,20 +11,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import peft
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained, path_of
+from autopeft.exporter.low_rank import LowRank, differ, low_rank
 from autopeft.method import bridge
 from autopeft.method.attach import Attached
-from autopeft.method.dora import DoraMethod
 from autopeft.method.hook import TrainedSite
-from autopeft.method.lora import LoraMethod
 from autopeft.method.method import Change
-from autopeft.method.moslora import MosLoraMethod
 from autopeft.method.sites import Columns, features
 
 TASKS = {
@@ -57,34 +53,6 @@ NO_TARGETS = "dummy-target-modules"
 _PREFIX = "base_model.model."
 
 
-@dataclass(frozen=True)
-class _LowRank:
-    """The change scaling * B A of one module: A (r, inputs), B (outputs, r)."""
-
-    a: Tensor
-    b: Tensor
-    scaling: float
-
-    @property
-    def rank(self) -> int:
-        return self.a.shape[0]
-
-    @property
-    def alpha(self) -> float:
-        return self.scaling * self.rank
-
-    def padded(self, rank: int) -> _LowRank:
-        """The same change with that rank and a scaling of 1."""
-        missing = rank - self.rank
-        b = F.pad(self.b * self.scaling, (0, missing))
-        return _LowRank(F.pad(self.a, (0, 0, 0, missing)), b, 1.0)
-
-    def plus(self, other: _LowRank) -> _LowRank:
-        """The sum, whose rank is the sum of ranks and whose scaling is 1."""
-        b = torch.cat([self.b * self.scaling, other.b * other.scaling], dim=1)
-        return _LowRank(torch.cat([self.a, other.a]), b, 1.0)
-
-
 @dataclass
 class _Translation:
     """What HF peft needs of all sites together.
@@ -98,7 +66,7 @@ class _Translation:
         dropout: the largest of all placements of LoRA.
     """
 
-    low_rank: dict[str, _LowRank] = field(default_factory=dict)
+    low_rank: dict[str, LowRank] = field(default_factory=dict)
     lengths: dict[str, Tensor] = field(default_factory=dict)
     factors: dict[str, tuple[Tensor, bool]] = field(default_factory=dict)
     layers: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -108,7 +76,7 @@ class _Translation:
     @property
     def differs(self) -> bool:
         """Whether modules have several ranks or scalings."""
-        return len({(change.rank, change.alpha) for change in self.low_rank.values()}) > 1
+        return differ(self.low_rank.values())
 
     def uniform(self) -> _Translation:
         """The same with one rank and a scaling of 1 everywhere."""
@@ -195,21 +163,14 @@ Translator = Callable[[_Translation, TrainedSite], None]
 
 
 def _add_low_rank(into: _Translation, site: TrainedSite) -> None:
-    method, tensors = site.placed.method, site.tensors
-    assert isinstance(method, LoraMethod | MosLoraMethod | DoraMethod)
-    a, b = tensors["A"].detach(), tensors["B"].detach()
-    if "M" in tensors:
-        a = tensors["M"].detach() @ a
-    if "A0" in tensors:
-        a, b = torch.cat([a, tensors["A0"]]), torch.cat([b, -tensors["B0"]], dim=1)
+    change, before = low_rank(site), into.low_rank
     linear = site.layer.linears[site.placed.site.at]
     if linear.columns is not None:
-        whole = b.new_zeros(features(linear.module)[1], b.shape[1])
-        whole[linear.columns] = b
-        b = whole
-    change, before = _LowRank(a, b, method.scaling), into.low_rank
+        whole = change.b.new_zeros(features(linear.module)[1], change.rank)
+        whole[linear.columns] = change.b
+        change = replace(change, b=whole)
     before[linear.path] = before[linear.path].plus(change) if linear.path in before else change
-    into.dropout = max(into.dropout, method.options.lora_dropout)
+    into.dropout = max(into.dropout, site.placed.method.options.lora_dropout)
 
 
 def _add_dora(into: _Translation, site: TrainedSite) -> None:
