@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from autopeft.core.config import PeftConfig, Placement
@@ -108,6 +108,15 @@ def _settled(placement: Placement) -> Placement:
 def path_of(layer: Layer, at: str) -> str:
     """The path inside the model of the linear of a role, or of a norm, which is its name."""
     return layer.linears[at].path if at in layer.linears else at
+
+
+def head_tensors(model: nn.Module, paths: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors of whole modules under their names in the model."""
+    return {
+        f"{path}.{name}": tensor.detach().clone()
+        for path in paths
+        for name, tensor in model.get_submodule(path).state_dict().items()
+    }
 
 
 @dataclass(frozen=True)

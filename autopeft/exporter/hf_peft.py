@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from autopeft.exporter.exporter import Exporter, Obstacle, Trained, path_of
+from autopeft.exporter.exporter import Exporter, Obstacle, Trained, head_tensors, path_of
 from autopeft.exporter.low_rank import LowRank, differ, low_rank
 from autopeft.method import bridge
 from autopeft.method.attach import Attached
@@ -144,7 +144,7 @@ class HFPeft(Exporter):
             pads = translation.differs if self.uniform is None else self.uniform
             translation = translation.uniform() if pads else translation
             heads = _heads(trained)
-            tensors = translation.tensors() | _head_tensors(attached, heads)
+            tensors = translation.tensors() | head_tensors(attached.model, heads)
         named = {f"{_PREFIX}{name}": t.cpu().contiguous() for name, t in tensors.items()}
         config = _config(trained, translation, heads)
         text = json.dumps(config, indent=2, sort_keys=True)
@@ -263,14 +263,6 @@ def _heads(trained: Trained) -> list[str]:
     return sorted(
         name for name, _ in trained.model.named_modules() if name and name.endswith(endings)
     )
-
-
-def _head_tensors(attached: Attached, heads: Iterable[str]) -> dict[str, Tensor]:
-    return {
-        f"{path}.{name}": tensor.detach().clone()
-        for path in heads
-        for name, tensor in attached.model.get_submodule(path).state_dict().items()
-    }
 
 
 def _config(trained: Trained, translation: _Translation, heads: list[str]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from torch import Tensor
 from benchmarks.oracles import formula
 
 GOLDEN = Path(__file__).parents[2] / "tests/method/golden/adapterhub.json"
-NAME = "golden"
+NAME = "autopeft"
 Described = dict[str, Any] | list[dict[str, Any]]
 
 

@@ -29,6 +29,14 @@ _GPT2 = {
     "bos_token_id": 0,
     "eos_token_id": 0,
 }
+_DISTILBERT = {
+    "vocab_size": 32,
+    "dim": 16,
+    "n_layers": 2,
+    "n_heads": 2,
+    "hidden_dim": 24,
+    "max_position_embeddings": 16,
+}
 _T5 = {"vocab_size": 32, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}
 _BART = {
     "vocab_size": 32,
@@ -45,20 +53,29 @@ MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "llama": ("Llama", _LLAMA),
     "t5": ("T5", _T5),
     "bart": ("Bart", _BART),
+    "xlm-roberta": ("XLMRoberta", _ENCODER),
+    "distilbert": ("DistilBert", _DISTILBERT),
+    "electra": ("Electra", {**_ENCODER, "embedding_size": 16}),
+    "mistral": ("Mistral", _LLAMA),
+    "mbart": ("MBart", _BART),
 }
 _IDS = torch.tensor([[7, 3, 21, 14, 30], [11, 28, 5, 9, 17]])
 
 
-def small(name: str) -> transformers.PreTrainedModel:
-    """A model without a head in evaluation mode; attention is eager.
+def small(name: str, form: str = "Model") -> transformers.PreTrainedModel:
+    """A model in evaluation mode, whose class ends in `form`; attention is eager.
 
-    Pools of BERT are left out.
+    Without a head BERT has no pooler.
     """
     kind, sizes = MODELS[name]
     config = getattr(transformers, f"{kind}Config")(**sizes)
     config._attn_implementation = "eager"
-    options = {"add_pooling_layer": False} if "bert" in name else {}
-    model = getattr(transformers, f"{kind}Model")(config, **options).eval()
+    options = (
+        {"add_pooling_layer": False}
+        if kind in ("Bert", "Roberta", "XLMRoberta") and form == "Model"
+        else {}
+    )
+    model = getattr(transformers, f"{kind}{form}")(config, **options).eval()
     fill(model.named_parameters())
     return model
 
@@ -88,9 +105,9 @@ def of_method(key: str, shape: tuple[int, ...], config: str) -> Tensor:
 
 @torch.no_grad()
 def output(model: transformers.PreTrainedModel) -> Tensor:
-    """The last hidden states of two texts of equal length, (2, tokens, width)."""
+    """What a model says of two texts of equal length: last hidden states, or logits."""
     given = {"input_ids": _IDS}
     if model.config.is_encoder_decoder:
         given["decoder_input_ids"] = _IDS[:, 1:].flip(1)
-    states: Tensor = model(**given).last_hidden_state
-    return states
+    said: Tensor = model(**given)[0]
+    return said
