@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autopeft.api.placements import methods_in, placements_in
+from autopeft.api.placements import methods_in
 from autopeft.core.catalog import Reference
 from autopeft.core.config import PeftConfig
+from autopeft.core.declaration import GATING
 from autopeft.core.errors import StudyError, inside, unknown
 from autopeft.core.methods import Peft
+from autopeft.core.options import SITES
+from autopeft.exporter.adapterhub_parts import LORA_SITES, leaf
 from autopeft.exporter.hf_peft import TRANSLATIONS
 from autopeft.method.registry import METHODS
 from autopeft.model.head import Head
 from autopeft.space import SearchSpace
+
+Fit = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+
+
+def _as_it_is(placement: Mapping[str, Any]) -> Mapping[str, Any]:
+    return placement
+
+
+def _ungated(placement: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """A placement unless it may have a gate."""
+    return None if placement.get(GATING) else placement
 
 
 @dataclass(frozen=True)
@@ -25,24 +39,67 @@ class Target:
     Attributes:
         format: of the folder.
         families: methods that it loads together; any where there are none.
+        once: groups of methods of which it has one in a place.
+        fit: of a placement of a space what it loads, whatever is decided; None if nothing.
         trained_heads: whether it loads a head that was trained.
         quantized: whether the backbone of the folder may be.
     """
 
     format: str
     families: tuple[frozenset[str], ...] = ()
+    once: tuple[frozenset[str], ...] = ()
+    fit: Fit = _as_it_is
     trained_heads: bool = True
     quantized: bool = True
 
 
-_SERVER = Target("peft", (frozenset({"lora", "moslora"}),), trained_heads=False)
+def _in_one_form(placement: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """A placement unless layers have several options of a type of HF peft."""
+    differs = placement["method"] == Peft.method and any(
+        isinstance(value, Mapping) and value.get("per") != "space"
+        for key, value in placement.items()
+        if key not in ("where", "targets", "learning_rate")
+    )
+    return None if differs else _ungated(placement)
+
+
+def _by_adapterhub(placement: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """A placement with LoRA where AdapterHub has it, and adapters that all backbones can have."""
+    if _ungated(placement) is None:
+        return None
+    fitting = dict(placement)
+    for name in {"targets", "form"} & placement.keys():
+        value, choices = placement[name], [placement[name]]
+        if isinstance(value, Mapping) and "choice" in value:
+            choices = [item for item in value["choice"] if _NOWHERE.isdisjoint(_strings(item))]
+            fitting[name] = {**value, "choice": choices}
+        if not choices or not _NOWHERE.isdisjoint(_strings(choices)):
+            return None
+    return fitting
+
+
+_NOWHERE = {"parallel"} | {role for role in SITES if leaf(role) not in LORA_SITES}
+_BOTTLENECKS = frozenset({"adamix", "adapter"})
+_SERVER = Target("peft", (frozenset({"lora", "moslora"}),), fit=_ungated, trained_heads=False)
 
 TARGETS: Mapping[str, Target] = {
     "native": Target("native"),
-    "peft": Target("peft", tuple(kind.methods for kind in TRANSLATIONS)),
+    "peft": Target(
+        "peft",
+        tuple(kind.methods for kind in TRANSLATIONS),
+        tuple(frozenset({method}) for kind in TRANSLATIONS for method in kind.once),
+        _in_one_form,
+    ),
+    "adapters": Target(
+        "adapters",
+        (_BOTTLENECKS | {"lora", "moslora"},),
+        (_BOTTLENECKS,),
+        _by_adapterhub,
+    ),
     "merged": Target(
         "merged",
         (frozenset(name for name, method in METHODS.items() if method.merges),),
+        fit=_ungated,
         quantized=False,
     ),
     "onnx": Target("onnx", quantized=False),
@@ -60,15 +117,18 @@ class Deployable:
         space: itself where the target loads anything.
         methods: what the target loads; None for all.
         lost: the methods of the space that it does not.
+        fit: that of the target.
     """
 
     space: Reference
     methods: frozenset[str] | None
     lost: tuple[str, ...]
+    fit: Fit
 
     def takes(self, config: PeftConfig) -> bool:
         """Whether a baseline can go there."""
-        return self.methods is None or all(p.method in self.methods for p in config.placements)
+        place, methods = config.to_dict()["place"], self.methods
+        return methods is None or all(p["method"] in methods and self.fit(p) for p in place)
 
 
 def deployable(space: Reference, name: str, head: Head) -> Deployable:
@@ -95,17 +155,17 @@ def deployable(space: Reference, name: str, head: Head) -> Deployable:
     if not target.quantized and {"nf4", "int8"} & {*_strings(document.get("backbone", {}))}:
         raise StudyError(f"{name} takes no quantized backbone, which the space has", "deploy")
     if not target.families:
-        return Deployable(space, None, ())
+        return Deployable(space, None, (), target.fit)
     present = Counter(methods_in(document["place"]))
     kept = max(target.families, key=lambda family: sum(present[method] for method in family))
     loaded = _without(document["place"], kept)
-    place = _once(loaded) if target.format == "peft" else loaded
+    place = _once(loaded, target)
     if present and not place:
         known = ", ".join(sorted(kept))
         raise StudyError(f"{name} loads nothing of the space, of all methods {known}", "deploy")
     doubles = Counter(methods_in(loaded)) - Counter(methods_in(place))
     lost = ({*present} - kept) | {*doubles}
-    return Deployable({**document, "place": place}, kept, tuple(sorted(lost)))
+    return Deployable({**document, "place": place}, kept, tuple(sorted(lost)), target.fit)
 
 
 def runs_in(format: str, config: PeftConfig, head: Head) -> list[str]:
@@ -137,22 +197,27 @@ def _without(place: list[Any], kept: frozenset[str]) -> list[Any]:
     return entries
 
 
-def _once(place: list[Any]) -> list[Any]:
-    """The entries without the second of what HF peft has once at a module, or in one form alone."""
-    once = frozenset().union(*(kind.once for kind in TRANSLATIONS))
+def _once(place: list[Any], target: Target) -> list[Any]:
+    """What fits of the entries, without the second of what a target has once."""
     entries: list[Any] = []
     for entry in place:
-        methods = once & {*methods_in(entry)}
-        varies = any(
-            isinstance(value, Mapping) and value.get("per") != "space"
-            for placement in placements_in(entry)
-            if placement["method"] == Peft.method
-            for key, value in placement.items()
-            if key not in ("where", "targets", "learning_rate")
-        )
-        if not varies and not methods & {*methods_in(entries)}:
-            entries.append(entry)
+        fitting = _fitting(entry, target.fit)
+        methods, present = {*methods_in(entry)}, {*methods_in(entries)}
+        is_second = any(methods & group and present & group for group in target.once)
+        if fitting is not None and not is_second:
+            entries.append(fitting)
     return entries
+
+
+def _fitting(tree: Any, fit: Fit) -> Any:
+    """Of an entry what fits, of a choice the alternatives that do; None if that is nothing."""
+    if isinstance(tree, list):
+        branches = [_fitting(branch, fit) for branch in tree]
+        return None if None in branches else branches
+    if isinstance(tree, Mapping) and "choice" in tree:
+        items = [each for item in tree["choice"] if (each := _fitting(item, fit)) is not None]
+        return {**tree, "choice": items} if any(methods_in(items)) else None
+    return fit(tree) if isinstance(tree, Mapping) else tree
 
 
 def _strings(tree: Any) -> Iterator[str]:

@@ -50,7 +50,8 @@ def export(
         trial: number of a complete trial; else `pick` chooses one of the front.
         pick: `knee`, `best` or `cheapest`.
         within: how far from the best `cheapest` may be, such as `1%`; by default one point.
-        format: `native`, `peft`, `merged` or `onnx`; by default what the study's `deploy` loads.
+        format: `native`, `peft`, `merged`, `onnx` or `adapters`; by default what the `deploy` of
+            the study loads.
         uniform: of `peft`: one rank of LoRA for all modules, true always, false never; by default
             where they differ.
 

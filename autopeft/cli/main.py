@@ -187,7 +187,7 @@ def export(  # noqa: PLR0913
     within: Annotated[str | None, typer.Option(help="With cheapest: how far from best.")] = None,
     format: Annotated[
         str | None,
-        typer.Option(help="native, peft, merged or onnx; by default what `deploy` loads."),
+        typer.Option(help="native, peft, merged, onnx or adapters; by default as `deploy` says."),
     ] = None,
     uniform: Annotated[
         bool | None,

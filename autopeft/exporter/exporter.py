@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from autopeft.core.config import PeftConfig, Placement
@@ -114,6 +114,15 @@ def path_of(layer: Layer, at: str) -> str:
     return layer.linears[at].path if at in layer.linears else at
 
 
+def head_tensors(model: nn.Module, paths: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors of whole modules under their names in the model."""
+    return {
+        f"{path}.{name}": tensor.detach().clone()
+        for path in paths
+        for name, tensor in model.get_submodule(path).state_dict().items()
+    }
+
+
 @dataclass(frozen=True)
 class Obstacle:
     """Why a format cannot hold a configuration.
@@ -132,9 +141,11 @@ class Exporter(ABC):
 
     Attributes:
         library: the one that loads the folder.
+        holds_gates: whether placements may be gated there.
     """
 
     library: ClassVar[str]
+    holds_gates: ClassVar[bool] = True
 
     @abstractmethod
     def obstacles(self, trained: Trained) -> tuple[Obstacle, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,12 +13,11 @@ import torch
 from safetensors.torch import save_file
 
 from autopeft.core.config import PeftConfig
-from autopeft.exporter.exporter import Exporter, Obstacle, Trained
-from autopeft.exporter.low_rank import Dora, Hira, Loha, Lora
+from autopeft.exporter.exporter import Exporter, Obstacle, Trained, head_tensors
+from autopeft.exporter.low_rank_types import Dora, Hira, Loha, Lora
 from autopeft.exporter.site_wise import Bridged, Ia3, Lokr, Norms
-from autopeft.exporter.translation import Tensors, Translation, named
+from autopeft.exporter.translation import IN_MODEL, Translation
 from autopeft.exporter.vera import Vera
-from autopeft.method.attach import Attached
 
 TASKS = {
     "ForSequenceClassification": ("SEQ_CLS", ("classifier", "score")),
@@ -74,6 +73,7 @@ class HFPeft(Exporter):
     uniform: bool | None = None
 
     library: ClassVar[str] = "peft"
+    holds_gates: ClassVar[bool] = False
 
     def obstacles(self, trained: Trained) -> tuple[Obstacle, ...]:
         placements = trained.config.placements
@@ -95,7 +95,9 @@ class HFPeft(Exporter):
         assert kind is not None
         with trained.attached() as attached:
             translation, heads = kind(attached.sites, self.uniform), _heads(trained)
-            tensors = {**translation.tensors(), **_head_tensors(attached, heads)}
+            saved = head_tensors(attached.model, heads).items()
+            named = {f"{IN_MODEL}{name}": tensor for name, tensor in saved}
+            tensors = {**translation.tensors(), **named}
         config = translation.config(_about(trained, heads)).to_dict()
         plain = {key: sorted(v) if isinstance(v, set) else v for key, v in config.items()}
         text = json.dumps(plain | {"peft_version": peft.__version__}, indent=2, sort_keys=True)
@@ -123,15 +125,6 @@ def _heads(trained: Trained) -> list[str]:
     return sorted(
         name for name, _ in trained.model.named_modules() if name and name.endswith(endings)
     )
-
-
-def _head_tensors(attached: Attached, heads: Iterable[str]) -> Tensors:
-    states = ((path, attached.model.get_submodule(path).state_dict()) for path in heads)
-    return {
-        name: tensor.detach().clone()
-        for path, state in states
-        for name, tensor in named(path, state).items()
-    }
 
 
 def _about(trained: Trained, heads: list[str]) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from autopeft.exporter.adapterhub import AdapterHub
 from autopeft.exporter.exporter import Exporter
 from autopeft.exporter.hf_peft import HFPeft
 from autopeft.exporter.merged import Merged
@@ -15,4 +16,5 @@ EXPORTERS: Mapping[str, Exporter] = {
     "peft": HFPeft(),
     "merged": Merged(),
     "onnx": Onnx(),
+    "adapters": AdapterHub(),
 }

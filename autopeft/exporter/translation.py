@@ -21,6 +21,9 @@ from autopeft.method.sites import Columns, Layer, LinearSite, features
 Tensors = Mapping[str, Tensor]
 """By name, on the CPU."""
 
+IN_MODEL = "base_model.model."
+"""What the names in a folder begin with."""
+
 
 @dataclass(frozen=True)
 class Translation(ABC):
@@ -104,7 +107,7 @@ class Translation(ABC):
 
 def named(path: str, tensors: Tensors) -> Tensors:
     """The tensors of one module under the names of a folder."""
-    return {f"base_model.model.{path}.{name}": tensor for name, tensor in tensors.items()}
+    return {f"{IN_MODEL}{path}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def module_path(site: TrainedSite) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from autopeft.core.declaration import GATING
 from autopeft.core.errors import ExportError, unknown
 from autopeft.exporter.card import CardFacts, card
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained
@@ -70,7 +71,7 @@ def write(
     """What `export` does once the exporter is known."""
     _check_output(output, overwrite)
     settled = trained.settled()
-    obstacles = exporter.obstacles(settled)
+    obstacles = (*_gates(exporter, settled), *exporter.obstacles(settled))
     if obstacles:
         raise ExportError("; ".join(map(_sentence, obstacles)), f"format {format}")
     with _whole_or_nothing(output) as folder:
@@ -79,6 +80,13 @@ def write(
         text = card(exporter.library, trained.config, facts, usage)
         (folder / CARD_FILE).write_text(text, encoding="utf-8")
     return output
+
+
+def _gates(exporter: Exporter, trained: Trained) -> Iterator[Obstacle]:
+    """The placements with gates, which many formats do not hold."""
+    for placement in trained.config.placements:
+        if not exporter.holds_gates and dict(placement.options).get(GATING):
+            yield Obstacle(placement, f"folders of {exporter.library} hold no gates")
 
 
 def _sentence(obstacle: Obstacle) -> str:

@@ -36,7 +36,7 @@ class _Fed:
         hidden, *more = output if isinstance(output, tuple) else (output,)
         pieces = [
             self._stepped(member, hidden[rows])
-            for member, rows in self._rows.of_each(len(hidden)).items()
+            for member, rows in self._rows.of_each(hidden.shape[0]).items()
         ]
         if any(added for _, added in pieces):
             hidden = torch.cat([piece for piece, _ in pieces])

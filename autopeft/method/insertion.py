@@ -81,7 +81,7 @@ class _Prompted:
         """The arguments of the layer, with more positions."""
         named = dict(zip(self._names, args, strict=False)) | kwargs
         hidden = named.pop(self._names[0])
-        cut = self._rows.of_each(len(hidden))
+        cut = self._rows.of_each(hidden.shape[0])
         lengths = {member: self._length_of(member) for member in cut}
         n = self._length = max(lengths.values())
         if not n:
@@ -102,7 +102,7 @@ class _Prompted:
         if not n:
             return output
         hidden, *more = output if isinstance(output, tuple) else (output,)
-        for member, rows in self._rows.of_each(len(hidden)).items():
+        for member, rows in self._rows.of_each(hidden.shape[0]).items():
             start = n - self._length_of(member)
             for placement, part in self._parts.get(member, {}).items():
                 end = start + part.insert.length

@@ -73,6 +73,24 @@ def test_a_type_of_hf_peft_is_searched_alone(method: str) -> None:
     assert left.lost == ("adapter",)
 
 
+def test_adapterhub_has_one_adapter_in_a_place_and_lora_at_some() -> None:
+    sized = {"method": "adapter", "size": {"choice": [0, 8]}}
+    parallel = {**sized, "form": "parallel"}
+    outputs = {"method": "lora", "targets": ["q", "cross.o"]}
+    several = [{"choice": [parallel, [sized, outputs], "none"]}, sized, {**sized, "at": "both"}]
+    left = deployable({"name": "several", "place": [*several, outputs]}, "adapters", TEXTS)
+    assert SearchSpace.load(left.space).to_dict()["place"] == [sized]
+    assert left.lost == ("adapter", "lora")
+    left = deployable("layer-mix", "adapters", TEXTS)
+    low, adapter = SearchSpace.load(left.space).to_dict()["place"]
+    assert low["targets"] == {"choice": [["q", "v"]], "per": "space"}
+    assert adapter["form"] == {"choice": ["sequential"], "per": "space"}
+    assert left.lost == ("bitfit", "prefix")
+    for role, is_taken in (("v", True), ("o", False)):
+        options = {**METHODS["lora"].example, "targets": ("q", role)}
+        assert left.takes(PeftConfig.of([Placement.of("lora", [0], options)])) == is_taken
+
+
 @pytest.mark.parametrize(
     ("space", "name", "head", "reason"),
     [

@@ -203,7 +203,7 @@ def test_wrong_options_of_a_finished_study(ran, autopeft, tmp_path):
     for options, says in [
         (["--trial", 99], "there is no trial 99"),
         (["--pick", "kne"], "unknown rule 'kne'; known: best, cheapest, knee (did you mean"),
-        (["--format", "gguf"], "unknown format 'gguf'; known: merged, native, onnx, peft"),
+        (["--format", "gguf"], "format 'gguf'; known: adapters, merged, native, onnx, peft"),
         (["--trial", 0, "--pick", "best"], "--trial: excludes --pick"),
         (["--pick", "best", "--within", "1%"], "--within: goes with --pick cheapest"),
         (["--pick", "cheapest", "--within", "x"], "within: must be a percentage"),

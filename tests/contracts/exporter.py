@@ -25,6 +25,7 @@ from autopeft.method import attach, shape_of
 from autopeft.method.registry import METHODS, describe
 from autopeft.model.backbone import Backbone, head_of
 from autopeft.model.head import OneLabel
+from tests import adapterhub
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.method import assert_same, fingerprint, stir
 
@@ -36,6 +37,7 @@ READERS: dict[str, Reader] = {
     "peft": lambda folder, fresh: peft.PeftModel.from_pretrained(fresh, folder).eval(),
     "merged": lambda folder, fresh: type(fresh).from_pretrained(folder).eval(),
     "onnx": lambda folder, fresh: Session(folder),
+    "adapters": adapterhub.read,
 }
 
 

@@ -1,0 +1,134 @@
+"""Whether AdapterHub's library loads the folders that are written for it.
+
+What writes and what reads want different versions of transformers, so each runs where it can:
+
+    python -m benchmarks.oracles.folders write FOLDER
+    oracle/bin/python -m benchmarks.oracles.folders read FOLDER
+
+The second environment is that of `adapterhub`. It prints how far the outputs of each model are off
+with each mix, relative to the largest, and fails above 1e-5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.oracles import formula
+
+EXPECTED = "expected.json"
+TOLERANCE = 1e-5
+FORMS = {
+    "bert": "ForSequenceClassification",
+    "roberta": "ForTokenClassification",
+    "gpt2": "LMHeadModel",
+    "llama": "ForSequenceClassification",
+    "t5": "ForConditionalGeneration",
+    "bart": "ForConditionalGeneration",
+    "xlm-roberta": "ForSequenceClassification",
+    "distilbert": "ForSequenceClassification",
+    "electra": "ForSequenceClassification",
+    "mistral": "ForCausalLM",
+    "mbart": "ForConditionalGeneration",
+}
+Placed = tuple[str, list[int], Mapping[str, Any]]
+SMALL = {"size": 4, "at": "both"}
+LOW = {"r": 3, "lora_alpha": 6.0}
+MIXES: Mapping[str, list[Placed]] = {
+    "head": [],
+    "adapters": [("adapter", [0, 1], SMALL)],
+    "adapters by layer": [
+        ("adapter", [0], {"size": 5, "at": "ffn", "bias": False}),
+        ("adapter", [1], {**SMALL, "activation": "gelu", "scale": 2.0}),
+        ("adapter", [0], {"size": 3, "at": "attention"}),
+    ],
+    "parallel": [("adapter", [0, 1], {**SMALL, "form": "parallel", "scale": 4.0})],
+    "compacter": [("compacter", [0, 1], {"size": 4, "at": "both"})],
+    "lora": [("lora", [1], {**LOW, "targets": ("q", "v")})],
+    "lora of several ranks": [
+        ("lora", [0], {**LOW, "targets": ("k", "down")}),
+        ("lora", [0, 1], {"r": 2, "targets": ("q", "up")}),
+        ("moslora", [1], {"r": 4, "targets": ("q", "v")}),
+    ],
+    "prefix": [("prefix", [0, 1], {"length": 3})],
+    "mix": [
+        ("lora", [0, 1], {**LOW, "targets": ("q", "v")}),
+        ("adapter", [1], SMALL),
+        ("prefix", [1], {"length": 3}),
+    ],
+}
+
+
+def write(folder: Path) -> None:
+    """Every folder that can be written, and what its model says."""
+    from autopeft.core.config import PeftConfig, Placement
+    from autopeft.exporter import EXPORTERS, CardFacts, Trained, export
+    from autopeft.method import attach, shape_of
+    from autopeft.model.backbone import Backbone, head_of
+    from autopeft.model.head import OneLabel
+
+    expected = {}
+    for name, mix in _cases():
+        model = formula.small(name, FORMS[name])
+        shape, cpu = shape_of(model), torch.device("cpu")
+        on = Backbone(model, None, head_of(model), OneLabel(), shape, torch.float32, cpu)
+        stacks = range(0, len(shape.layers), 2)
+        config = PeftConfig.of(
+            Placement.of(method, [layer + first for first in stacks for layer in layers], options)
+            for method, layers, options in MIXES[mix]
+        )
+        attached = attach(model, config, modules_to_save=on.modules_to_save)
+        formula.fill(attached.trainable().items())
+        said = formula.output(model).flatten().tolist()
+        trained = Trained(on, config, attached.state_dict())
+        attached.detach()
+        if EXPORTERS["adapters"].obstacles(trained):
+            print(f"{name} {mix}: refused")
+            continue
+        export("adapters", trained, folder / f"{name} {mix}", CardFacts(name))
+        expected[f"{name} {mix}"] = said
+    (folder / EXPECTED).write_text(json.dumps(expected), encoding="utf-8")
+
+
+def read(folder: Path) -> None:
+    """Prints how far off each folder is."""
+    import adapters
+
+    logging.disable(logging.WARNING)
+    expected = json.loads((folder / EXPECTED).read_text(encoding="utf-8"))
+    differences = {}
+    for name, mix in _cases():
+        if (case := f"{name} {mix}") not in expected:
+            continue
+        model = formula.small(name, FORMS[name])
+        adapters.init(model)
+        model.load_adapter(str(folder / case), set_active=True)
+        theirs, ours = formula.output(model.eval()).flatten(), torch.tensor(expected[case])
+        differences[case] = float((theirs - ours).abs().max() / ours.abs().max())
+        print(f"{case}: {differences[case]:.1e}")
+    if not differences or max(differences.values()) > TOLERANCE:
+        sys.exit("some folders say something else")
+
+
+def _cases() -> Iterator[tuple[str, str]]:
+    return itertools.product(FORMS, MIXES)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("write", "read"))
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    (write if options.what == "write" else read)(options.folder)
+
+
+if __name__ == "__main__":
+    main()
