@@ -25,8 +25,11 @@ Reads = Iterator[tuple[str, str, Read]]
 def places(on: Attached) -> Iterator[tuple[Tensor, str, Read]]:
     """Every tensor of ours, the key of theirs, and how ours is read from it."""
     for site in on.sites:
-        for name, key, read in _OF[site.placed.placement.method](site, on):
+        method = site.placed.placement.method
+        for name, key, read in _OF[method](site, on):
             yield site.tensors[name], key, read
+        for name in ("weight", "bias") if site.is_gated else ():
+            yield site.tensors[f"gate.{name}"], f"{_GATES[method](site, on)}.{name}", _same
 
 
 @torch.no_grad()
@@ -141,6 +144,15 @@ _OF: Mapping[str, Callable[[TrainedSite, Attached], Reads]] = {
     "lora": _lora,
     "prefix": _prefix,
     "vera": _vera,
+}
+
+
+_GATES: Mapping[str, Callable[[TrainedSite, Attached], str]] = {
+    "adapter": lambda site, on: f"{_bottleneck(site, on)}.gate",
+    "lora": lambda site, on: f"{_linear(site)[0]}.gate",
+    "prefix": lambda site, on: (
+        f"{site.layer.path}.attention.self.prefix_tuning.prefix_gates.{NAME}"
+    ),
 }
 
 

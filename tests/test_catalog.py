@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autopeft.core.catalog import names
-from autopeft.core.errors import SpaceError
+from autopeft.core.errors import AttachError, SpaceError
 from autopeft.method.attach import attach
 from autopeft.method.count import count, trained_elements
 from autopeft.method.sites import shape_of
@@ -30,6 +30,10 @@ def test_spaces_attach(name, architecture):
             space.on(shape, trained_elements)
         return
     bound = space.on(shape, trained_elements)
+    if (name, architecture) == ("unipelt", "llama"):
+        with pytest.raises(AttachError, match="a gate averages over the whole text"):
+            attach(model, bound.resolve({}))
+        return
     rng = np.random.default_rng(0)
     for _ in range(1 if not bound.dimensions else 10):
         config = bound.draw(rng).config

@@ -26,17 +26,18 @@ from autopeft.api.identity import (
     task_identity,
 )
 from autopeft.api.outcome import Outcome, outcome_of
-from autopeft.api.placements import check_peft_options, methods_in
+from autopeft.api.placements import check_peft_options, methods_in, placements_in
 from autopeft.api.workers import device_of, engine_of
 from autopeft.core.catalog import Reference, place
 from autopeft.core.config import PeftConfig
+from autopeft.core.declaration import GATING
 from autopeft.core.errors import StudyError, inside, unknown
 from autopeft.core.settings import BackboneSettings
 from autopeft.engine.engine import Watch
 from autopeft.engine.evaluator import MakeEvaluator
 from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.method.count import trained_elements
-from autopeft.method.demands import check_methods
+from autopeft.method.demands import check_gates, check_methods
 from autopeft.model.backbone import Backbone, load_reader, meta_backbone
 from autopeft.model.checkpoint import check_weights, trust
 from autopeft.model.positions import positions
@@ -307,6 +308,8 @@ def on_backbone(reference: Reference, backbone: Backbone) -> BoundSpace:
     with inside(place("search_spaces", reference)):
         placed = space.to_dict()["place"]
         check_methods(backbone.model, sorted(set(methods_in(placed))))
+        if any(placement.get(GATING) for placement in placements_in(placed)):
+            check_gates(backbone.model)
         check_peft_options(placed)
         return space.on(backbone.shape, trained_elements)
 

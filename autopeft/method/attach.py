@@ -12,7 +12,6 @@ from transformers.pytorch_utils import Conv1D
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
-from autopeft.method.gate import parted
 from autopeft.method.hook import TrainedSite
 from autopeft.method.member import Member, draw
 from autopeft.method.method import Base, Change, Fold
@@ -137,7 +136,7 @@ class Attached:
 def _merges(trained: TrainedSite) -> bool:
     weight = trained.module.get_parameter("weight")
     into_weight = any(name.endswith(".weight") for name in trained.placed.site.changes)
-    if not trained.placed.method.merges or parted(trained.tensors)[1]:
+    if not trained.placed.method.merges or trained.is_gated:
         return False
     return weight.is_floating_point() or not into_weight
 

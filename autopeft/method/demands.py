@@ -9,6 +9,8 @@ from transformers import PreTrainedModel
 from autopeft.method.attention import check_routes
 from autopeft.method.insertion import check_layers
 from autopeft.method.registry import METHODS
+from autopeft.method.sites import layers_of
+from autopeft.method.text import check_open, is_causal
 
 
 def check_methods(model: PreTrainedModel, methods: Iterable[str]) -> None:
@@ -18,3 +20,10 @@ def check_methods(model: PreTrainedModel, methods: Iterable[str]) -> None:
             check_routes(model, f"which {method} needs")
         if METHODS[method].lengthens:
             check_layers(model, method)
+
+
+def check_gates(model: PreTrainedModel) -> None:
+    """Raises AttachError for a model of which every layer is causal."""
+    layers = layers_of(model)
+    if all(map(is_causal, layers)):
+        check_open(layers[0], "use_gating")

@@ -22,8 +22,8 @@ from autopeft.method.method import (
     OUTPUT,
     RAW,
     WEIGHT,
+    Beside,
     Change,
-    Context,
     Part,
     Weights,
 )
@@ -73,11 +73,14 @@ class TrainedSite:
         return self.part_of(self.tensors)
 
     @property
-    def averages(self) -> bool:
-        """Whether the part reads the whole text."""
-        part = self.part
-        reads = isinstance(part, Change) and AVERAGE in part.reads
-        return reads or (isinstance(part, Context) and part.gate is not None)
+    def is_gated(self) -> bool:
+        """Whether the text says how much the part does."""
+        return bool(parted(self.tensors)[1])
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the part reads all positions."""
+        return self.is_gated or isinstance(self.part, Beside)
 
     def part_of(self, tensors: Weights) -> Part:
         """What other tensors of the same names would do here."""

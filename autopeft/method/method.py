@@ -145,12 +145,13 @@ class Beside:
     """Runs a network along the layers, which is fed by what leaves them and feeds nothing there.
 
     Attributes:
-        step: of the hidden states (rows, positions, width) and of what the network has made below,
-            (rows, positions, size), None below its lowest layer, what it makes here.
+        step: of the hidden states (rows, positions, width), of what the network has made below,
+            (rows, positions, size), None below its lowest layer, and of the positions that each
+            may know of, (rows, 1, positions or 1, positions), what it makes here.
         end: gives what is added to the hidden states above its highest layer.
     """
 
-    step: Callable[[Tensor, Tensor | None], Tensor]
+    step: Callable[[Tensor, Tensor | None, Tensor], Tensor]
     end: Callable[[Tensor], Tensor]
 
 
@@ -199,6 +200,7 @@ class Method(ABC, Generic[Declared]):
         identity_at_start: freshly drawn tensors leave the backbone's output as it is.
         merges: `fold` expresses the trained tensors as a change of the backbone's own.
         in_attention: parts reach into attentions, which not every architecture lets them.
+        in_cache: what is cached of a text says all that its parts need of it.
         lengthens: layers run on more positions, which not every architecture lets them.
         example: a small, complete set of options.
     """
@@ -208,6 +210,7 @@ class Method(ABC, Generic[Declared]):
     identity_at_start: ClassVar[bool] = True
     merges: ClassVar[bool] = False
     in_attention: ClassVar[bool] = False
+    in_cache: ClassVar[bool] = True
     lengthens: ClassVar[bool] = False
     example: ClassVar[Mapping[str, Any]]
 

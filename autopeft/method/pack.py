@@ -112,11 +112,11 @@ class Pack:
             if any(trained.placed.method.in_attention for trained in everything):
                 attention.route(self.model, undo)
             text = Text()
-            layers = [trained.layer for trained in everything if trained.averages]
+            layers = [trained.layer for trained in everything if trained.reads_text]
             text.watch(self.model, layers, undo)
             attention.put(sites, self._rows, text, undo)
             insertion.put(self.model, sites, self._rows, undo)
-            beside.put(self.model, sites, self._rows, undo)
+            beside.put(self.model, sites, self._rows, text, undo)
             hook.edit(sites, self._rows, text, undo)
             saved = [member.saved for member in members]
             head.install(self.model, self._modules_to_save, saved, self._rows, undo)

@@ -23,10 +23,11 @@ _MASKS = {"decoder": "decoder_attention_mask"}
 
 
 class Text:
-    """The marks of the present forward pass of a model."""
+    """What a model is told of the text in the present forward pass."""
 
     def __init__(self) -> None:
         self._marks: dict[str, Tensor] = {}
+        self._continues = False
 
     def watch(self, model: PreTrainedModel, layers: Iterable[Layer], undo: ExitStack) -> None:
         """Takes down what `model` is told until `undo` closes, if there are such layers.
@@ -41,6 +42,9 @@ class Text:
             undo.callback(delattr, attention, WHOLE)
         undo.callback(self._marks.clear)
         undo.callback(model.register_forward_pre_hook(self._note, with_kwargs=True).remove)
+        if model.config.is_encoder_decoder:
+            encoder = model.get_encoder()
+            undo.callback(encoder.register_forward_pre_hook(self._note, with_kwargs=True).remove)
 
     def average(self, layer: Layer, x: Tensor) -> Tensor:
         """What each position counts in a mean over the text, (rows, positions, 1).
@@ -49,23 +53,51 @@ class Text:
             layer: of whose stack `x` is.
             x: (rows, positions, width); the last positions are those of the text.
         """
-        rows, positions = x.shape[:2]
-        mark = self._marks.get(_MASKS.get(layer.stack, "attention_mask"))
         before = n_inserted(layer.attentions["self"])
-        if mark is None:
-            mark = x.new_ones((rows, positions - before), dtype=torch.float32)
-        mark = F.pad(mark.reshape(rows, -1).float(), (before, 0))
+        mark = F.pad(self._mark(layer, x[:, before:]).float(), (before, 0))
         return (mark / mark.sum(dim=1, keepdim=True))[..., None]
+
+    def seen(self, layer: Layer, x: Tensor) -> Tensor:
+        """Which positions a position may know of, (rows, 1, positions or 1, positions), of bool.
+
+        Args:
+            layer: of whose stack `x` is.
+            x: (rows, positions, width), of the text alone.
+
+        Raises:
+            AttachError: a cache holds earlier ones.
+        """
+        mark = self._mark(layer, x).bool()
+        positions = x.shape[1]
+        if self._continues:
+            reason = "a network beside the layers needs the whole text: generate without a cache"
+            raise AttachError(f"{reason} (use_cache=False)")
+        mark = mark[:, None, None]
+        if not is_causal(layer):
+            return mark
+        earlier = torch.ones(positions, positions, dtype=torch.bool, device=x.device).tril()
+        return mark & earlier | torch.eye(positions, dtype=torch.bool, device=x.device)
+
+    def _mark(self, layer: Layer, x: Tensor) -> Tensor:
+        """Which positions of `x` are text and not padding, (rows, positions)."""
+        mark = self._marks.get(_MASKS.get(layer.stack, "attention_mask"))
+        return x.new_ones(x.shape[:2]) if mark is None else mark.reshape(x.shape[0], -1)
 
     def _note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._marks.clear()
         marks = {name: kwargs.get(name) for name in ("attention_mask", *_MASKS.values())}
         self._marks |= {name: mark for name, mark in marks.items() if isinstance(mark, Tensor)}
+        cache = kwargs.get("past_key_values")
+        self._continues = cache is not None and bool(cache.get_seq_length())
+
+
+def is_causal(layer: Layer) -> bool:
+    """Whether a position of a layer must not know of later ones."""
+    return bool(getattr(layer.attentions.get("self"), "is_causal", True))
 
 
 def check_open(layer: Layer, method: str) -> None:
-    """Raises AttachError where a position of a layer must not know of later ones."""
-    attention = layer.attentions.get("self")
-    if getattr(attention, "is_causal", True):
+    """Raises AttachError for a gate in a causal layer."""
+    if is_causal(layer):
         reason = "averages over the whole text, which a causal layer must not see"
         raise AttachError(f"a gate {reason}", method)

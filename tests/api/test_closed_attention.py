@@ -18,3 +18,12 @@ def test_prefixes_in_closed_attention_are_refused_before_training(kind, nested, 
     reason = "does not run its attention through .*, which prefix needs"
     with pytest.raises(AttachError, match=reason):
         plan(space, str(tmp_path), task="text-classification", sequence_length=8)
+
+
+def test_gates_in_a_causal_model_are_refused_before_training(tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 99}
+    tf.LlamaConfig(**sizes, intermediate_size=48).save_pretrained(tmp_path)
+    gate = {"choice": [True, False]}
+    space = {"name": "s", "place": [{"method": "lora", "r": 2, "use_gating": gate}]}
+    with pytest.raises(AttachError, match="use_gating: a gate averages over the whole text"):
+        plan(space, str(tmp_path), task="text-classification", sequence_length=8)

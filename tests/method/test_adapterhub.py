@@ -12,6 +12,8 @@ the two differ by default, the configurations there are those that mean the same
 - In Llama `intermediate_lora` is the last linear of the network, `output_lora` the one before.
 - DoRA multiplies the bias, too, and measures rows without the factor alpha / r.
 - VeRA trains matrices, of which the paper has the diagonals, and multiplies by alpha / r.
+- A gate averages over padding, too, here over the text; in causal models, where it would tell of
+  later tokens, there is none here.
 - A prefix moves relative positions of T5. Through a network it has one for each kind of attention,
   where here one network serves all.
 """
@@ -27,6 +29,7 @@ import pytest
 import torch
 
 from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.errors import AttachError
 from autopeft.method import Attached, attach
 from benchmarks.oracles import formula
 from tests.adapterhub import fill
@@ -116,6 +119,15 @@ NEAREST: Mapping[str, list[Placed]] = {
     "gpt2 parallel": [parallel(8)],
     "t5 prefix": [prefix()],
 }
+GATES: Mapping[str, list[Placed]] = {
+    "bert unipelt": [prefix(), adapter(4, "ffn"), lora("q", "v")],
+    "bert lora": [lora("q", "v")],
+    "bert after ffn": [adapter(4, "ffn")],
+    "bert parallel": [parallel(8)],
+    "bert prefix": [prefix()],
+}
+"""All with gates, which stand in the place of alpha / r there."""
+
 MATRICES = {"bert vera": 4 * (3 * 3 + 16 * 16 - 3 - 16)}
 """How many elements more AdapterHub trains."""
 
@@ -158,6 +170,25 @@ def test_a_method_is_that_of_adapterhub(name: str) -> None:
 def test_a_method_that_adapterhub_understands_differently(name: str) -> None:
     case = GOLDEN["differences"][name]
     assert difference(attached(case, NEAREST[name]), case) > 0.01
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_a_gate_is_that_of_unipelt(name: str) -> None:
+    case = GOLDEN["unipelt_gates"][name]
+    gated = []
+    for method, options, layers in GATES[name]:
+        scale = {"lora_alpha": float(options["r"])} if method == "lora" else {}
+        gated.append((method, {**options, **scale, "use_gating": True}, layers))
+    on = attached(case, gated)
+    assert sum(weight.numel() for weight in on.trainable().values()) == case["trained"]
+    assert difference(on, case) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_gate_of_a_causal_layer_would_see_what_comes(name: str) -> None:
+    config = PeftConfig.of([Placement.of("lora", [0], {"r": 2, "use_gating": True})])
+    with pytest.raises(AttachError, match="lora on layers 0: a gate averages over the whole"):
+        attach(formula.small(name), config)
 
 
 def test_every_golden_value_is_compared() -> None:

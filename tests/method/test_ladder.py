@@ -7,6 +7,7 @@ import torch
 from transformers import GenerationConfig
 
 from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.errors import AttachError
 from autopeft.method import Attached, attach
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.method import stir
@@ -19,7 +20,7 @@ def ladder(model, layers=range(2), **more) -> Attached:
     return on
 
 
-def beside(tensors, layers, states) -> torch.Tensor:
+def beside(tensors, layers, states, mask) -> torch.Tensor:
     """What the network adds, from the hidden states that leave the layers."""
     side = torch.zeros(())
     for i in layers:
@@ -27,12 +28,19 @@ def beside(tensors, layers, states) -> torch.Tensor:
         fed, gate = states[i], torch.sigmoid(own["gate"] * 10)
         fed = (fed - fed.mean(-1, True)) / (fed.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
         side = gate * fed @ own["down.weight"].T + (1 - gate) * side
+        query, key, value = (side @ own[f"{n}.weight"].T for n in ("query", "key", "value"))
+        scores = query @ key.transpose(1, 2) / 4**0.5
+        scores = scores.masked_fill(mask[:, None] == 0, float("-inf"))
+        side = side + scores.softmax(-1) @ value @ own["attended.weight"].T
         inner = (side @ own["inner.weight"].T + own["inner.bias"]).clamp(min=0)
         side = side + inner @ own["outer.weight"].T + own["outer.bias"]
     return side @ tensors["shared.ladder.width 32.up.weight"].T
 
 
-NAMES = ("down.weight", "gate", "inner.weight", "inner.bias", "outer.weight", "outer.bias")
+NAMES = (
+    *("down.weight", "gate", "query.weight", "key.weight", "value.weight", "attended.weight"),
+    *("inner.weight", "inner.bias", "outer.weight", "outer.bias"),
+)
 
 
 @pytest.mark.parametrize("layers", [range(2), [1]])
@@ -41,7 +49,7 @@ def test_equals_the_formula(layers) -> None:
     plain = copy.deepcopy(model)
     tensors = ladder(model, layers).trainable()
     states = plain.bert(**batch, output_hidden_states=True).hidden_states[1:]
-    last = states[-1] + beside(tensors, layers, states)
+    last = states[-1] + beside(tensors, layers, states, batch["attention_mask"])
     expected = plain.classifier(plain.bert.pooler(last))
     assert torch.allclose(logits(model, batch), expected, atol=1e-5)
     assert not torch.allclose(logits(plain, batch), expected, atol=1e-2)
@@ -70,23 +78,22 @@ def test_layers_above_the_placement_are_gone_through() -> None:
     assert all(weight.grad is not None for weight in on.trainable().values())
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
-def test_generation_with_and_without_cache_agrees(architecture: str) -> None:
-    model, batch = tiny(architecture), inputs(architecture, padded=False)
+def test_later_tokens_and_padding_change_nothing_before() -> None:
+    model, batch = tiny("llama"), inputs("llama")
     ladder(model)
-    given = [
-        torch.stack(
-            model.generate(
-                **batch,
-                generation_config=GenerationConfig(
-                    max_new_tokens=5,
-                    use_cache=use_cache,
-                    output_logits=True,
-                    return_dict_in_generate=True,
-                    pad_token_id=0,
-                ),
-            ).logits
-        )
-        for use_cache in (True, False)
-    ]
-    assert torch.allclose(*given, atol=1e-4)
+    whole = logits(model, batch)
+    row = {name: tensor[2:3, :4] for name, tensor in batch.items()}
+    assert torch.allclose(logits(model, row), whole[2:3, :4], atol=1e-5)
+    sooner = {name: tensor[:, :3] for name, tensor in batch.items()}
+    assert torch.allclose(logits(model, sooner), whole[:, :3], atol=1e-5)
+
+
+def test_generation_with_a_cache_is_refused() -> None:
+    model, batch = tiny("llama"), inputs("llama", padded=False)
+    ladder(model)
+    settings = {"max_new_tokens": 3, "pad_token_id": 0, "do_sample": False}
+    ids = model.generate(**batch, generation_config=GenerationConfig(**settings, use_cache=False))
+    step = model(input_ids=ids[:, :-1]).logits[:, -1].argmax(-1)
+    assert torch.equal(step, ids[:, -1])
+    with pytest.raises(AttachError, match="use_cache=False"):
+        model.generate(**batch, generation_config=GenerationConfig(**settings, use_cache=True))
