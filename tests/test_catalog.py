@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import yaml
 
 from autopeft.core.catalog import names
 from autopeft.core.errors import AttachError, SpaceError
+from autopeft.core.published import PUBLISHED
 from autopeft.method.attach import attach
 from autopeft.method.count import count, trained_elements
 from autopeft.method.sites import shape_of
@@ -45,6 +47,27 @@ def test_spaces_attach(name, architecture):
         finally:
             attached.detach()
     assert (logits(model, batch) == before).all()
+
+
+@pytest.mark.parametrize("published", PUBLISHED, ids=lambda published: published.name)
+def test_what_papers_call_methods_is_said_here(published):
+    if published.space:
+        assert published.space in names("search_spaces")
+    if published.place is not None:
+        place = yaml.safe_load(published.said)
+        config = SearchSpace(place=[place]).on(shape_of(tiny("bart"))).resolve({})
+        (placement,) = config.placements
+        assert placement.method == published.place["method"]
+        assert published.place.items() <= {"method": placement.method, **_lists(placement)}.items()
+
+
+def _lists(placement):
+    options = dict(placement.options)
+    return {n: list(v) if isinstance(v, tuple) else v for n, v in options.items()}
+
+
+def test_published_names_are_told_apart():
+    assert len({published.name for published in PUBLISHED}) == len(PUBLISHED)
 
 
 @pytest.mark.parametrize("name", names("objectives"))

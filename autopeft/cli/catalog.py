@@ -7,6 +7,7 @@ from collections.abc import Callable
 from autopeft.core.catalog import names, read
 from autopeft.core.errors import StudyError, unknown
 from autopeft.core.methods import DECLARATIONS
+from autopeft.core.published import PUBLISHED
 
 Lines = list[tuple[str, str]]
 
@@ -16,10 +17,11 @@ def _documents(folder: str) -> Lines:
 
 
 def _methods() -> Lines:
-    return [
+    own = [
         (name, f"{_first_line(kind)} {', '.join(kind.options())}")
         for name, kind in DECLARATIONS.items()
     ]
+    return own + [(each.name, f"{each.said} ({each.paper})") for each in PUBLISHED]
 
 
 def _samplers() -> Lines:
