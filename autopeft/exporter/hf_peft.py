@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from autopeft.core.config import PeftConfig
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained, head_tensors
 from autopeft.exporter.low_rank_types import Dora, Hira, Loha, Lora
+from autopeft.exporter.prompts import Prompts
 from autopeft.exporter.site_wise import Bridged, Ia3, Lokr, Norms
 from autopeft.exporter.translation import IN_MODEL, Translation
 from autopeft.exporter.vera import Vera
@@ -41,6 +42,7 @@ TRANSLATIONS: tuple[type[Translation], ...] = (
     Lokr,
     Hira,
     Norms,
+    Prompts,
 )
 """What HF peft has, each in folders of its own."""
 

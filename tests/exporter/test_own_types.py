@@ -95,6 +95,40 @@ def test_what_a_type_has_not_is_refused(config, name, reason, tmp_path: Path) ->
         exported("peft", trained, tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma"])
+@torch.no_grad()
+def test_stock_peft_has_the_same_prompt(name: str, tmp_path: Path) -> None:
+    network = {"length": 3, "encoder_reparameterization_type": "mlp"}
+    trained, expected = train(backbone(tiny(name)), of("prompt", ([0, 1], network)), inputs(name))
+    exported("peft", trained, tmp_path / "out")
+    model = peft.PeftModel.from_pretrained(tiny(name), tmp_path / "out").eval()
+    real = inputs(name)["attention_mask"].bool()
+    found = logits(model, inputs(name))[:, 3:]
+    assert difference(found[real], expected[real]) < 1e-5
+    assert difference(logits(tiny(name), inputs(name))[real], expected[real]) > 1e-3
+    row = {key: tensor[:1] for key, tensor in inputs(name).items()}
+    settings = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
+    said = model.generate(**row, **settings)
+    with trained.attached() as attached:
+        assert torch.equal(attached.model.generate(**row, **settings), said)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "options", "reason"),
+    [
+        ("llama", [1], {}, "on all 2 layers alone"),
+        ("llama", [0, 1], {"deep": True}, "on all 2 layers alone"),
+        ("mistral", [0, 1], {}, "leave the window"),
+        ("gpt2", [0, 1], {}, "changed before the first layer"),
+        ("bert", [0, 1], {}, "that a head reads"),
+    ],
+)
+def test_other_prompts_are_refused(name, layers, options, reason, tmp_path: Path) -> None:
+    trained, _ = train(backbone(tiny(name)), of("prompt", (layers, options)), inputs(name))
+    with pytest.raises(ExportError, match=reason):
+        exported("peft", trained, tmp_path / "out")
+
+
 def test_packed_weights_are_refused_where_peft_takes_their_shape(tmp_path: Path) -> None:
     tiny("llama", hidden_size=64, intermediate_size=64).save_pretrained(tmp_path)
     packed = BitsAndBytesConfig(load_in_4bit=True)
