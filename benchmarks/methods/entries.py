@@ -83,6 +83,8 @@ ENTRIES: Mapping[str, Entry] = {
         {"method": "prefix", "length": 20, "prefix_projection": True, "learning_rate": 2e-3},
         ("PrefixTuningConfig", {"num_virtual_tokens": 20, "prefix_projection": True}),
     ),
+    "prompt": Entry("prompt", ("PromptTuningConfig", {"num_virtual_tokens": 20})),
+    "prompt-deep": Entry({"method": "prompt", "length": 20, "deep": True, "learning_rate": 5e-2}),
     "shira": Entry(
         {"method": "sparse", "r": 8, "select": "random", "learning_rate": 1e-3},
         ("ShiraConfig", {"r": 8, "target_modules": _QV}),
@@ -92,7 +94,7 @@ ENTRIES: Mapping[str, Entry] = {
         name: Entry(name)
         for name in (
             *("head-only", "houlsby", "pfeiffer", "parallel", "compacter", "adamix"),
-            *("ssf", "hadamard", "bitfit", "pafi", "mam"),
+            *("ssf", "hadamard", "bitfit", "pafi", "mam", "unipelt", "lst"),
         )
     },
     "peft-miss": _bridge("miss", 1e-3, r=8),
