@@ -110,7 +110,11 @@ class _Prompted:
                     self._moving[member, placement] = hidden[rows, start:end]
                 start = end
         text = hidden[:, n:] if hidden.shape[1] > n else hidden
-        return (text, *more) if isinstance(output, tuple) else text
+        if not isinstance(output, tuple):
+            return text
+        biases = zip(more, (n, *[0] * len(more)), strict=False)
+        told = (_of_text(bias, n, before, hidden.shape[1]) for bias, before in biases)
+        return text, *told
 
     def _length_of(self, member: int) -> int:
         return sum(part.insert.length for part in self._parts.get(member, {}).values())
@@ -195,6 +199,20 @@ def _prompt(
     hook = module.register_forward_pre_hook(prompted.enter, with_kwargs=True)
     undo.callback(hook.remove)
     undo.callback(module.register_forward_hook(prompted.leave).remove)
+
+
+def _of_text(more: Any, n: int, before: int, positions: int) -> Any:
+    """What a layer that measures distances tells the next one, which may have no positions.
+
+    Args:
+        more: a bias of scores (1, heads, queries, keys) of self-attention, or of cross-attention;
+            anything else stays, and so does one that was of the text already.
+        n: positions before the text.
+        before: those of them among the keys.
+        positions: all of the layer.
+    """
+    of_all = isinstance(more, Tensor) and more.dim() == 4 and more.shape[2] == positions
+    return more[:, :, n:, before:] if of_all else more
 
 
 def _visible(

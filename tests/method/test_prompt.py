@@ -157,6 +157,27 @@ def test_generation_with_and_without_cache_agrees(architecture: str, beams: int)
     assert not torch.allclose(cached, plain, atol=1e-2)
 
 
+@pytest.mark.parametrize("layers", [[0], [1], [2], [0, 2], [0, 1, 2, 3]])
+def test_distances_are_those_of_the_text(layers) -> None:
+    """A prompt that hides behind the text's own states changes attention as more keys do."""
+    model, batch = tiny("t5"), inputs("t5")
+    plain = logits(model, batch)
+    on = prompt(model, layers)
+    assert not torch.allclose(logits(model, batch), plain, atol=1e-2)
+    names = ("encoder", "decoder")
+    blocks = [block for name in names for block in model.get_submodule(name).block]
+    biases: list[torch.Tensor] = []
+    for block in blocks:
+        block.register_forward_hook(lambda module, args, out: biases.append(out[1]))
+    logits(model, batch)
+    assert [b.shape[-2:] for b in biases] == [(8, 8)] * 2 + [(5, 5)] * 2
+    told = biases[0].clone()
+    on.detach()
+    biases.clear()
+    logits(model, batch)
+    assert torch.allclose(told, biases[0])
+
+
 def test_a_prompt_and_a_prefix_stand_together() -> None:
     """In the last layer a prompt is a prefix of what keys and values make of it."""
     model, batch = tiny("bert"), inputs("bert")
