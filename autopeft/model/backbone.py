@@ -27,7 +27,7 @@ from autopeft.model.head import HEADS, Criterion, Head
 from autopeft.model.hub import quiet, unreachable
 from autopeft.model.loaded import Loaded, check_layers, check_loaded, draw_head, drawn, seeded
 from autopeft.model.positions import positions
-from autopeft.model.precision import dtype_of, fast_dtype, in_bits, target_device
+from autopeft.model.precision import dtype_of, fast_dtype, in_bits, spared, target_device
 from autopeft.model.shared import in_dtype
 
 _SIZES = (
@@ -107,7 +107,7 @@ def load_backbone(
     }
     load = partial(_loaded, type(meta.model), arguments, meta.modules_to_save)
     if settings.quantization != "none":
-        bits = in_bits(settings.quantization, dtype, meta.modules_to_save)
+        bits = in_bits(settings.quantization, dtype, spared(meta.model, meta.modules_to_save))
         arguments["quantization_config"] = bits
     shares = settings.quantization == "none" and target.type == "cpu"
     model, _ = load(in_dtype(source, meta.model, dtype, load) if shares else source)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.quantizers.base import get_keys_to_not_convert
 
 from autopeft.core.errors import StudyError, unknown
 
@@ -40,6 +41,11 @@ def in_bits(
         llm_int8_skip_modules=list(keep),
         llm_int8_threshold=threshold,
     )
+
+
+def spared(model: PreTrainedModel, keep: Sequence[str]) -> list[str]:
+    """What no quantization touches: output embeddings, which may be tied, and `keep`."""
+    return [*get_keys_to_not_convert(model), *keep]
 
 
 def target_device(name: str) -> torch.device:

@@ -14,9 +14,8 @@ from bitsandbytes.functional import QuantState
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.integrations import replace_with_bnb_linear
-from transformers.quantizers.base import get_keys_to_not_convert
 
-from autopeft.model.precision import in_bits
+from autopeft.model.precision import in_bits, spared
 
 _BLOCK = 64
 _BLOCK_OF_SCALES = 256
@@ -40,14 +39,14 @@ def quantize(model: PreTrainedModel, kind: str, keep: Sequence[str], device: str
     On CUDA, the few columns that `int8` multiplies in 16 bits depend on data and are left out.
 
     Args:
-        model: changed in place; its output embeddings stay as they are.
+        model: changed in place.
         kind: `nf4` (with quantized scales) or `int8`.
-        keep: paths of further modules that stay as they are.
+        keep: paths of modules that stay as they are beside those that are `spared`.
         device: `cuda` or `cpu`, which multiply 8-bit weights differently.
     """
     dtype = model.dtype
     settings = in_bits(kind, dtype, threshold=0.0)
-    replace_with_bnb_linear(model, [*get_keys_to_not_convert(model), *keep], settings)
+    replace_with_bnb_linear(model, spared(model, keep), settings)
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit):
             _pack_4bit(module, dtype)

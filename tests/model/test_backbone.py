@@ -24,6 +24,7 @@ from autopeft.model.positions import positions
 from autopeft.model.precision import fast_dtype, has_fast_bfloat16
 from tests import backbones
 from tests.minilm import MINILM
+from tests.small_models import words_tokenizer
 
 FLOAT32 = BackboneSettings(dtype="float32")
 
@@ -88,6 +89,25 @@ def test_quantization_spares_the_head(quantization: Any) -> None:
     assert len(quantized) == 36
     assert all(name.startswith("bert.encoder.layer.") for name in quantized)
     assert backbone.shape.parameters == 22_713_216
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_quantization_spares_the_output_embeddings(quantization, tied, tmp_path) -> None:
+    """Tied or not, they are what they are without it, and the model runs."""
+    sizes = {"hidden_size": 64, "intermediate_size": 64}
+    plain = backbones.tiny("llama", **sizes, tie_word_embeddings=tied)
+    plain.save_pretrained(tmp_path)
+    words_tokenizer(["<eos>", "<unk>", "<pad>", "word"], pad_token="<pad>").save_pretrained(
+        tmp_path
+    )
+    settings = BackboneSettings(dtype="float32", quantization=quantization)
+    model = load_backbone(str(tmp_path), "causal-lm", settings, n_labels=None, device="cpu").model
+    assert torch.equal(model.lm_head.weight, plain.lm_head.weight)
+    assert not model.model.layers[0].mlp.up_proj.weight.is_floating_point()
+    batch = backbones.inputs("llama")
+    ours, theirs = backbones.logits(model, batch), backbones.logits(plain, batch)
+    assert 0 < (ours - theirs).abs().mean() < 0.2 * theirs.abs().mean()
 
 
 def test_evaluation_changes_neither_quantized_weights_nor_their_gradients() -> None:
