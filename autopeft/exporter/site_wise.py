@@ -7,9 +7,12 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
 
+import peft
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
+from autopeft.core.config import Placement
 from autopeft.exporter.exporter import Obstacle, Trained
 from autopeft.exporter.translation import (
     Tensors,
@@ -23,7 +26,9 @@ from autopeft.method import bridge
 from autopeft.method.attach import base_of
 from autopeft.method.hook import TrainedSite
 from autopeft.method.method import Base, Change
-from autopeft.method.sites import features
+from autopeft.method.registry import Placed
+from autopeft.method.sites import Layer, features
+from autopeft.model.hub import quiet
 
 
 class Ia3(Translation):
@@ -125,6 +130,15 @@ class Bridged(Translation):
         apart = [p for p in others if (p["peft_type"], bridge.own_of(p)) != same]
         return (*(Obstacle(p, reason) for p in apart), *super().obstacles(trained))
 
+    @classmethod
+    def _lack(cls, placed: Placed, layer: Layer) -> str:
+        lack = super()._lack(placed, layer)
+        module, placement = layer.linears[placed.site.at].module, placed.placement
+        is_odd = isinstance(module, Conv1D) and not lack
+        if is_odd and not _takes_conv1d(placement, module.nx, module.nf):
+            return f"HF peft has no {placement['peft_type']} at Conv1D"
+        return lack
+
     @property
     def kind(self) -> str:
         return str(self.sites[0].placed.placement["peft_type"])
@@ -139,3 +153,15 @@ class Bridged(Translation):
     @property
     def options(self) -> Mapping[str, Any]:
         return dict(bridge.own_of(self.sites[0].placed.placement))
+
+
+def _takes_conv1d(placement: Placement, inputs: int, outputs: int) -> bool:
+    """Whether HF peft wraps a `Conv1D` in a layer of its own, which not every type does."""
+    config = bridge.configured(str(placement["peft_type"]), bridge.own_of(placement), ["linear"])
+    alone = nn.ModuleDict({"linear": Conv1D(outputs, inputs)})
+    try:
+        with quiet():
+            peft.inject_adapter_in_model(config, alone)
+    except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return True

@@ -123,6 +123,20 @@ def test_a_folder_is_read_by_peft(kind: str, tmp_path: Path) -> None:
     assert (logits(model, inputs("bert")) - expected).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("kind", ["fourierft", "hira", "hra", "loha", "lora", "miss", "oft"])
+def test_a_folder_at_conv1d_is_read_by_peft_or_refused(kind: str, tmp_path: Path) -> None:
+    options = {"peft_type": kind, "targets": ("o", "down"), **TYPES[kind]}
+    config = PeftConfig.of([Placement.of("peft", LAYERS, options)])
+    trained, expected = train(backbone(tiny("gpt2")), config, inputs("gpt2"))
+    if kind in ("hra", "loha", "miss", "oft"):
+        with pytest.raises(ExportError, match=f"HF peft has no {kind} at Conv1D"):
+            exported("peft", trained, tmp_path / "out")
+        return
+    exported("peft", trained, tmp_path / "out")
+    model = peft.PeftModel.from_pretrained(tiny("gpt2"), tmp_path / "out").eval()
+    assert (logits(model, inputs("gpt2")) - expected).abs().max() < 1e-4
+
+
 def test_what_one_folder_of_peft_cannot_hold_is_refused(tmp_path: Path) -> None:
     def refused(name: str, *placements: tuple[list[int], dict[str, Any]]) -> str:
         config = PeftConfig.of([Placement.of("peft", layers, o) for layers, o in placements])
