@@ -135,7 +135,7 @@ class Bridged(Translation):
         lack = super()._lack(placed, layer)
         module, placement = layer.linears[placed.site.at].module, placed.placement
         is_odd = isinstance(module, Conv1D) and not lack
-        if is_odd and not _takes_conv1d(placement, module.nx, module.nf):
+        if is_odd and not _takes_conv1d(placement, *features(module)):
             return f"HF peft has no {placement['peft_type']} at Conv1D"
         return lack
 
