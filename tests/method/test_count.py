@@ -64,6 +64,17 @@ def test_counts_are_the_published_ones(backbone, method, options, published) -> 
     assert sum(trained_elements(method, options, layer) for layer in shape.layers) == published
 
 
+@pytest.mark.parametrize(("deep", "published"), [(False, 15_360), (True, 12 * 15_360)])
+def test_a_prompt_counts_once_or_in_every_layer(deep: bool, published: int) -> None:
+    """Twenty tokens for RoBERTa-base, table III of Xu et al. 2023."""
+    model = meta("roberta-base")
+    placement = Placement.of("prompt", range(12), {"length": 20, "deep": deep})
+    config = PeftConfig.of([placement])
+    trainable = attach(model, config).trainable()
+    assert count(config, shape_of(model)).trainable == published
+    assert sum(weight.numel() for weight in trainable.values()) == published
+
+
 @pytest.mark.parametrize(
     ("method", "options", "of_a_layer"),
     [
