@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
@@ -85,9 +86,10 @@ class Text:
 
     def _note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._marks.clear()
-        marks = {name: kwargs.get(name) for name in ("attention_mask", *_MASKS.values())}
+        named = dict(zip(inspect.signature(module.forward).parameters, args, strict=False)) | kwargs
+        marks = {name: named.get(name) for name in ("attention_mask", *_MASKS.values())}
         self._marks |= {name: mark for name, mark in marks.items() if isinstance(mark, Tensor)}
-        cache = kwargs.get("past_key_values")
+        cache = named.get("past_key_values")
         self._continues = cache is not None and bool(cache.get_seq_length())
 
 

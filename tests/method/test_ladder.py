@@ -97,3 +97,11 @@ def test_generation_with_a_cache_is_refused() -> None:
     assert torch.equal(step, ids[:, -1])
     with pytest.raises(AttachError, match="use_cache=False"):
         model.generate(**batch, generation_config=GenerationConfig(**settings, use_cache=True))
+
+
+def test_a_mask_is_seen_by_place_as_by_name() -> None:
+    model, batch = tiny("bert"), inputs("bert")
+    ladder(model)
+    by_place = model(batch["input_ids"], batch["attention_mask"]).logits
+    assert torch.equal(by_place, logits(model, batch))
+    assert not torch.allclose(by_place, model(batch["input_ids"]).logits, atol=1e-3)
