@@ -78,7 +78,11 @@ PUBLISHED: tuple[Published, ...] = (
         "Karimi Mahabadi et al. 2021",
         {"method": "compacter", "size": 48, "phm_dim": 4, "phm_rank": 12},
     ),
-    Published("Tiny-attention adapter", "Zhao et al. 2022"),
+    Published(
+        "Tiny-attention adapter",
+        "Zhao et al. 2022",
+        {"method": "tiny-attention", "head_dim": 1, "num_heads": 1},
+    ),
     Published("SparseAdapter", "He et al. 2022"),
     Published("ProPETL", "Zeng et al. 2023"),
     Published("LN-tuning", "Qi et al. 2022", {"method": "norm"}),

@@ -52,6 +52,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "prefix-gated": ("prefix", GATED),
     "prompt-deep": ("prompt", {"deep": True}),
     "prompt-network": ("prompt", {"encoder_reparameterization_type": "mlp"}),
+    "tiny-attention-parallel": ("tiny-attention", {"form": "parallel", "num_heads": 1}),
     "prefix-network": ("prefix", {"prefix_projection": True, "encoder_hidden_size": 6}),
 }
 """Methods with options beside those of their examples, by name of the case."""
