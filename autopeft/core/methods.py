@@ -265,18 +265,21 @@ class Prefix(Gateable):
     """Trained keys and values before those of the text (Li and Liang 2021).
 
     `prefix_projection` makes them by a network, `encoder_hidden_size` or a hidden state wide, of
-    which exports keep what it makes.
+    which exports keep what it makes. With `adaptive` the text says how much each of them counts
+    (APT, Zhang et al. 2023).
     """
 
     method: ClassVar[str] = "prefix"
     length: int = option(Size())
     prefix_projection: bool = option(Flag(False, later=True))
     encoder_hidden_size: int | None = option(Whole(None, low=1, null="the width", later=True))
+    adaptive: bool = option(Flag(False, later=True))
 
     def _words(self) -> str:
+        adaptive = "adaptive " if self.adaptive else ""
         size = "" if self.encoder_hidden_size is None else f" of width {self.encoder_hidden_size}"
         network = " through a network" if self.prefix_projection else ""
-        return f"prefix {self.length}{network}{size}"
+        return f"{adaptive}prefix {self.length}{network}{size}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,7 +89,7 @@ PUBLISHED: tuple[Published, ...] = (
     Published("Hadamard adapter", "Chen et al. 2023", space="hadamard"),
     Published("Prefix-tuning", "Li and Liang 2021", _prefix(prefix_projection=True)),
     Published("P-tuning v2", "Liu et al. 2022", _prefix()),
-    Published("APT", "Zhang et al. 2023"),
+    Published("APT", "Zhang et al. 2023", _prefix(adaptive=True)),
     Published("Prompt tuning", "Lester et al. 2021", _prompt()),
     Published("P-tuning", "Liu et al. 2021", _prompt(encoder_reparameterization_type="mlp")),
     Published("VPT-shallow", "Jia et al. 2022", _prompt()),
