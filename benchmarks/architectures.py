@@ -57,6 +57,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "compacter": {**_BOTTLENECK, "phm_dim": 2},
     **{name: {"length": 2} for name in ("prefix", "prompt")},
     "ladder": {"size": 2},
+    "tiny-attention": {"at": "both", "num_heads": 2},
     **{name: {} for name in ("ia3", "ssf", "norm", "bitfit", "full")},
     "sparse": {"r": 2},
     "peft": {"peft_type": "road", "group_size": 2},

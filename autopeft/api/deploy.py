@@ -10,7 +10,7 @@ from typing import Any
 from autopeft.api.placements import methods_in
 from autopeft.core.catalog import Reference
 from autopeft.core.config import PeftConfig
-from autopeft.core.declaration import GATING
+from autopeft.core.declaration import GATES
 from autopeft.core.errors import StudyError, inside, unknown
 from autopeft.core.methods import Peft
 from autopeft.core.options import SITES
@@ -29,7 +29,7 @@ def _as_it_is(placement: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _ungated(placement: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """A placement unless it may have a gate."""
-    return None if placement.get(GATING) else placement
+    return None if any(map(placement.get, GATES)) else placement
 
 
 @dataclass(frozen=True)

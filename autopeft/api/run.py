@@ -30,7 +30,7 @@ from autopeft.api.placements import check_peft_options, methods_in, placements_i
 from autopeft.api.workers import device_of, engine_of
 from autopeft.core.catalog import Reference, place
 from autopeft.core.config import PeftConfig
-from autopeft.core.declaration import GATING
+from autopeft.core.declaration import GATES
 from autopeft.core.errors import StudyError, inside, unknown
 from autopeft.core.settings import BackboneSettings
 from autopeft.engine.engine import Watch
@@ -308,8 +308,9 @@ def on_backbone(reference: Reference, backbone: Backbone) -> BoundSpace:
     with inside(place("search_spaces", reference)):
         placed = space.to_dict()["place"]
         check_methods(backbone.model, sorted(set(methods_in(placed))))
-        if any(placement.get(GATING) for placement in placements_in(placed)):
-            check_gates(backbone.model)
+        for option in GATES:
+            if any(placement.get(option) for placement in placements_in(placed)):
+                check_gates(backbone.model, option)
         check_peft_options(placed)
         return space.on(backbone.shape, trained_elements)
 

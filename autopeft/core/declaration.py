@@ -13,6 +13,8 @@ from autopeft.core.options import Number, Option, Size, option
 
 GATING = "use_gating"
 """The option of those methods that can have a gate."""
+GATES = (GATING, "adaptive")
+"""The options with which the text says how much a placement does."""
 
 Declared = TypeVar("Declared", bound="Declaration")
 

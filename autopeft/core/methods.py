@@ -189,24 +189,46 @@ class SparseTuning(Declaration):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adapter(Gateable):
+class Sublayer(Declaration):
+    """What stands after the sublayers `at` a place of each layer (`sequential`), or beside them."""
+
+    form: str = option(OneOf("sequential", ("sequential", "parallel")))
+    at: str = option(OneOf("ffn", ("attention", "ffn", "both")))
+
+    def _words(self) -> str:
+        form = "" if self.form == "sequential" else f"{self.form} "
+        return f"{form}{self.method}/{self.at}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter(Gateable, Sublayer):
     """A bottleneck after a sublayer (Houlsby et al. 2019) or beside it (He et al. 2022)."""
 
     method: ClassVar[str] = "adapter"
-    form: str = option(OneOf("sequential", ("sequential", "parallel")))
-    at: str = option(OneOf("ffn", ("attention", "ffn", "both")))
     size: int = option(Size())
     activation: str = option(OneOf("relu", ("relu", "gelu")))
     bias: bool = option(Flag(True))
     scale: float = option(Number(1.0, above=0))
 
     def _words(self) -> str:
-        form = "" if self.form == "sequential" else f"{self.form} "
         usual = self.activation == self.options()["activation"].default
         activation = "" if usual else f" {self.activation}"
         bias = "" if self.bias else " no bias"
         scale = "" if self.scale == 1 else f" ×{self.scale:g}"
-        return f"{form}{self.method}/{self.at} {self.size}{activation}{bias}{scale}"
+        return f"{super()._words()} {self.size}{activation}{bias}{scale}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyAttention(Sublayer):
+    """Attention of tiny heads after a sublayer, or beside it (Zhao, Tan and Mei 2022)."""
+
+    method: ClassVar[str] = "tiny-attention"
+    at: str = option(OneOf("attention", ("attention", "ffn", "both")))
+    head_dim: int = option(Size(1))
+    num_heads: int = option(Whole(1, low=1))
+
+    def _words(self) -> str:
+        return f"{super()._words()} {self.num_heads}×{self.head_dim}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,18 +265,21 @@ class Prefix(Gateable):
     """Trained keys and values before those of the text (Li and Liang 2021).
 
     `prefix_projection` makes them by a network, `encoder_hidden_size` or a hidden state wide, of
-    which exports keep what it makes.
+    which exports keep what it makes. With `adaptive` the text says how much each of them counts
+    (APT, Zhang et al. 2023).
     """
 
     method: ClassVar[str] = "prefix"
     length: int = option(Size())
     prefix_projection: bool = option(Flag(False, later=True))
     encoder_hidden_size: int | None = option(Whole(None, low=1, null="the width", later=True))
+    adaptive: bool = option(Flag(False, later=True))
 
     def _words(self) -> str:
+        adaptive = "adaptive " if self.adaptive else ""
         size = "" if self.encoder_hidden_size is None else f" of width {self.encoder_hidden_size}"
         network = " through a network" if self.prefix_projection else ""
-        return f"prefix {self.length}{network}{size}"
+        return f"{adaptive}prefix {self.length}{network}{size}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,7 +354,8 @@ DECLARATIONS: Mapping[str, type[Declaration]] = {
     kind.method: kind
     for kind in (
         *(AdaMix, Adapter, BitFit, Compacter, Dora, FullTuning, Hira, Ia3, Ladder, Loha, Lokr),
-        *(Lora, MosLora, NormTuning, Peft, Prefix, Prompt, SparseTuning, Ssf, Vera),
+        *(Lora, MosLora, NormTuning, Peft, Prefix, Prompt, SparseTuning, Ssf, TinyAttention),
+        Vera,
     )
 }
 

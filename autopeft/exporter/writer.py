@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from autopeft.core.declaration import GATING
+from autopeft.core.declaration import GATES
 from autopeft.core.errors import ExportError, unknown
 from autopeft.exporter.card import CardFacts, card
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained
@@ -85,7 +85,7 @@ def write(
 def _gates(exporter: Exporter, trained: Trained) -> Iterator[Obstacle]:
     """The placements with gates, which many formats do not hold."""
     for placement in trained.config.placements:
-        if not exporter.holds_gates and dict(placement.options).get(GATING):
+        if not exporter.holds_gates and any(map(dict(placement.options).get, GATES)):
             yield Obstacle(placement, f"folders of {exporter.library} hold no gates")
 
 

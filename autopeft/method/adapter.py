@@ -10,27 +10,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autopeft.core.methods import Adapter
-from autopeft.core.shape import LayerShape
-from autopeft.method.method import OUTPUT, Change, Method, Site, Weight, Weights
+from autopeft.method.method import Change, Site, Weight, Weights
+from autopeft.method.sublayers import Sublayers
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
-_OUTPUT = {"self": "self.o", "cross": "cross.o", "ffn": "down"}
-
 
 Bottleneck = TypeVar("Bottleneck", bound=Adapter)
 
 
-class Bottlenecks(Method[Bottleneck]):
+class Bottlenecks(Sublayers[Bottleneck]):
     """A method with an adapter after or beside some sublayers, whatever makes its matrices."""
-
-    def looks_for(self) -> str:
-        sublayers = {"attention": "attention", "ffn": "feed-forward network", "both": "sublayer"}
-        return sublayers[self.options.at]
-
-    def sites(self, layer: LayerShape) -> tuple[Site, ...]:
-        names = [] if self.options.at == "ffn" else [*layer.attentions()]
-        names += [] if self.options.at == "attention" else ["ffn"]
-        return tuple(self._site(layer, name) for name in names if layer.linear(_OUTPUT[name]))
 
     @abstractmethod
     def matrix_weights(self, name: str, inputs: int, outputs: int) -> tuple[Weight, ...]:
@@ -52,7 +41,6 @@ class Bottlenecks(Method[Bottleneck]):
 
     def part(self, site: Site, weights: Weights) -> Change:
         activation, scale = ACTIVATIONS[self.options.activation], self.options.scale
-        sequential = self.options.form == "sequential"
         (outputs, inputs), size = site.shape, self.options.size
 
         def change(x: Tensor, training: bool) -> Tensor:
@@ -61,22 +49,16 @@ class Bottlenecks(Method[Bottleneck]):
             outer = F.linear(activation(F.linear(x, *down)), *up)
             return outer if scale == 1 else outer * scale
 
-        return Change(site.at, change, (OUTPUT if sequential else _entry(site.name),))
+        return Change(site.at, change, (self.reads(site),))
 
-    def _site(self, layer: LayerShape, name: str) -> Site:
-        size, sequential = self.options.size, self.options.form == "sequential"
-        output = layer.linear(_OUTPUT[name])
-        entry = output if sequential else layer.linear(_entry(name))
-        assert output is not None
-        assert entry is not None
-        inputs, outputs = output.outputs if sequential else entry.inputs, output.outputs
+    def weights(self, inputs: int, outputs: int) -> tuple[Weight, ...]:
+        size = self.options.size
         matrices = (
             self.matrix_weights("down", inputs, size),
             self.matrix_weights("up", size, outputs),
         )
         biases = self.bias_weights("down", size), self.bias_weights("up", outputs)
-        weights = (weight for group in (*matrices, *biases) for weight in group)
-        return Site(name, output.role, tuple(weights), shape=(outputs, inputs))
+        return tuple(weight for group in (*matrices, *biases) for weight in group)
 
 
 class AdapterMethod(Bottlenecks[Adapter]):
@@ -107,12 +89,3 @@ class AdapterMethod(Bottlenecks[Adapter]):
 
     def matrix(self, name: str, weights: Weights, shape: tuple[int, int]) -> Tensor:
         return weights[f"{name}.weight"]
-
-
-def _entry(name: str) -> str:
-    """The linear whose input is that of the sublayer.
-
-    In self-attention it is the value projection: disentangled attention runs query and key
-    projections on position embeddings as well.
-    """
-    return {"self": "self.v", "cross": "cross.q", "ffn": "up"}[name]

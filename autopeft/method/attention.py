@@ -59,12 +59,12 @@ class _Entered:
         self._x = inputs[0]
 
     def gate(self, context: Context, rows: slice) -> Tensor | None:
-        """By what the keys and values of some rows are multiplied, (rows, 1, 1, 1)."""
+        """By what the keys and values of some rows are multiplied, (rows, 1, length or 1, 1)."""
         if context.gate is None:
             return None
         assert self._x is not None
         average = self._text.average(self._layer, self._x)
-        return context.gate(widened(self._x[rows]), average[rows])[..., None]
+        return context.gate(widened(self._x[rows]), average[rows])[:, None]
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,11 @@ class _Contexts:
             contexts, n_rows = self.members.get(member, ()), rows.stop - rows.start
             gates = [self.entered.gate(context, rows) for context in contexts]
             own = [context.read() for context in contexts]
+            differing = 1 if all(gate is None for gate in gates) else n_rows
             for all_rows, like, which in ((keys, key, 0), (values, value, 1)):
                 parts = [_heads(p[which], like, gate) for p, gate in zip(own, gates, strict=True)]
-                all_rows.append(_filled(parts, like, longest).expand(n_rows, -1, -1, -1))
+                filled = _filled(parts, like, longest, differing)
+                all_rows.append(filled.expand(n_rows, -1, -1, -1))
         visible = None if set(lengths.values()) == {longest} else _visible(lengths, cut, key.device)
         return _Front(_joined(keys, 0), _joined(values, 0), visible)
 
@@ -221,9 +223,8 @@ def _heads(context: Tensor, like: Tensor, gate: Tensor | None) -> Tensor:
     return heads if gate is None else heads * gate.to(like.dtype)
 
 
-def _filled(parts: Sequence[Tensor], like: Tensor, length: int) -> Tensor:
+def _filled(parts: Sequence[Tensor], like: Tensor, length: int, rows: int) -> Tensor:
     """Contexts (rows or 1, key heads, positions, head_dim) in a row, filled with zeros."""
-    rows = max((len(part) for part in parts), default=1)
     missing = length - sum(part.shape[2] for part in parts)
     zeros = [like.new_zeros(1, like.shape[1], missing, like.shape[3])] if missing else []
     return _joined([part.expand(rows, -1, -1, -1) for part in (*parts, *zeros)], 2)

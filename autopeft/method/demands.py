@@ -22,8 +22,8 @@ def check_methods(model: PreTrainedModel, methods: Iterable[str]) -> None:
             check_layers(model, method)
 
 
-def check_gates(model: PreTrainedModel) -> None:
-    """Raises AttachError for a model of which every layer is causal."""
+def check_gates(model: PreTrainedModel, option: str) -> None:
+    """Raises AttachError for a model of which every layer is causal; `option` wants a gate."""
     layers = layers_of(model)
     if all(map(is_causal, layers)):
-        check_open(layers[0], "use_gating")
+        check_open(layers[0], option)

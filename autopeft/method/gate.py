@@ -45,7 +45,9 @@ def gated_part(part: Part, weights: Weights) -> Part:
         return (openness * average).sum(-2, keepdim=True)
 
     if isinstance(part, Context):
-        return replace(part, gate=gate)
+        own = part.gate
+        both = gate if own is None else lambda x, average: gate(x, average) * own(x, average)
+        return replace(part, gate=both)
     assert isinstance(part, Change)
     plain = part.change
 

@@ -16,13 +16,12 @@ from transformers.pytorch_utils import Conv1D
 
 from autopeft.method.gate import gated_part, parted
 from autopeft.method.method import (
-    AVERAGE,
     BIAS,
     INPUT,
+    OF_TEXT,
     OUTPUT,
     RAW,
     WEIGHT,
-    Beside,
     Change,
     Part,
     Weights,
@@ -76,11 +75,6 @@ class TrainedSite:
     def is_gated(self) -> bool:
         """Whether the text says how much the part does."""
         return bool(parted(self.tensors)[1])
-
-    @property
-    def reads_text(self) -> bool:
-        """Whether the part reads all positions."""
-        return self.is_gated or isinstance(self.part, Beside)
 
     def part_of(self, tensors: Weights) -> Part:
         """What other tensors of the same names would do here."""
@@ -167,8 +161,8 @@ class _Edit:
         if name in (OUTPUT, RAW):
             whole = changed if name == OUTPUT else raw
             return whole if self.columns is None else whole[..., self.columns]
-        if name == AVERAGE:
-            return self.text.average(self.first.layer, x)
+        if name in OF_TEXT:
+            return self.text.read(name, self.first.layer, x)
         if name in BASE:
             return self.first.base_weight() if name == WEIGHT else self.first.base_bias()
         return (changed if self.part.side == INPUT else x) if name == INPUT else self.recall[name]()
@@ -264,9 +258,9 @@ def edit(members: Sequence[Iterable[TrainedSite]], rows: Rows, text: Text, undo:
 def in_range(x: Tensor) -> Tensor:
     """`x` in a dtype with the range of the trained tensors, which are float32.
 
-    bfloat16 has it. Under autocast, which decides itself, everything stays as it is.
+    bfloat16 has it, bool needs none. Under autocast, which decides itself, everything stays.
     """
-    return x if x.dtype == torch.bfloat16 else widened(x)
+    return x if x.dtype in (torch.bfloat16, torch.bool) else widened(x)
 
 
 def widened(x: Tensor) -> Tensor:
@@ -297,7 +291,7 @@ def _edit(
     sites: dict[int, TrainedSite] = {}
     recall: dict[str, Callable[[], Tensor]] = {}
     for name in trained.part.reads:
-        if name not in (INPUT, OUTPUT, RAW, AVERAGE, *BASE):
+        if name not in (INPUT, OUTPUT, RAW, *OF_TEXT, *BASE):
             key = id(sites), name
             tap = partial(_tap, stash, key, rows, sites)
             tapped = trained.layer.module(name)

@@ -124,7 +124,7 @@ def draw(
     sites = [_trained_site(each, layers[each.layer], seed, shared) for each in placed]
     _check_one(sites)
     for site in sites:
-        if site.is_gated:
+        if site.part.averages:
             check_open(site.layer, describe(site.placed.placement))
     check_methods(model, [placement.method for placement in config.placements])
     return Member(config, modules_to_save, sites, saved)

@@ -78,8 +78,12 @@ Weights = Mapping[str, Tensor]
 INPUT, OUTPUT, RAW, WEIGHT, BIAS = "input", "output", "raw", "weight", "bias"
 """What a `Change` reads of the module that it is at."""
 
-AVERAGE = "average"
-"""What each position counts in a mean over the text, (rows, positions, 1); a `Change` reads it."""
+AVERAGE, SEEN = OF_TEXT = "average", "seen"
+"""What a `Change` reads of the text.
+
+What each position counts in a mean over it, (rows, positions, 1), and which positions each may know
+of, (rows, 1, positions or 1, positions), of bool.
+"""
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,8 @@ class Change:
         change: gives (..., outputs or inputs of `at`), or of nothing read a vector.
         reads: of `at` the `input`, the `output` with all earlier changes, the `raw` output of the
             frozen module, its `weight` (outputs, inputs) or `bias` (outputs,), zero where it has
-            none; the `average` of a text; or the role of another linear that runs before, whose
-            input is meant.
+            none; the `average` of a text or what is `seen` of it; or the role of another linear
+            that runs before, whose input is meant.
         side: `output`, or `input`, where `at` has it to itself; all that read that see it changed.
     """
 
@@ -105,6 +109,16 @@ class Change:
         """Whether it sees what changes before it have made."""
         return self.side == INPUT or OUTPUT in self.reads
 
+    @property
+    def averages(self) -> bool:
+        """Whether it takes a mean over the text."""
+        return AVERAGE in self.reads
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it needs all positions at once."""
+        return not set(OF_TEXT).isdisjoint(self.reads)
+
 
 @dataclass(frozen=True)
 class Context:
@@ -114,14 +128,24 @@ class Context:
         attention: `self` or `cross`.
         length: positions.
         read: gives keys and values, (positions, width).
-        gate: by what both are multiplied, (rows, 1, 1), of what enters the attention, (rows,
-            positions, width), and the `average` of the text; None for one.
+        gate: by what both are multiplied, (rows, length or 1, 1), of what enters the attention,
+            (rows, positions, width), and the `average` of the text; None for one.
     """
 
     attention: str
     length: int
     read: Callable[[], tuple[Tensor, Tensor]]
     gate: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    @property
+    def averages(self) -> bool:
+        """Whether it takes a mean over the text."""
+        return self.gate is not None
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it needs all positions at once."""
+        return self.averages
 
 
 @dataclass(frozen=True)
@@ -135,6 +159,8 @@ class Insert:
             takes what that one makes of them.
     """
 
+    averages: ClassVar[bool] = False
+    reads_text: ClassVar[bool] = False
     length: int
     read: Callable[[], Tensor]
     moves: bool
@@ -151,6 +177,8 @@ class Beside:
         end: gives what is added to the hidden states above its highest layer.
     """
 
+    averages: ClassVar[bool] = False
+    reads_text: ClassVar[bool] = True
     step: Callable[[Tensor, Tensor | None, Tensor], Tensor]
     end: Callable[[Tensor], Tensor]
 

@@ -112,7 +112,7 @@ class Pack:
             if any(trained.placed.method.in_attention for trained in everything):
                 attention.route(self.model, undo)
             text = Text()
-            layers = [trained.layer for trained in everything if trained.reads_text]
+            layers = [trained.layer for trained in everything if trained.part.reads_text]
             text.watch(self.model, layers, undo)
             attention.put(sites, self._rows, text, undo)
             insertion.put(self.model, sites, self._rows, undo)

@@ -14,6 +14,8 @@ from autopeft.core.shape import LayerShape, Linear
 from autopeft.method.method import Context, Method, Site, Weight, Weights
 
 INITIAL_STD = 0.2
+_GATE_STD = 0.02
+_TOKENS, _LAYER = _ADAPTIVE = "alpha.weight", "lambda"
 
 
 class PrefixMethod(Method[Prefix]):
@@ -24,9 +26,16 @@ class PrefixMethod(Method[Prefix]):
     + b, where e, V (`encoder_hidden_size`, width) and c are one for all layers. Positions of the
     tokens stay what they were, so no length of the context is lost.
 
+    With `adaptive` keys and values are l a times that: a = sigmoid(A h) has one number for each of
+    them, where h is the mean over the text of what enters the attention, and l is one for all. A
+    (length, width) is drawn with a standard deviation of 0.02, l starts at one. The paper takes
+    the hidden states of the layer below and does not say how positions become one.
+
     References:
         Li and Liang, "Prefix-Tuning: Optimizing Continuous Prompts for Generation", 2021, section
-        4, equation 3; Liu et al., "P-Tuning v2", 2022, for training them themselves.
+        4, equation 3; Liu et al., "P-Tuning v2", 2022, for training them themselves; Zhang et al.,
+        "Towards Adaptive Prefix Tuning for Parameter-Efficient Language Model Fine-tuning", 2023,
+        section 3, for `adaptive`.
     """
 
     identity_at_start: ClassVar[bool] = False
@@ -35,13 +44,14 @@ class PrefixMethod(Method[Prefix]):
 
     @property
     def settled(self) -> tuple[str, Mapping[str, Any]] | None:
-        return (
-            ("prefix", {"length": self.options.length}) if self.options.prefix_projection else None
-        )
+        if not self.options.prefix_projection:
+            return None
+        return "prefix", {"length": self.options.length, "adaptive": self.options.adaptive}
 
     def settled_weights(self, weights: Weights) -> Weights:
         key, value = self._read(weights)
-        return {"key": key, "value": value}
+        gates = {name: weights[name] for name in _ADAPTIVE if name in weights}
+        return {"key": key, "value": value, **gates}
 
     def looks_for(self) -> str:
         return "attention with keys and values"
@@ -51,7 +61,13 @@ class PrefixMethod(Method[Prefix]):
         return tuple(self._site(key, layer.width) for key in keys if key is not None)
 
     def part(self, site: Site, weights: Weights) -> Context:
-        return Context(site.name, self.options.length, lambda: self._read(weights))
+        def gate(x: Tensor, average: Tensor) -> Tensor:
+            """Of x (rows, positions, inputs), (rows, length, 1)."""
+            tokens = torch.sigmoid(F.linear((x * average).sum(-2), weights[_TOKENS]))
+            return (weights[_LAYER] * tokens)[..., None]
+
+        gates = gate if self.options.adaptive else None
+        return Context(site.name, self.options.length, lambda: self._read(weights), gates)
 
     def _read(self, weights: Weights) -> tuple[Tensor, Tensor]:
         """Keys and values, (length, width of keys)."""
@@ -67,12 +83,16 @@ class PrefixMethod(Method[Prefix]):
 
     def _site(self, key: Linear, width: int) -> Site:
         attention = key.role.rsplit(".", 1)[0]
-        shape = (key.outputs, width)
-        if self.options.prefix_projection:
-            return Site(attention, key.role, self._projected(key, width), shape=shape)
+        plain = not self.options.prefix_projection
+        weights = self._plain(key) if plain else self._projected(key, width)
+        if self.options.adaptive:
+            tokens = Weight(_TOKENS, (self.options.length, width), "normal", _GATE_STD)
+            weights = (*weights, tokens, Weight(_LAYER, (), "constant", 1.0))
+        return Site(attention, key.role, weights, shape=(key.outputs, width))
+
+    def _plain(self, key: Linear) -> tuple[Weight, ...]:
         size = (self.options.length, key.outputs)
-        weights = tuple(Weight(name, size, "normal", INITIAL_STD) for name in ("key", "value"))
-        return Site(attention, key.role, weights, shape=shape)
+        return tuple(Weight(name, size, "normal", INITIAL_STD) for name in ("key", "value"))
 
     def _projected(self, key: Linear, width: int) -> tuple[Weight, ...]:
         inner = self.options.encoder_hidden_size or width

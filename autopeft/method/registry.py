@@ -27,6 +27,7 @@ from autopeft.method.prefix import PrefixMethod
 from autopeft.method.products import HiraMethod, LohaMethod, LokrMethod
 from autopeft.method.prompt import PromptMethod
 from autopeft.method.select import FullTuningMethod, SparseTuningMethod
+from autopeft.method.tiny_attention import TinyAttentionMethod
 from autopeft.method.vera import VeraMethod
 
 METHODS: Mapping[str, type[Method]] = {
@@ -49,6 +50,7 @@ METHODS: Mapping[str, type[Method]] = {
     "prompt": PromptMethod,
     "sparse": SparseTuningMethod,
     "ssf": SsfMethod,
+    "tiny-attention": TinyAttentionMethod,
     "vera": VeraMethod,
 }
 

@@ -1,4 +1,4 @@
-"""Which positions of a forward pass are text, for parts that average over it."""
+"""Which positions of a forward pass are text, for parts that average over it or attend to it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from autopeft.core.errors import AttachError
-from autopeft.method.positions import n_inserted
+from autopeft.method.method import AVERAGE
+from autopeft.method.positions import inserted_in, n_inserted
 from autopeft.method.sites import Layer
 
 WHOLE = "autopeft_whole"
-"""Attribute of the attention of a layer in which something averages over all positions."""
+"""Attribute of the attention of a layer in which something reads all positions."""
 
 _MASKS = {"decoder": "decoder_attention_mask"}
 """The argument of the model that marks the text of a stack, where it is not `attention_mask`."""
@@ -47,6 +48,16 @@ class Text:
             encoder = model.get_encoder()
             undo.callback(encoder.register_forward_pre_hook(self._note, with_kwargs=True).remove)
 
+    def read(self, name: str, layer: Layer, x: Tensor) -> Tensor:
+        """The `average` of the text, or what is `seen` of it, as a `Change` reads it.
+
+        Args:
+            name: of what is read.
+            layer: in which `x` is.
+            x: (rows, positions, width); the last positions are those of the text.
+        """
+        return self.average(layer, x) if name == AVERAGE else self._seen_inside(layer, x)
+
     def average(self, layer: Layer, x: Tensor) -> Tensor:
         """What each position counts in a mean over the text, (rows, positions, 1).
 
@@ -71,13 +82,23 @@ class Text:
         mark = self._mark(layer, x).bool()
         positions = x.shape[1]
         if self._continues:
-            reason = "a network beside the layers needs the whole text: generate without a cache"
+            reason = "trained attention needs the whole text: generate without a cache"
             raise AttachError(f"{reason} (use_cache=False)")
         mark = mark[:, None, None]
         if not is_causal(layer):
             return mark
         earlier = torch.ones(positions, positions, dtype=torch.bool, device=x.device).tril()
         return mark & earlier | torch.eye(positions, dtype=torch.bool, device=x.device)
+
+    def _seen_inside(self, layer: Layer, x: Tensor) -> Tensor:
+        """`seen`, with what stands before the text in `x`."""
+        inserted = inserted_in(layer.attentions["self"])
+        if inserted is None:
+            return self.seen(layer, x)
+        seen = self.seen(layer, x[:, inserted.length :])
+        mask = inserted.mask(seen, x[:, None], x[:, None], is_causal(layer), False)
+        assert mask is not None
+        return mask
 
     def _mark(self, layer: Layer, x: Tensor) -> Tensor:
         """Which positions of `x` are text and not padding, (rows, positions)."""

@@ -20,10 +20,16 @@ def test_prefixes_in_closed_attention_are_refused_before_training(kind, nested, 
         plan(space, str(tmp_path), task="text-classification", sequence_length=8)
 
 
-def test_gates_in_a_causal_model_are_refused_before_training(tmp_path):
+@pytest.mark.parametrize(
+    ("option", "place"),
+    [
+        ("use_gating", {"method": "lora", "r": 2}),
+        ("adaptive", {"method": "prefix", "length": 2}),
+    ],
+)
+def test_gates_in_a_causal_model_are_refused_before_training(option, place, tmp_path):
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 99}
     tf.LlamaConfig(**sizes, intermediate_size=48).save_pretrained(tmp_path)
-    gate = {"choice": [True, False]}
-    space = {"name": "s", "place": [{"method": "lora", "r": 2, "use_gating": gate}]}
-    with pytest.raises(AttachError, match="use_gating: a gate averages over the whole text"):
+    space = {"name": "s", "place": [{**place, option: {"choice": [True, False]}}]}
+    with pytest.raises(AttachError, match=f"{option}: a gate averages over the whole text"):
         plan(space, str(tmp_path), task="text-classification", sequence_length=8)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.declaration import GATES
 from autopeft.core.errors import AttachError
 from autopeft.core.methods import size_option
 from autopeft.method import (
@@ -40,6 +41,7 @@ from autopeft.method.registry import METHODS, build
 from tests.backbones import inputs, logits, tiny
 
 GATED: Mapping[str, Any] = {"use_gating": True}
+ADAPTIVE: Mapping[str, Any] = {"adaptive": True}
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "bitfit-queries": ("bitfit", {"targets": ("q", "up")}),
     "lora-dylora": ("lora", {"use_dylora": True, "r": 4}),
@@ -50,8 +52,11 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "adapter-gated": ("adapter", GATED),
     "lora-gated": ("lora", GATED),
     "prefix-gated": ("prefix", GATED),
+    "prefix-adaptive": ("prefix", ADAPTIVE),
+    "prefix-adaptive-gated": ("prefix", {**ADAPTIVE, **GATED, "prefix_projection": True}),
     "prompt-deep": ("prompt", {"deep": True}),
     "prompt-network": ("prompt", {"encoder_reparameterization_type": "mlp"}),
+    "tiny-attention-parallel": ("tiny-attention", {"form": "parallel", "num_heads": 1}),
     "prefix-network": ("prefix", {"prefix_projection": True, "encoder_hidden_size": 6}),
 }
 """Methods with options beside those of their examples, by name of the case."""
@@ -80,7 +85,7 @@ def attached(method: str, model: PreTrainedModel, **options: Any) -> Attached:
 
 def is_gated(case: str) -> bool:
     """Whether its example has a gate."""
-    return GATED.items() <= dict(placement(case, [0]).options).items()
+    return any(map(dict(placement(case, [0]).options).get, GATES))
 
 
 def stir(on: Attached | Member, seed: int = 0) -> None:

@@ -8,6 +8,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig
 
 from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.errors import AttachError
 from autopeft.method import Attached, attach
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.method import stir
@@ -15,8 +16,9 @@ from tests.contracts.method import stir
 LENGTH = 3
 
 
-def prefix(model, layers: int = 2, length: int = LENGTH) -> Attached:
-    on = attach(model, PeftConfig.of([Placement.of("prefix", range(layers), {"length": length})]))
+def prefix(model, layers: int = 2, length: int = LENGTH, **options: bool) -> Attached:
+    placement = Placement.of("prefix", range(layers), {"length": length, **options})
+    on = attach(model, PeftConfig.of([placement]))
     stir(on)
     with torch.no_grad():
         for weight in on.trainable().values():
@@ -179,3 +181,52 @@ def test_models_that_share_a_config_do_not_share_a_prefix(architecture: str) -> 
     assert first.config is second.config is config
     assert config._attn_implementation == "sdpa"
     assert torch.equal(logits(first, batch), logits(second, batch))
+
+
+def adapted(model, batch, tensors) -> torch.Tensor:
+    """What BERT gives with keys and values in front that count as the mean of the text says."""
+    bert, mask = model.bert, batch["attention_mask"]
+    states, heads = bert.embeddings(batch["input_ids"]), model.config.num_attention_heads
+    for i, layer in enumerate(bert.encoder.layer):
+        own = {name: tensors[f"layers.{i}.prefix.self.{name}"] for name in NAMES}
+        text = [state[seen.bool()].mean(0) for state, seen in zip(states, mask, strict=True)]
+        tokens = 1 / (1 + torch.exp(-torch.stack(text) @ own["alpha.weight"].T))
+        counts = own["lambda"] * tokens[:, :, None]
+        attention = layer.attention
+        query, key, value = (
+            getattr(attention.self, name)(states) for name in ("query", "key", "value")
+        )
+        key = torch.cat([counts * own["key"], key], dim=1)
+        value = torch.cat([counts * own["value"], value], dim=1)
+        query, key, value = (
+            t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (query, key, value)
+        )
+        scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
+        seen = torch.cat([mask.new_ones(len(mask), LENGTH), mask], dim=1)
+        scores = scores.masked_fill(seen[:, None, None] == 0, float("-inf"))
+        attended = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
+        states = attention.output(attended, states)
+        states = layer.output(layer.intermediate(states), states)
+    return model.classifier(bert.pooler(states))
+
+
+NAMES = ("key", "value", "alpha.weight", "lambda")
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_an_adaptive_prefix_counts_as_the_text_says(attention: str) -> None:
+    model, batch = tiny("bert", attn_implementation=attention), inputs("bert")
+    plain = copy.deepcopy(model)
+    on = prefix(model, adaptive=True)
+    expected = adapted(plain, batch, on.state_dict())
+    assert torch.allclose(logits(model, batch), expected, atol=1e-5)
+    fixed = {
+        **on.state_dict(),
+        **{f"layers.{i}.prefix.self.lambda": torch.ones(()) for i in (0, 1)},
+    }
+    assert not torch.allclose(adapted(plain, batch, fixed), expected, atol=1e-3)
+
+
+def test_an_adaptive_prefix_of_a_causal_layer_would_see_what_comes() -> None:
+    with pytest.raises(AttachError, match="prefix on layers 0, 1: a gate averages over the whole"):
+        prefix(tiny("llama"), adaptive=True)

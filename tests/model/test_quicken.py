@@ -14,6 +14,7 @@ from autopeft.method.sites import layers_of, shape_of
 from autopeft.model.dropout import QuickDropout
 from autopeft.model.quicken import quicken
 from tests.backbones import ARCHITECTURES, inputs, logits, tiny
+from tests.contracts.method import attached, stir
 
 READS_FIRST = {"bert", "roberta", "distilbert", "vit"}
 
@@ -42,6 +43,21 @@ def test_logits_and_gradients_are_the_same(name: str) -> None:
         assert torch.allclose(output, found[2][0], rtol=1e-4, atol=1e-5)
         for ours, plain in zip(gradients, found[2][1], strict=True):
             assert torch.allclose(ours, plain, atol=1e-4 * plain.abs().max().item())
+
+
+@pytest.mark.parametrize("method", ["adapter-gated", "ladder", "prefix-gated", "tiny-attention"])
+def test_a_method_that_reads_the_text_gets_all_of_it(method: str) -> None:
+    model, batch, found = tiny("bert").eval(), inputs("bert"), []
+    for device in ("cuda", "cpu", None):
+        with ExitStack() as undo:
+            if device is not None:
+                quicken(model, device, undo)
+            on = attached(method, model)
+            undo.callback(on.detach)
+            stir(on)
+            found.append(logits(model, batch))
+    assert torch.allclose(found[0], found[2], rtol=1e-4, atol=1e-5)
+    assert torch.allclose(found[1], found[2], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

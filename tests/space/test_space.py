@@ -21,7 +21,19 @@ SPACES = names("search_spaces")
 METHODS = ["lora", "adapter", "prefix", "bitfit"]
 FIXED = ["lora", "dora", "vera", "ia3", "norm", "bitfit", "prefix"]
 FIXED += ["houlsby", "pfeiffer", "parallel", "mam", "s4-model"]
-FIXED += ["adamix", "compacter", "hadamard", "pafi", "ssf"]
+FIXED += [
+    "adamix",
+    "compacter",
+    "hadamard",
+    "pafi",
+    "ssf",
+    "qlora",
+    "p-tuning",
+    "prompt",
+    "lst",
+    "unipelt",
+]
+FIXED += ["apt", "tiny-attention"]
 
 
 SIZES = st.lists(st.sampled_from([0, 2, 4, 8]), min_size=1, max_size=3, unique=True)
