@@ -33,6 +33,7 @@ class LadderMethod(Method[Ladder]):
     """
 
     in_cache: ClassVar[bool] = False
+    goes_along: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = {"size": 4}
 
     def looks_for(self) -> str:

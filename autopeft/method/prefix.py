@@ -28,14 +28,14 @@ class PrefixMethod(Method[Prefix]):
 
     With `adaptive` keys and values are l a times that: a = sigmoid(A h) has one number for each of
     them, where h is the mean over the text of what enters the attention, and l is one for all. A
-    (length, width) is drawn with a standard deviation of 0.02, l starts at one. The paper takes
-    the hidden states of the layer below and does not say how positions become one.
+    (length, width) is drawn with a standard deviation of 0.02, l starts at one. That h is a mean
+    is a choice.
 
     References:
         Li and Liang, "Prefix-Tuning: Optimizing Continuous Prompts for Generation", 2021, section
         4, equation 3; Liu et al., "P-Tuning v2", 2022, for training them themselves; Zhang et al.,
         "Towards Adaptive Prefix Tuning for Parameter-Efficient Language Model Fine-tuning", 2023,
-        section 3, for `adaptive`.
+        for `adaptive`.
     """
 
     identity_at_start: ClassVar[bool] = False

@@ -33,7 +33,7 @@ class TinyAttentionMethod(Sublayers[TinyAttention]):
 
     References:
         Zhao, Tan and Mei, "Tiny-Attention Adapter: Contexts Are More Important Than the Number of
-        Parameters", 2022, section 2.
+        Parameters", 2022, and its code, whose keys and values have biases besides.
     """
 
     in_cache: ClassVar[bool] = False

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import transformers as tf
 from transformers import GenerationConfig
 
 from autopeft.core.config import PeftConfig, Placement
@@ -105,3 +106,10 @@ def test_a_mask_is_seen_by_place_as_by_name() -> None:
     by_place = model(batch["input_ids"], batch["attention_mask"]).logits
     assert torch.equal(by_place, logits(model, batch))
     assert not torch.allclose(by_place, model(batch["input_ids"]).logits, atol=1e-3)
+
+
+def test_layers_of_several_widths_are_refused() -> None:
+    sizes = {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "image_size": 16}
+    model = tf.AutoModel.from_config(tf.SwinConfig(**sizes))
+    with pytest.raises(AttachError, match=r"several widths \(16, 32\), and ladder goes along"):
+        ladder(model)
