@@ -26,7 +26,7 @@ def check_methods(model: PreTrainedModel, methods: Iterable[str]) -> None:
 
 
 def _check_widths(model: PreTrainedModel, method: str) -> None:
-    widths = {layer.width for layer in shape_of(model).layers}
+    widths = {layer.width for layer in shape_of(model).layers if layer.linear("self.k")}
     if len(widths) > 1:
         several = ", ".join(map(str, sorted(widths)))
         reason = f"has layers of several widths ({several}), and {method} goes along all of them"

@@ -102,6 +102,8 @@ class Text:
 
     def _mark(self, layer: Layer, x: Tensor) -> Tensor:
         """Which positions of `x` are text and not padding, (rows, positions)."""
+        if x.dim() == 2:
+            raise AttachError(f"{layer.path} holds the positions of all texts in one row")
         mark = self._marks.get(_MASKS.get(layer.stack, "attention_mask"))
         return x.new_ones(x.shape[:2]) if mark is None else mark.reshape(x.shape[0], -1)
 
