@@ -107,20 +107,19 @@ def plan(  # noqa: PLR0913
     if limit is not None:
         raise StudyError("goes with a configuration; a space has `limits`", "fit")
     bound = on_backbone(file, backbone)
-    return {"kind": "space", **about, **_extent(bound, backbone, step, device)}
+    setting = Setting(backbone, step.sequence_length, device, step.batch_size)
+    return {"kind": "space", **about, **_extent(bound, setting)}
 
 
 def _plan_study(prepared: Prepared) -> dict[str, Any]:
     """The examples of a study, how many of them are cut, its trials, its space."""
     with inside(prepared.spec.place):
         extent = prepared.examples(prepared.task.load()).extent
-    step = StepSize(None, prepared.setting.sequence_length)
-    device = prepared.setting.device
     return {
         "kind": "study",
         "name": prepared.spec.name,
         "model": prepared.spec.model,
-        "device": device,
+        "device": prepared.setting.device,
         "n_trials": prepared.spec.search.n_trials,
         "epochs": list(prepared.rungs),
         "baselines": list(prepared.baselines),
@@ -129,7 +128,7 @@ def _plan_study(prepared: Prepared) -> dict[str, Any]:
         "limits": prepared.limits,
         "splits": extent,
         "cut": cut_told(extent.get("train", {})) or "nothing",
-        **_extent(prepared.space, prepared.setting.backbone, step, device),
+        **_extent(prepared.space, prepared.setting),
     }
 
 
@@ -191,13 +190,13 @@ def _dtype(config: PeftConfig, backbone: Backbone) -> str:
     return str(backbone.dtype).removeprefix("torch.") if dtype == "auto" else dtype
 
 
-def _extent(space: BoundSpace, backbone: Backbone, step: StepSize, device: str) -> dict[str, Any]:
+def _extent(space: BoundSpace, setting: Setting) -> dict[str, Any]:
     """Size of the space and the range of each known objective over non-empty configurations.
 
     The range is that of the cheapest and the dearest configuration, by trainable parameters, that
     walks find, and of `samples` random ones.
     """
-    known = known_quantities(Setting(backbone, step.sequence_length, device, step.batch_size))
+    known = known_quantities(setting)
     params, rng = known["trainable_params"].value, np.random.default_rng(0)
     ends = [least(space, rng, params), least(space, rng, lambda config: -params(config))]
     samples = [space.draw(rng).config for _ in range(N_SAMPLES)]
@@ -212,5 +211,5 @@ def _extent(space: BoundSpace, backbone: Backbone, step: StepSize, device: str) 
         "assignments": space.assignments,
         "ranges": ranges,
         "samples": N_SAMPLES,
-        "sequence_length": step.sequence_length,
+        "sequence_length": setting.sequence_length,
     }

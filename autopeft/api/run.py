@@ -231,7 +231,7 @@ def _prepared(spec: StudySpec) -> Prepared:
     backbone = meta_backbone(spec.model, BackboneSettings(), head=task.head, device=device)
     check_sites(backbone.model)
     length = min(task.max_length, positions(backbone.model))
-    setting = Setting(backbone, length, device)
+    setting = Setting(backbone, length, device, new_tokens=task.new_tokens)
     known = known_quantities(setting)
     left = deployable(_with_limits(spec), spec.deploy, task.head)
     if left.lost:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -57,6 +58,13 @@ class Live(TorchDispatchMode):
         self.total = sum(self.live.values())
         self.peak = self.total
         self.at_peak = dict(self.live)
+
+    @contextmanager
+    def overlooking(self) -> Iterator[None]:
+        """Inside the block nothing becomes the peak."""
+        before = self.peak, self.at_peak
+        yield
+        self.peak, self.at_peak = before
 
     def expand(self, expansions: Mapping[Any, Expansion]) -> None:
         """Replaces operations whose kernels allocate more than their results.

@@ -7,8 +7,8 @@ CUDA context (some 300 to 500 MB) and fragmentation, for which 4 to 8 per cent a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,7 @@ from autopeft.core.settings import TrainSettings
 from autopeft.memory.live_bytes import REST, Live
 from autopeft.memory.meta_model import in_form
 from autopeft.memory.meta_step import MetaBatch, batch_of, loss_of, outputs_of, padded_model, traced
-from autopeft.method.member import Member, draw
+from autopeft.method.member import draw
 from autopeft.method.pack import Pack
 from autopeft.model.backbone import Backbone
 from autopeft.model.head import Criterion
@@ -50,6 +50,11 @@ class Memory:
     peak: int
     device: str
     parts: Mapping[str, int]
+
+    @classmethod
+    def at_peak(cls, live: Live, device: str) -> Memory:
+        """What was alive at the worst moment."""
+        return cls(live.peak, device, {part: live.at_peak.get(part, 0) for part in PARTS})
 
     @property
     def beside_backbone(self) -> int:
@@ -121,26 +126,70 @@ def predict_pack(
         StudyError: as in `predict_memory`, or the configurations want different forms.
         AttachError: one does not fit the backbone, or not beside the others.
     """
+    with on_meta(backbone, configs, device, padded) as stage:
+        if len(configs) > 1:
+            stage.pack.split(batch_sizes)
+        batch = batch_of(stage.model, backbone.criterion, sum(batch_sizes), sequence_length)
+        stage.live.assign("batch", batch.values())
+        distinct = batch_sizes[0] if len(set(batch_sizes)) == 1 else sum(batch_sizes)
+        form = dict(configs[0].backbone)
+        offloads = device == "cuda" and form.get("activation_offloading", False)
+        _trace(_Step(stage, backbone.criterion, batch, distinct, offloads), device)
+    return Memory.at_peak(stage.live, device)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is trained, on a backbone without weights.
+
+    Attributes:
+        model: with the members on it.
+        pack: of the members.
+        depth: the layer at which they begin.
+        live: what is alive.
+    """
+
+    model: PreTrainedModel
+    pack: Pack
+    depth: int
+    live: Live
+
+    def weights(self) -> list[nn.Parameter]:
+        return [weight for member in self.pack.members for weight in member.trainable().values()]
+
+    def optimizers(self, device: str) -> list[torch.optim.Optimizer]:
+        """Those of the members as after a first step; what is trained is no longer `REST`."""
+        self.live.assign("peft", self.weights())
+        groups = (list(member.trainable().values()) for member in self.pack.members)
+        return [_optimizer(weights, device, self.live) for weights in groups if weights]
+
+
+@contextmanager
+def on_meta(
+    backbone: Backbone, configs: Sequence[PeftConfig], device: str, padded: bool
+) -> Iterator[Stage]:
+    """Configurations on a copy of a backbone, whose tensors are followed inside the block.
+
+    Raises:
+        StudyError: as in `predict_pack`.
+        AttachError: as in `predict_pack`.
+    """
     _check(backbone, configs, device)
     live = Live(GRANULARITY[device], host=device == "cpu")
-    settings = dict(configs[0].backbone)
     with ExitStack() as undo:
-        model = in_form(backbone, settings, device, live, undo)
+        model = in_form(backbone, dict(configs[0].backbone), device, live, undo)
         undo.enter_context(traced(model))
         undo.enter_context(padded_model(model))
         undo.callback(model.train, model.training)
         undo.enter_context(Kernels(device, padded))
         depth = starting_depth(model, backbone.shape, configs)
-        members = _packed(model, configs, batch_sizes, backbone.modules_to_save, undo)
-        batch = batch_of(model, backbone.criterion, sum(batch_sizes), sequence_length)
-        distinct = batch_sizes[0] if len(set(batch_sizes)) == 1 else sum(batch_sizes)
-        live.assign("batch", batch.values())
+        members = [draw(model, c, modules_to_save=backbone.modules_to_save) for c in configs]
+        pack = Pack(model, backbone.modules_to_save)
+        undo.callback(pack.close)
+        for member in members:
+            pack.join(member)
         undo.enter_context(live)
-        offloads = device == "cuda" and settings.get("activation_offloading", False)
-        step = _Step(model, backbone.criterion, members, batch, distinct, depth, offloads)
-        _trace(step, device, live)
-    parts = {part: live.at_peak.get(part, 0) for part in PARTS}
-    return Memory(live.peak, device, parts)
+        yield Stage(model, pack, depth, live)
 
 
 def _check(backbone: Backbone, configs: Sequence[PeftConfig], device: str) -> None:
@@ -152,103 +201,79 @@ def _check(backbone: Backbone, configs: Sequence[PeftConfig], device: str) -> No
         raise StudyError("the configurations of a pack want it in different forms", "backbone")
 
 
-def _packed(
-    model: PreTrainedModel,
-    configs: Sequence[PeftConfig],
-    sizes: Sequence[int],
-    modules_to_save: Sequence[str],
-    undo: ExitStack,
-) -> list[Member]:
-    """Every configuration on the model, each with its number of rows."""
-    members = [draw(model, config, modules_to_save=modules_to_save) for config in configs]
-    pack = Pack(model, modules_to_save)
-    undo.callback(pack.close)
-    for member in members:
-        pack.join(member)
-    if len(members) > 1:
-        pack.split(sizes)
-    return members
-
-
 @dataclass(frozen=True)
 class _Step:
     """What a training step works on.
 
     Attributes:
-        model: with the members on it.
+        stage: with what is trained.
         criterion: what is trained for.
-        members: what is trained.
         batch: of all members, micro-batch beside micro-batch.
         distinct: rows of the batch that differ.
-        depth: the layer at which the members begin.
         offloads: whether activations wait on the host.
     """
 
-    model: PreTrainedModel
+    stage: Stage
     criterion: Criterion
-    members: Sequence[Member]
     batch: MetaBatch
     distinct: int
-    depth: int
     offloads: bool
 
     def settings(self) -> list[TrainSettings]:
-        return [TrainSettings(**dict(member.config.train)) for member in self.members]
+        members = self.stage.pack.members
+        return [TrainSettings(**dict(member.config.train)) for member in members]
 
-    def weights(self) -> list[nn.Parameter]:
-        return [weight for member in self.members for weight in member.trainable().values()]
-
-    def backward(self, live: Live) -> Tensor:
+    def backward(self) -> Tensor:
         """Adds the gradients of a micro-batch to those that are there."""
-        outputs, loss = self._forward(live)
+        outputs, loss = self._forward()
         if loss.requires_grad:  # else nothing is trained
             loss.backward()
         return outputs
 
-    def _forward(self, live: Live) -> tuple[Tensor, Tensor]:
+    def _forward(self) -> tuple[Tensor, Tensor]:
+        stage = self.stage
         with ExitStack() as inside:
-            if self.depth:
-                entering = self._entering(live)
-                inside.enter_context(started_at(self.model, self.depth, entering))
+            if stage.depth:
+                entering = self._entering()
+                inside.enter_context(started_at(stage.model, stage.depth, entering))
             if self.offloads:
-                held = (*self.model.parameters(), *self.model.buffers(), *self.weights())
+                held = (*stage.model.parameters(), *stage.model.buffers(), *stage.weights())
                 inside.enter_context(offloaded((*held, *self.batch.values())))
-            outputs = outputs_of(self.model, self.criterion, self.batch)
+            outputs = outputs_of(stage.model, self.criterion, self.batch)
         smoothing = self.settings()[0].label_smoothing_factor
         return outputs, loss_of(self.criterion, outputs, self.batch, smoothing)
 
-    def _entering(self, live: Live) -> Tensor:
+    def _entering(self) -> Tensor:
         """The hidden states that enter the lowest tuned layer, (rows, tokens, width).
 
         They are computed once for members that see the same sequences, kept without padding, and
         put together for everyone.
         """
         inputs = {n: t[: self.distinct].clone() for n, t in self.batch.items() if n != "labels"}
-        live.assign("batch", inputs.values())
-        hidden = torch.empty_like(enter(self.model, self.depth, inputs))
+        self.stage.live.assign("batch", inputs.values())
+        hidden = torch.empty_like(enter(self.stage.model, self.stage.depth, inputs))
         entering = hidden.new_empty(len(self.batch["labels"]), *hidden.shape[1:])
-        live.assign("batch", [entering])
+        self.stage.live.assign("batch", [entering])
         return entering
 
 
-def _trace(step: _Step, device: str, live: Live) -> None:
+def _trace(step: _Step, device: str) -> None:
     """One step of the optimizers as `Descent` takes it, their moments in place.
 
     Of several micro-batches the second is like all others but the first: gradients are there
     already. The outputs of the last one live until the step ends, as in the usual loop of a
     language model, where the logits may be a gigabyte.
     """
-    live.assign("peft", step.weights())
-    groups = [list(member.trainable().values()) for member in step.members]
-    optimizers = [_optimizer(weights, device, live) for weights in groups if weights]
-    _own_gradients(step.weights(), live)
-    step.model.train()
-    live.restart()
+    stage = step.stage
+    optimizers = stage.optimizers(device)
+    _own_gradients(stage.weights(), stage.live)
+    stage.model.train()
+    stage.live.restart()
     if any(settings.gradient_accumulation_steps > 1 for settings in step.settings()):
-        step.backward(live)
-    outputs = step.backward(live)
-    for weights, settings in zip(groups, step.settings(), strict=True):
-        nn.utils.clip_grad_norm_(weights, settings.max_grad_norm)
+        step.backward()
+    outputs = step.backward()
+    for member, settings in zip(stage.pack.members, step.settings(), strict=True):
+        nn.utils.clip_grad_norm_([*member.trainable().values()], settings.max_grad_norm)
     if device == "cuda":  # on a CPU the fused kernel updates in place
         for optimizer in optimizers:
             optimizer.step()

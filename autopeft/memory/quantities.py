@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
+from operator import attrgetter
 
 from autopeft.core.config import PeftConfig, Placement, Settings, freeze
 from autopeft.core.settings import TrainSettings
 from autopeft.core.shape import Shape
+from autopeft.memory.answering import predict_answering
 from autopeft.memory.estimate import MemoryEstimate, estimates
 from autopeft.memory.flops import count_flops
 from autopeft.memory.predict import Memory, predict_memory
@@ -26,20 +28,31 @@ class Setting:
         sequence_length: tokens after which an example is cut, a bound of the longest.
         device: `cpu` or `cuda`.
         batch_size: sequences of a step; None leaves it to each configuration.
+        new_tokens: of the longest answer that evaluations ask for; 0 where they ask for none.
     """
 
     backbone: Backbone
     sequence_length: int
     device: str
     batch_size: int | None = None
+    new_tokens: int = 0
 
     @cached_property
     def memory(self) -> Callable[[PeftConfig], Memory]:
-        """Predicts the memory of a training, once for those that need the same."""
+        """Predicts the memory of a training, of steps or answers, what takes more."""
+        return lambda config: max((p(config) for p in self.predictions), key=attrgetter("peak"))
 
+    @cached_property
+    def predictions(self) -> Sequence[Callable[[PeftConfig], Memory]]:
+        """Predicts what takes memory in a training, each once for those that need the same."""
+        answers = partial(predict_answering, new_tokens=self.new_tokens)
+        all_of_them = (predict_memory, answers) if self.new_tokens else (predict_memory,)
+        return [self._once(predict) for predict in all_of_them]
+
+    def _once(self, predict: Callable[..., Memory]) -> Callable[[PeftConfig], Memory]:
         @lru_cache(maxsize=4096)
         def traced(config: PeftConfig) -> Memory:
-            return predict_memory(
+            return predict(
                 self.backbone,
                 config,
                 batch_size=dict(config.train)["batch_size"],
@@ -89,15 +102,24 @@ def known_quantities(setting: Setting) -> Mapping[str, Known]:
     def memory(config: PeftConfig) -> int:
         return setting.memory(config).peak
 
-    estimate = (
-        MemoryEstimate(memory, len(shape.layers), setting.alike) if estimates(shape) else None
-    )
+    estimate = _estimated_memory(setting) if estimates(shape) else None
     return {
         "trainable_params": Known(trainable),
         "stored_params": Known(lambda config: trainable(config) + head),
         "peak_memory": Known(memory, slow=True, estimate=estimate),
         "training_flops": Known(lambda config: flops(config.built), slow=True),
     }
+
+
+def _estimated_memory(setting: Setting) -> Callable[[PeftConfig], float]:
+    """The most of what each prediction is estimated to be; the most of sums is no sum."""
+
+    def peak(predict: Callable[[PeftConfig], Memory]) -> Callable[[PeftConfig], float]:
+        return lambda config: predict(config).peak
+
+    n_layers = len(setting.backbone.shape.layers)
+    each = [MemoryEstimate(peak(p), n_layers, setting.alike) for p in setting.predictions]
+    return lambda config: max(estimate(config) for estimate in each)
 
 
 def _trainable_params(shape: Shape) -> Callable[[PeftConfig], int]:

@@ -53,6 +53,11 @@ class Member:
         }
         self._weights |= {name: each.copy for name, each in saved.items()}
 
+    @property
+    def in_cache(self) -> bool:
+        """Whether what is cached of a text says all that its parts need of it."""
+        return all(trained.placed.method.in_cache for trained in self.sites)
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """Every trained tensor by name: `layers.3.lora.self.q.A`, `head.classifier.weight`."""
         return dict(self._weights)

@@ -159,11 +159,15 @@ class NextTokens(TokenLabels):
 
     def kept(self, model: PreTrainedModel, targets: Tensor) -> Tensor | None:
         judged = (targets != IGNORED).any(0)
-        may_keep = "logits_to_keep" in signature(type(model).forward).parameters
         spread = len({*getattr(model, "hf_device_map", {}).values()}) > 1
-        if judged.is_meta or spread or not may_keep or bool(judged.all()):
+        if judged.is_meta or spread or not chooses_positions(model) or bool(judged.all()):
             return None
         return judged.nonzero().flatten()
+
+
+def chooses_positions(model: PreTrainedModel) -> bool:
+    """Whether a model can be told of which positions words are to be rated."""
+    return "logits_to_keep" in signature(type(model).forward).parameters
 
 
 class TargetTokens(TokenLabels):

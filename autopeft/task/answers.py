@@ -68,8 +68,8 @@ def answers_of(
         split: its name.
         rows: of the split.
         tokenizer: turns answers into text.
-        max_length: of a prompt, of which the end is kept.
-        max_new_tokens: None is the length of the longest answer.
+        max_length: of a prompt, of which the end is kept, and of an answer.
+        max_new_tokens: None is the length of the longest answer, at most `max_length`.
 
     Raises:
         StudyError: nothing comes before it in some row.
@@ -79,7 +79,7 @@ def answers_of(
     if unasked:
         what = f"{len(unasked)} of {len(rows)} rows of the split {split!r} have no prompt to answer"
         raise StudyError(f"{what}, first row {unasked[0]}", KEY)
-    new = max_new_tokens or max(map(len, answers))
+    new = max_new_tokens or min(max_length, max(map(len, answers)))
     room = tokenizer.model_max_length - new
     if room < 1:
         reason = f"the model has {tokenizer.model_max_length} positions, got {new}"

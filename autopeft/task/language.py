@@ -19,7 +19,7 @@ class LanguageTask(Task):
         predict_with_generate: whether the model answers the prompts of validation and test by
             itself; an objective that needs it asks for it.
         max_new_tokens: after which such an answer ends; None is the length of the longest that is
-            wanted.
+            wanted, as far as texts are not cut.
     """
 
     predict_with_generate: bool = False
@@ -33,6 +33,16 @@ class LanguageTask(Task):
     def goals(self) -> dict[str, Goal]:
         comparisons: dict[str, Goal] = dict.fromkeys(COMPARISONS, "maximize")
         return {**super().goals, "perplexity": "minimize", **comparisons}
+
+    @property
+    def longest_answer(self) -> int:
+        """Tokens after which what is wanted is cut."""
+        return self.max_length
+
+    @property
+    def new_tokens(self) -> int:
+        longest = self.max_new_tokens or self.longest_answer
+        return longest if self.predict_with_generate else 0
 
     def asked(self, names: Iterable[str]) -> LanguageTask:
         compares = {*COMPARISONS, *self.own_metrics}

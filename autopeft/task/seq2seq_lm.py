@@ -53,6 +53,10 @@ class Seq2SeqLM(LanguageTask):
     def head(self) -> Head:
         return HEADS["seq2seq-lm"]
 
+    @property
+    def longest_answer(self) -> int:
+        return self.max_target_length
+
     def load(self) -> Data:
         """The texts, sources in the column `text`, with the prefix, and targets in `label`."""
         tables = {s: self._pairs(table, s) for s, table in filled_tables(self.data).items()}

@@ -91,6 +91,11 @@ class Task(Section):
     def metrics(self) -> Mapping[str, Metric]:
         """What predictions are judged by, by name."""
 
+    @property
+    def new_tokens(self) -> int:
+        """How many tokens the longest answer has that the model gives by itself; 0 of none."""
+        return 0
+
     @abstractmethod
     def load(self) -> Data:
         """The examples.

@@ -18,10 +18,10 @@ from autopeft.train.passes import Passes
 Measure = Callable[[Judged], dict[str, float]]
 
 CPU_TOKENS = 2048
-"""Tokens of a batch on a CPU; of more of them the activations leave the caches."""
+"""Most tokens of a batch on a CPU; of more of them the activations leave the caches."""
 
 CPU_OUTPUTS = 2**24
-"""Words times tokens of a batch on a CPU, where a language model rates every word."""
+"""Most words times tokens of a batch on a CPU, where a language model rates every word."""
 
 
 @torch.inference_mode()
@@ -46,18 +46,21 @@ def evaluate(
     given: list[Any] = []
     references: list[Any] = []
     loss, weight, n_broken = 0.0, 0.0, 0
-    on_cpu = passes.backbone.device.type == "cpu"
-    max_tokens = _computed(passes) if on_cpu else _trained(member, split)
+    max_tokens = _trained(member, split)
+    if passes.backbone.device.type == "cpu":
+        max_tokens = min(max_tokens, _computed(passes))
     for places in by_length(split.lengths[rows], max_tokens):
         sizes = [len(places) if other is member else 0 for other in passes.pack.members]
         outputs, targets = passes.outputs(split, rows[places], sizes)
-        n_broken += int((~outputs.isfinite()).flatten(1).any(1).sum())
+        least, most = outputs.flatten(1).aminmax(dim=1)
+        n_broken += int((~(least.isfinite() & most.isfinite())).sum())
         loss += criterion.losses(outputs, targets).sum().item()
         weight += criterion.weights(targets).sum().item()
         wanted += criterion.rows(targets, targets)
         given += criterion.rows(criterion.predictions(outputs), targets)
         if split.references is not None:
             references += [split.references[row] for row in rows[places].tolist()]
+        del outputs  # before those of the next batch, or answers, need memory
     if n_broken:
         examples = f"{n_broken} of {len(rows)} {split.name} examples"
         raise RuntimeError(f"training diverged: the logits of {examples} are not finite")
@@ -70,7 +73,7 @@ def evaluate(
 
 
 def _computed(passes: Passes) -> int:
-    """Tokens of a batch on a CPU."""
+    """Most tokens of a batch on a CPU."""
     words = passes.backbone.model.get_output_embeddings()
     return CPU_TOKENS if words is None else min(CPU_TOKENS, CPU_OUTPUTS // words.weight.shape[0])
 

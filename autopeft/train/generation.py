@@ -33,7 +33,7 @@ def generated(
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     settings = GenerationConfig(
         do_sample=False,
-        use_cache=all(site.placed.method.in_cache for site in member.sites),
+        use_cache=member.in_cache,
         num_beams=1,
         max_new_tokens=answers.max_new_tokens,
         eos_token_id=list(answers.ends) or None,

@@ -55,8 +55,8 @@ def measure_memory(
     sized = [replace(c, train=freeze({**thaw(c.train), "batch_size": batch_size})) for c in configs]
     rows = batch_size * max(_settings(config).gradient_accumulation_steps for config in sized)
     splits = {
-        "train": _made_up(backbone, "train", _STEPS * rows, sequence_length, padded),
-        "validation": _made_up(backbone, "validation", 1, 1, False),
+        "train": made_up(backbone, "train", _STEPS * rows, sequence_length, padded),
+        "validation": made_up(backbone, "validation", 1, 1, False),
     }
     members = [_begun(backbone, n, config, splits["train"]) for n, config in enumerate(sized)]
     undo = ExitStack()
@@ -114,7 +114,7 @@ def _tensors(backbone: Backbone, config: PeftConfig) -> list[Tensor]:
     return held
 
 
-def _made_up(backbone: Backbone, name: str, rows: int, length: int, padded: bool) -> Encoded:
+def made_up(backbone: Backbone, name: str, rows: int, length: int, padded: bool) -> Encoded:
     """Images, or texts of ones, `length` long or, every second one if `padded`, one less."""
     lengths = torch.full((rows,), length)
     images = image_shape(backbone.model, rows)

@@ -15,7 +15,7 @@ from datasets import Dataset
 import autopeft
 from autopeft.core.errors import StudyError
 from autopeft.model.head import IGNORED
-from autopeft.task.answers import COMPARISONS
+from autopeft.task.answers import COMPARISONS, answers_of
 from autopeft.task.causal_lm import connected, tokens_of
 from autopeft.task.conversations import Named, Sample, samples
 from autopeft.task.data import Data
@@ -391,3 +391,29 @@ def test_prompts_for_answers(tmp_path: Path) -> None:
     data = Data(train=texts, validation=texts, test=texts, label_names=())
     with pytest.raises(StudyError, match=r"^task.data: 2 of 2 rows of the split 'validation' have"):
         task.encode(data, tokenizer(PLAIN))
+
+
+@pytest.mark.parametrize(
+    ("options", "longest"),
+    [
+        ({"type": "causal-lm", "max_length": 40}, 40),
+        ({"type": "causal-lm", "max_length": 40, "max_new_tokens": 50}, 50),
+        ({"type": "seq2seq-lm", "max_length": 40, "max_target_length": 30}, 30),
+        ({"type": "text-classification"}, 0),
+    ],
+)
+def test_how_long_answers_may_be_is_known_without_data(
+    options: dict[str, Any], longest: int
+) -> None:
+    task = task_of({"data": "x", **options})
+    assert task.new_tokens == 0
+    assert task.asked(["exact_match"]).new_tokens == longest
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, 2), (3, 3)])
+def test_answers_are_no_longer_than_texts_unless_they_are_to_be(
+    asked: int | None, given: int
+) -> None:
+    row = ([1, 2, 3, 4, 5], [False, True, True, True, True])
+    answers = answers_of("test", [row], tokenizer(PLAIN), max_length=2, max_new_tokens=asked)
+    assert answers.max_new_tokens == given
