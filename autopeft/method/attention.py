@@ -18,8 +18,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from autopeft.core.errors import AttachError
 from autopeft.method.hook import TrainedSite, widened
+from autopeft.method.inserted import additive, inserted_in, with_columns
 from autopeft.method.method import Context
-from autopeft.method.positions import additive, inserted_in, with_columns
 from autopeft.method.rows import Rows
 from autopeft.method.sites import Layer
 from autopeft.method.text import Text

@@ -17,8 +17,8 @@ from transformers import EncoderDecoderCache, PreTrainedModel
 from autopeft.core.errors import AttachError
 from autopeft.method.consecutive import in_rows
 from autopeft.method.hook import TrainedSite
+from autopeft.method.inserted import INSERTED, Inserted
 from autopeft.method.method import Insert
-from autopeft.method.positions import INSERTED, Inserted
 from autopeft.method.rows import Rows
 from autopeft.method.sites import Layer, layers_of
 

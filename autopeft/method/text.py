@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from autopeft.core.errors import AttachError
+from autopeft.method.inserted import inserted_in, n_inserted
 from autopeft.method.method import AVERAGE
-from autopeft.method.positions import inserted_in, n_inserted
 from autopeft.method.sites import Layer
 
 WHOLE = "autopeft_whole"

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from autopeft.method import attention
-from autopeft.method.positions import n_inserted
+from autopeft.method.inserted import n_inserted
 from autopeft.method.sites import layers_of
 from autopeft.method.text import WHOLE
 from autopeft.model.dropout import QuickDropout

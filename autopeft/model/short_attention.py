@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from autopeft.method import attention
-from autopeft.method.positions import n_inserted
+from autopeft.method.inserted import n_inserted
 from autopeft.method.text import WHOLE
 from autopeft.model.dropout import dropout_mask
 

@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 import transformers as tf
-from transformers import GenerationConfig
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
@@ -77,27 +76,6 @@ def test_layers_above_the_placement_are_gone_through() -> None:
     logits(model, batch).sum().backward()
     assert reached == [True]
     assert all(weight.grad is not None for weight in on.trainable().values())
-
-
-def test_later_tokens_and_padding_change_nothing_before() -> None:
-    model, batch = tiny("llama"), inputs("llama")
-    ladder(model)
-    whole = logits(model, batch)
-    row = {name: tensor[2:3, :4] for name, tensor in batch.items()}
-    assert torch.allclose(logits(model, row), whole[2:3, :4], atol=1e-5)
-    sooner = {name: tensor[:, :3] for name, tensor in batch.items()}
-    assert torch.allclose(logits(model, sooner), whole[:, :3], atol=1e-5)
-
-
-def test_generation_with_a_cache_is_refused() -> None:
-    model, batch = tiny("llama"), inputs("llama", padded=False)
-    ladder(model)
-    settings = {"max_new_tokens": 3, "pad_token_id": 0, "do_sample": False}
-    ids = model.generate(**batch, generation_config=GenerationConfig(**settings, use_cache=False))
-    step = model(input_ids=ids[:, :-1]).logits[:, -1].argmax(-1)
-    assert torch.equal(step, ids[:, -1])
-    with pytest.raises(AttachError, match="use_cache=False"):
-        model.generate(**batch, generation_config=GenerationConfig(**settings, use_cache=True))
 
 
 def test_a_mask_is_seen_by_place_as_by_name() -> None:

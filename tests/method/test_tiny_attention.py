@@ -5,10 +5,8 @@ import copy
 import pytest
 import torch
 import transformers as tf
-from transformers import GenerationConfig
 
 from autopeft.core.config import PeftConfig, Placement
-from autopeft.core.errors import AttachError
 from autopeft.method import METHODS, Attached, attach, count, shape_of
 from autopeft.method.registry import build
 from tests.backbones import inputs, logits, tiny
@@ -81,19 +79,6 @@ def test_equals_the_formula(form: str, prompted: bool) -> None:
     assert not torch.allclose(logits(plain, batch), expected, atol=1e-2)
 
 
-@pytest.mark.parametrize("prompted", [False, True])
-def test_later_tokens_and_padding_change_nothing_before(prompted: bool) -> None:
-    model, batch = tiny("llama"), inputs("llama")
-    plain = logits(model, batch)
-    attentive(model, *[Placement.of("prompt", range(2), {"length": PROMPT})] * prompted)
-    whole = logits(model, batch)
-    assert not torch.allclose(whole, plain, atol=1e-2)
-    row = {name: tensor[2:3, :4] for name, tensor in batch.items()}
-    assert torch.allclose(logits(model, row), whole[2:3, :4], atol=1e-5)
-    sooner = {name: tensor[:, :3] for name, tensor in batch.items()}
-    assert torch.allclose(logits(model, sooner), whole[:, :3], atol=1e-5)
-
-
 def test_a_position_learns_of_the_others() -> None:
     """Where nothing else mixes positions, another token makes a difference to the first."""
     model, batch = tiny("llama"), inputs("llama", padded=False)
@@ -104,17 +89,6 @@ def test_a_position_learns_of_the_others() -> None:
     assert torch.equal(logits(model, batch)[:, -1], logits(model, other)[:, -1])
     attentive(model)
     assert not torch.allclose(logits(model, batch)[:, -1], logits(model, other)[:, -1], atol=1e-3)
-
-
-def test_generation_with_a_cache_is_refused() -> None:
-    model, batch = tiny("llama"), inputs("llama", padded=False)
-    attentive(model)
-    settings = {"max_new_tokens": 3, "pad_token_id": 0, "do_sample": False}
-    ids = model.generate(**batch, generation_config=GenerationConfig(**settings, use_cache=False))
-    step = model(input_ids=ids[:, :-1]).logits[:, -1].argmax(-1)
-    assert torch.equal(step, ids[:, -1])
-    with pytest.raises(AttachError, match="use_cache=False"):
-        model.generate(**batch, generation_config=GenerationConfig(**settings, use_cache=True))
 
 
 def test_one_head_of_one_number_has_the_published_share_of_parameters() -> None:
