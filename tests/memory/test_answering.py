@@ -65,7 +65,7 @@ def predicted(backbone: Backbone, config: PeftConfig, batch_size: int, new_token
 )
 @pytest.mark.parametrize(
     ("batch_size", "new_tokens", "prompts"),
-    [(1, 192, [64]), (4, 32, [53, 53, 52]), (3, 1, [63, 63, 62])],
+    [(1, 64, [64]), (4, 32, [53, 53, 52]), (3, 1, [63, 63, 62])],
 )
 def test_answers_take_what_the_allocator_gives(
     name: str, method: str, batch_size: int, new_tokens: int, prompts: list[int]
