@@ -146,7 +146,7 @@ def saving_seconds(folder: Path) -> float:
     """Seconds that writing the tensors of all trials takes, measured by writing them again."""
     from safetensors.torch import load_file, save_file
 
-    from autopeft.core.order import STATE_FILE
+    from autopeft.train.member_training import STATE_FILE
 
     start, reading = time.perf_counter(), 0.0
     for path in sorted(folder.rglob(STATE_FILE)):

@@ -74,7 +74,8 @@ def our_trial(trainer: OurTrainer, size: Size, seed: int) -> Row:
     """One trial, its tensors saved as in a study."""
     from safetensors.torch import load_file
 
-    from autopeft.core.order import STATE_FILE, Order
+    from autopeft.core.order import Order
+    from autopeft.train.member_training import STATE_FILE
 
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,6 @@ from autopeft.api.identity import label_names, meaning, model_identity
 from autopeft.api.outcome import Outcome, open_study
 from autopeft.core.catalog import Reference
 from autopeft.core.errors import ExportError
-from autopeft.core.order import STATE_FILE
 from autopeft.core.settings import BackboneSettings
 from autopeft.exporter.card import CardFacts
 from autopeft.exporter.exporter import Trained
@@ -27,7 +26,7 @@ from autopeft.study.record import check_same, stamp_of
 from autopeft.study.trial import TrialRecord
 from autopeft.task.registry import task_of
 from autopeft.task.task import Task
-from autopeft.train.member_training import STAMP
+from autopeft.train.member_training import STAMP, STATE_FILE
 
 
 def export(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from autopeft.core.report import Failure, Report, described
 from autopeft.engine.engine import Watch
@@ -110,46 +111,30 @@ class Dispatcher:
 
     def _next(self) -> Trial | None:
         """The trial that is to be trained next; None where there is none now."""
-        while not self._waiting and self._ask():
-            pass
+        if not self._waiting:
+            self._ask()
         return self._waiting[0] if self._waiting else None
 
-    def _ask(self) -> bool:
-        """Asks for a trial, which waits to be trained unless it pauses or ends; whether one came.
-
-        One that goes on from a rung is decided about again.
-        """
+    def _ask(self) -> None:
         trial = self.study.ask()
         if trial is None and self.is_over and self.study.queue_repeats():
             trial = self.study.ask()
         self._closed = trial is None
         if trial is None:
             self._review()
-            return False
-        reached = trial.order.reached
-        if not reached or self._passes(trial, reached):
-            self._waiting.append(trial)
+            return
+        pauses = self.stopper.pauses and not trial.protected
+        self._waiting.append(replace(trial, order=replace(trial.order, pauses=pauses)))
         self.watch(self.study)
-        return True
 
     def _goes_on(self, trial: Trial, event: Report | Failure) -> bool:
         """Records an event; whether its trial is still trained."""
         if isinstance(event, Failure):
             self.study.fail(trial, event.error, event.where, event.fault)
             return False
-        return self._passes(trial, event.fidelity, event)
-
-    def _passes(self, trial: Trial, rung: float, report: Report | None = None) -> bool:
-        """Ends a trial at its last rung, or decides about it at another; whether it goes on.
-
-        Args:
-            trial: that is there.
-            rung: where.
-            report: that is to be recorded before.
-        """
         try:
-            curve = self.study.report(trial, report) if report else self.study.curve(trial)
-            if rung >= trial.order.rungs[-1]:
+            curve = self.study.report(trial, event)
+            if event.fidelity >= trial.order.rungs[-1]:
                 self.study.finish(trial)
                 return False
             decision = self.stopper.decide(self.study.curves(), curve, self._closed)
@@ -157,7 +142,7 @@ class Dispatcher:
             self.study.fail(trial, described(error))
             return False
         if decision.waits:
-            self._paused[trial.number] = self.study.pause(trial, rung)
+            self._paused[trial.number] = self.study.pause(trial, event.fidelity)
         elif not decision.goes_on:
             self.study.stop(trial, decision.reason)
         return decision.goes_on

@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 from autopeft.core import catalog
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import AttachError, ExportError, raised_as
-from autopeft.core.order import STATE_FILE
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained
 from autopeft.method.attach import Attached, attach
 from autopeft.method.sites import shape_of
+from autopeft.train.member_training import STATE_FILE
 
 CONFIG_FILE = "config.yaml"
 _HEADER = "autopeft"

@@ -6,10 +6,10 @@ import time
 
 
 class Clock:
-    """Seconds since it was made and before that, without pauses."""
+    """Seconds since it was made, without pauses."""
 
-    def __init__(self, before: float = 0.0) -> None:
-        self._before, self._since = before, time.monotonic()
+    def __init__(self) -> None:
+        self._before, self._since = 0.0, time.monotonic()
         self._rests = False
 
     @property

@@ -25,7 +25,6 @@ _HANDED_ON = (
     "repeat_of",
     "seed",
     "epochs",
-    "reports",
 )
 """Attributes that a trial which waits has of those it is queued with."""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from optuna.trial import TrialState
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, unknown
+from autopeft.core.order import Order
 from autopeft.core.report import Fault, Report
 from autopeft.objective.objective import Objective
 from autopeft.search.stopping import Curve
@@ -23,10 +26,9 @@ from autopeft.space.bound import BoundSpace
 from autopeft.study.clock import Clock
 from autopeft.study.heart import Heart
 from autopeft.study.index import BESIDE, Index
-from autopeft.study.orders import Orders, attempts_in_vain, drop_states, seconds
 from autopeft.study.others import LOOK_AGAIN, Others
 from autopeft.study.queue import Queue
-from autopeft.study.record import lost, record_id
+from autopeft.study.record import lost, record_id, stamp_of
 from autopeft.study.spare import Spare
 from autopeft.study.storage import flush, sign
 from autopeft.study.suggest import suggest
@@ -57,8 +59,7 @@ class Study:
         self.record, self.space, self.terms = record, space, terms
         self.objectives = tuple(objectives)
         self.names = [objective.name for objective in objectives]
-        self._heart = Heart(record)
-        self._orders = Orders(record_id(record), terms)
+        self._id, self._heart = record_id(record), Heart(record)
         sign(record, {"owner": self._heart.owner})
         self._running: dict[int, tuple[optuna.Trial, Clock]] = {}
         self._others = Others(record, self._heart, self._running.keys())
@@ -141,13 +142,20 @@ class Study:
     def report(self, trial: Trial, report: Report) -> Curve:
         """Records what a trial reports and gives its learning curve."""
         stored, _ = self._running[trial.number]
-        stored.set_user_attr("reports", [*stored.user_attrs.get("reports", ()), asdict(report)])
+        attrs = stored.user_attrs
+        attrs["reports"] = [*attrs.get("reports", ()), asdict(report)]
+        stored.set_user_attr("reports", attrs["reports"])
         flush(self.record)
-        return self.curve(trial)
-
-    def curve(self, trial: Trial) -> Curve:
-        """The learning curve of a trial that is in training or goes on."""
-        return self.trials()[trial.number].curve(self.objectives)
+        record = TrialRecord(
+            trial.number,
+            "running",
+            PeftConfig.from_dict(attrs["config"]),
+            known=attrs["known"],
+            reports=tuple(Report(**document) for document in attrs["reports"]),
+            baseline=attrs.get("baseline"),
+            repeat_of=attrs.get("repeat_of"),
+        )
+        return record.curve(self.objectives)
 
     def pause(self, trial: Trial, reached: float) -> Trial:
         """Records that a trial waits at a rung; the trial with which it goes on."""
@@ -178,7 +186,6 @@ class Study:
             self.fail(trial, f"a value is not finite: {values}")
             return
         self._trouble.finished()
-        drop_states(trial.order)
         self._end(trial, TrialState.COMPLETE, {"folder": trial.order.folder}, list(values.values()))
 
     def stop(self, trial: Trial, reason: str) -> None:
@@ -198,7 +205,7 @@ class Study:
             fault: what is to blame, as `machine` for a full disk or a killed process.
         """
         stored, _ = self._running[trial.number]
-        attempts = self._attempts(stored.user_attrs) + (fault == "machine")
+        attempts = stored.user_attrs.get("attempts", 0) + (fault == "machine")
         if fault != "configuration" and self._trouble.lost(attempts, error + where, fault):
             with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
                 stored.set_user_attr("lost", error + where)
@@ -278,14 +285,17 @@ class Study:
         return True
 
     def _handed_out(self, trial: optuna.Trial, config: PeftConfig) -> Trial:
-        if not self._orders.is_at_hand(trial.number, trial.user_attrs):
-            trial.set_user_attr("reports", [])
-            flush(self.record)
+        self._running[trial.number] = trial, Clock()  # proposing it is no training
         attrs = trial.user_attrs
-        self._running[trial.number] = trial, Clock(seconds(attrs))  # proposing it is no training
-        order = self._orders.order(trial.number, attrs)
+        seed = attrs.get("seed", self.terms.seed)
+        rungs = (attrs["epochs"],) if "epochs" in attrs else self.terms.rungs
+        folder, stamp = self._folder(trial.number), stamp_of(self._id, config)
+        order = Order(rungs, seed, folder, stamp, tests="repeat_of" in attrs)
         protected = not {"baseline", "repeat_of"}.isdisjoint(attrs)
         return Trial(trial.number, config, order, protected)
+
+    def _folder(self, number: int) -> str:
+        return str(Path(self.terms.folder) / "trials" / self._id[:8] / str(number))
 
     def _reject(self, trial: optuna.Trial, reason: str) -> None:
         if "baseline" in trial.user_attrs and "known" in trial.user_attrs:
@@ -307,27 +317,21 @@ class Study:
                 stored.set_user_attr(key, value)
         self._tell(trial.number, state, values)
 
-    def _tell(
-        self,
-        number: int,
-        state: TrialState,
-        values: Sequence[float] | None = None,
-        keeps: bool = False,
-    ) -> None:
-        """Ends a trial, unless it has ended; what is neither complete nor `keeps` has no files."""
+    def _tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
+        """Ends a trial, unless it has ended; what is not complete keeps no files."""
         try:
             state = self.record.tell(number, values, state, skip_if_finished=True).state
         except optuna.exceptions.UpdateFinishedTrialError:  # another took this process for dead
             state = TrialState.FAIL
         self._running.pop(number, None)
-        if state != TrialState.COMPLETE and not keeps:
-            self._orders.drop(number)
+        if state != TrialState.COMPLETE:
+            shutil.rmtree(self._folder(number), ignore_errors=True)
 
     def _recover(self) -> int:
         """Queues again what dead processes were running; how many trials that were."""
         dead = self._others.abandoned()
         for trial in dead:
-            attempts = self._attempts(trial.user_attrs) + 1
+            attempts = trial.user_attrs.get("attempts", 0) + 1
             if attempts > N_ATTEMPTS:
                 reason = f"its process died {attempts} times"
                 self.record._storage.set_trial_user_attr(trial._trial_id, "error", reason)
@@ -338,19 +342,10 @@ class Study:
         return len(dead)
 
     def _interrupt(self, number: int, params: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
-        """Queues a trial again, then ends it; a failed trial without error was interrupted.
-
-        The next one goes on from what is kept at its last rung; after two attempts in vain it
-        begins anew.
-        """
-        keeps = attrs.get("attempts", 0) < N_ATTEMPTS - 1 and self._orders.keeps(number, attrs)
+        """Queues a trial again, then ends it; a failed trial without error was interrupted."""
         if "config" in attrs:
-            reports = attrs["reports"] if keeps else []
-            self._queue.put(params, {**attrs, "reports": reports, "retry": number})
-        self._tell(number, TrialState.FAIL, keeps=keeps)
-
-    def _attempts(self, attrs: Mapping[str, Any]) -> int:
-        return attempts_in_vain(attrs, self.record.get_trials(deepcopy=False))
+            self._queue.put(params, {**attrs, "retry": number})
+        self._tell(number, TrialState.FAIL)
 
     def _is_over(self, n_refused: int, reason: str | None) -> bool:
         """Whether nothing is left to propose, which a line tells; queues what is found instead.

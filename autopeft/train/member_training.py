@@ -13,10 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from autopeft.core.order import STATE_FILE, Order
+from autopeft.core.order import Order
 from autopeft.method.member import Member
 from autopeft.train.descent import Descent
 from autopeft.train.randomness import Randomness
+
+STATE_FILE, CHECKPOINT = "peft.safetensors", "checkpoint.pt"
+"""In the folder of an order: the trained tensors, and the state of a training that pauses."""
 
 STAMP = "trial"
 """The key of the file's metadata that holds the stamp of the order."""
@@ -40,8 +43,8 @@ class MemberTraining:
     randomness: Randomness
     order: Order
 
-    def keep(self, rung: float) -> None:
-        """Writes the tensors at the last rung, else the state, beside that of the rung before.
+    def keep(self) -> None:
+        """Writes what the order asks for at a rung: the tensors at the last, else the state.
 
         Raises:
             OSError: it cannot be written.
@@ -51,18 +54,18 @@ class MemberTraining:
         check_finite(tensors)
         if self.order.folder is None:
             return
-        if rung == self.order.rungs[-1]:
-            save_tensors(tensors, Path(self.order.folder), self.order.stamp)
-            return
-        state = {
-            "tensors": tensors,
-            "descent": self.descent.state_dict(),
-            "randomness": self.randomness.state,
-        }
-        with _whole(self.order.kept_at(rung)) as path:
-            torch.save(state, path)
-        for earlier in [r for r in self.order.rungs if r < rung][:-1]:
-            self.order.kept_at(earlier).unlink(missing_ok=True)
+        folder = Path(self.order.folder)
+        if not self.descent.rungs:
+            save_tensors(tensors, folder, self.order.stamp)
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+        elif self.order.pauses:
+            state = {
+                "tensors": tensors,
+                "descent": self.descent.state_dict(),
+                "randomness": self.randomness.state,
+            }
+            with _whole(folder / CHECKPOINT) as path:
+                torch.save(state, path)
 
     def go_on(self) -> None:
         """Puts back the state that was kept at the rung from which the order goes on.
@@ -70,7 +73,7 @@ class MemberTraining:
         Raises:
             OSError: it is not there, or cannot be read.
         """
-        path = self.order.kept_at(self.order.reached)
+        path = Path(str(self.order.folder)) / CHECKPOINT
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:

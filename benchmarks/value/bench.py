@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from autopeft.api.run import on_backbone
 from autopeft.core.catalog import Reference
 from autopeft.core.config import PeftConfig
-from autopeft.core.order import STATE_FILE, Order
+from autopeft.core.order import Order
 from autopeft.core.settings import BackboneSettings
 from autopeft.core.shape import Shape
 from autopeft.memory.quantities import Setting, known_quantities
@@ -21,6 +21,7 @@ from autopeft.model.backbone import load_reader, meta_backbone
 from autopeft.space.bound import BoundSpace
 from autopeft.task.task import Task
 from autopeft.task.tokens import Examples
+from autopeft.train.member_training import STATE_FILE
 from autopeft.train.trainer import Trainer
 from benchmarks.value.texts import task
 

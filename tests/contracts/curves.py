@@ -2,6 +2,7 @@
 
 import math
 import time
+from pathlib import Path
 
 from autopeft.core.methods import size_of
 from autopeft.core.report import Failure, Report
@@ -9,6 +10,14 @@ from autopeft.core.report import Failure, Report
 
 def params(config):
     return 10 * sum(len(p.layers) * size_of(p) for p in config.placements)
+
+
+PAUSED = "paused"
+
+
+def paused_at(order):
+    """Where a member that pauses leaves how far it is."""
+    return Path(order.folder) / PAUSED
 
 
 class Curves:
@@ -24,7 +33,7 @@ class Curves:
     def join(self, member, config, order):
         assert member not in self.members
         if order.reached:
-            assert float(order.kept_at(order.reached).read_text()) == order.reached
+            assert float(paused_at(order).read_text()) == order.reached
         self.members[member] = config, [*order.ahead]
         self.orders[member] = order
 
@@ -44,9 +53,11 @@ class Curves:
         rungs.remove(rung)
         if not rungs:
             self.leave(member)
-        kept = self.orders[member].kept_at(rung)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(str(rung))
+            paused_at(self.orders[member]).unlink(missing_ok=True)
+        elif self.orders[member].pauses:
+            kept = paused_at(self.orders[member])
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(str(rung))
         rate = dict(config.train).get("learning_rate", 1e-3)
         accuracy = 1 - math.exp(-rung) / (1 + params(config)) - (math.log10(rate) + 3) ** 2
         metrics = {"accuracy": accuracy, "validation_loss": 1 - accuracy}

@@ -27,6 +27,7 @@ from autopeft.study.record import open_record
 from autopeft.study.study import Study
 from autopeft.study.terms import Terms
 from tests.contracts.curves import (
+    PAUSED,
     BrokenCurves,
     Curves,
     Hopeless,
@@ -103,7 +104,7 @@ def check_groups(trials, folder):
         assert trial.state in {"complete", "stopped", "rejected"}
         assert [r.fidelity for r in trial.reports] == [*THREE_RUNGS[: len(trial.reports)]]
         assert trial.state != "complete" or len(trial.reports) == len(THREE_RUNGS)
-    assert not list(folder.rglob("rung-*"))
+    assert not list(folder.rglob(PAUSED))
 
 
 def outcome(trials):

@@ -19,6 +19,7 @@ from autopeft.core.errors import AttachError
 from autopeft.core.order import Order
 from autopeft.core.report import Failure, Report
 from autopeft.task.text_classification import TextClassification
+from autopeft.train.member_training import CHECKPOINT
 from autopeft.train.passes import Passes
 from autopeft.train.trainer import Trainer
 from tests.minilm import MINILM, exact, lora, movies
@@ -398,7 +399,7 @@ def test_training_that_pauses_is_training_that_does_not(trainer: Trainer, tmp_pa
     )
     whole, parts = (Order(RUNGS, 1, str(tmp_path / name)) for name in ("whole", "parts"))
     *_, undisturbed = trainer([config], whole)
-    last = finished(trainer, config, parts)
+    last = finished(trainer, config, replace(parts, pauses=True))
     assert last.step == undisturbed.step
     assert numbers(iter([last])) == numbers(iter([undisturbed]))
     tensors = load_file(tmp_path / "whole" / "peft.safetensors")
@@ -412,13 +413,13 @@ def test_a_state_that_is_missing_or_broken_fails_its_member(
     order = Order((0.2, 0.5), folder=str(tmp_path), reached=0.2)
     for content, reason in ((None, "FileNotFound"), (b"", "EOF"), (b"?", "Unpickling")):
         if content is not None:
-            order.kept_at(0.2).write_bytes(content)
+            (tmp_path / CHECKPOINT).write_bytes(content)
         trainer.join(0, lora(), order)
         trainer.join(1, lora(), Order((0.2,)))
         refused = trainer.advance()
         assert [event.member for event in refused] == [0]
         assert isinstance(refused[0], Failure)
-        expected = r"OSError: .*rung-0\.2\.pt: no state to go on from"
+        expected = r"OSError: .*checkpoint\.pt: no state to go on from"
         assert re.match(expected, refused[0].error)
         assert reason in refused[0].error
         assert refused[0].fault == "machine"
@@ -453,6 +454,6 @@ def test_what_the_system_refuses_to_all_members_is_the_failure_of_the_machine(
     assert trainer.advance() == []
 
 
-def test_a_training_that_goes_on_needs_a_folder() -> None:
+def test_a_training_that_pauses_needs_a_folder() -> None:
     with pytest.raises(ValueError, match="needs a folder"):
-        Order((0.5, 1.0), reached=0.5)
+        Order((1.0,), pauses=True)
