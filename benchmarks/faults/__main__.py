@@ -1,0 +1,73 @@
+"""Breaks running studies on purpose and counts what that costs.
+
+`python -m benchmarks.faults` runs a small study of real trainings again and again, kills its
+driver, its workers, Ray's daemons and PostgreSQL's server at random moments, interrupts it as users
+do, and lets another process go on each time. It writes `benchmarks/results/faults.json` from rows
+that are kept as they come. Recovery is the time from a fault to the next report of a training, the
+start of another process included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from benchmarks.faults.kills import Disturbed, disturbed
+from benchmarks.rows import Row, rows_of
+from benchmarks.value.__main__ import machine
+
+ROOT = Path(__file__).parent.parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "faults.json"
+CASES = (
+    ("inline", "sqlite", "halving"),
+    ("inline", "sqlite", "synchronous_halving"),
+    ("ray", "sqlite", "halving"),
+    ("ray", "sqlite", "synchronous_halving"),
+    ("ray", "postgresql", "halving"),
+)
+N_FAULTS = 10
+
+
+def summary(rows: list[Row]) -> dict[str, Any]:
+    """All faults, and by case."""
+    injected: Counter[str] = Counter()
+    for row in rows:
+        injected.update(row["injected"])
+    ended = [row["same_end"] for row in rows if "same_end" in row]
+    return {
+        "injected": injected.total(),
+        "by_kind": dict(sorted(injected.items())),
+        "studies": len(rows),
+        "trials": sum(row["trials"] for row in rows),
+        "trials_lost": sum(row["lost"] for row in rows),
+        "trials_repeated": sum(row["repeated"] for row in rows),
+        "stuck": sum(row["stuck"] for row in rows),
+        "left_behind": sum(row["left_behind"] for row in rows),
+        "longest_recovery": max(row["longest_recovery"] for row in rows),
+        "same_end": f"{sum(ended)} of {len(ended)}",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--studies", type=int, default=3, help="of each case")
+    parser.add_argument("--only", nargs="+", choices=("inline", "ray"), default=("inline", "ray"))
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    chosen = parser.parse_args()
+    orders = [
+        Disturbed(*case, N_FAULTS, seed)
+        for seed in range(chosen.studies)
+        for case in CASES
+        if case[0] in chosen.only
+    ]
+    rows = rows_of(orders, disturbed, chosen.output.with_name("faults_studies.jsonl"), 1)
+    document = {**summary(rows), "machine": machine()}
+    chosen.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(document, indent=1))
+
+
+if __name__ == "__main__":
+    main()
