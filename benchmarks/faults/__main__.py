@@ -1,10 +1,12 @@
-"""Breaks running studies on purpose and counts what that costs.
+"""Breaks running studies and inputs on purpose and counts what that costs.
 
 `python -m benchmarks.faults` runs a small study of real trainings again and again, kills its
 driver, its workers, Ray's daemons and PostgreSQL's server at random moments, interrupts it as users
-do, and lets another process go on each time. It writes `benchmarks/results/faults.json` from rows
-that are kept as they come. Recovery is the time from a fault to the next report of a training, the
-start of another process included.
+do, and lets another process go on each time. Recovery is the time from a fault to the next report
+of a training, the start of another process included. Then it breaks spaces, studies, data, models
+and command lines at random places; each is to end with exit code 2 and one line, and nothing
+written, unless it means something after all. What ends otherwise is left in `runs/faults`. It
+writes `benchmarks/results/faults.json` from rows that are kept as they come.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from benchmarks.faults.inputs import orders as inputs
+from benchmarks.faults.inputs import refused
 from benchmarks.faults.kills import Disturbed, disturbed
 from benchmarks.rows import Row, rows_of
 from benchmarks.value.__main__ import machine
@@ -31,8 +35,8 @@ CASES = (
 N_FAULTS = 10
 
 
-def summary(rows: list[Row]) -> dict[str, Any]:
-    """All faults, and by case."""
+def of_studies(rows: list[Row]) -> dict[str, Any]:
+    """All faults, and what they cost."""
     injected: Counter[str] = Counter()
     for row in rows:
         injected.update(row["injected"])
@@ -51,9 +55,25 @@ def summary(rows: list[Row]) -> dict[str, Any]:
     }
 
 
+def of_inputs(rows: list[Row]) -> dict[str, Any]:
+    """How the broken inputs ended."""
+    wrong = [each for row in rows for each in row["wrong"]]
+    refused_by_kind: Counter[str] = Counter()
+    for row in rows:
+        refused_by_kind[row["kind"]] += row["refused"]
+    return {
+        "bad_inputs": refused_by_kind.total() + len(wrong),
+        "bad_inputs_by_kind": dict(refused_by_kind),
+        "not_bad_after_all": sum(row["accepted"] for row in rows),
+        "tracebacks": sum("traceback" in each["wrong"] for each in wrong),
+        "otherwise": len(wrong),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=3, help="of each case")
+    parser.add_argument("--inputs", type=int, default=150, help="of each kind")
     parser.add_argument("--only", nargs="+", choices=("inline", "ray"), default=("inline", "ray"))
     parser.add_argument("--output", type=Path, default=RESULTS)
     chosen = parser.parse_args()
@@ -63,8 +83,14 @@ def main() -> None:
         for case in CASES
         if case[0] in chosen.only
     ]
-    rows = rows_of(orders, disturbed, chosen.output.with_name("faults_studies.jsonl"), 1)
-    document = {**summary(rows), "machine": machine()}
+    document: dict[str, Any] = {}
+    if orders:
+        rows = rows_of(orders, disturbed, chosen.output.with_name("faults_studies.jsonl"), 1)
+        document |= of_studies(rows)
+    if chosen.inputs:
+        file = chosen.output.with_name("faults_inputs.jsonl")
+        document |= of_inputs(rows_of([*inputs(chosen.inputs)], refused, file, 1))
+    document["machine"] = machine()
     chosen.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(document, indent=1))
 
