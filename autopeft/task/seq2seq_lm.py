@@ -54,6 +54,10 @@ class Seq2SeqLM(LanguageTask):
         return HEADS["seq2seq-lm"]
 
     @property
+    def longest(self) -> int:
+        return max(self.max_length, self.max_target_length)
+
+    @property
     def longest_answer(self) -> int:
         return self.max_target_length
 

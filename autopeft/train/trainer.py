@@ -21,7 +21,7 @@ from autopeft.model.checkpoint import trust
 from autopeft.model.lower_layers import can_start_above, starting_depth
 from autopeft.model.precision import target_device
 from autopeft.model.quicken import quicken
-from autopeft.task.batches import check_ids
+from autopeft.task.batches import check_embeddings
 from autopeft.task.task import Task
 from autopeft.task.tokens import Examples
 from autopeft.train.descent import Descent
@@ -253,7 +253,7 @@ class Trainer:
             device=str(self.device),
             spread=self._spread,
         )
-        check_ids(self._splits.values(), backbone.model)
+        check_embeddings([*self._splits.values()], backbone.model)
         can_start_above(backbone.model)  # found out on the model as transformers made it
         quicken(backbone.model, self.device.type, ExitStack())
         return backbone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import transformers as tf
 from torch.nn import functional as F
 
 import autopeft
+from autopeft.api.run import prepare
 from autopeft.core.errors import StudyError
 from autopeft.model.backbone import load_tokenizer
 from autopeft.task.registry import task_of
@@ -91,6 +93,37 @@ def test_the_loss_is_that_of_transformers(kind: str, tmp_path: Path) -> None:
     total = criterion.losses(outputs, batch.labels).sum() / criterion.weights(batch.labels).sum()
     assert torch.isclose(total, expected, rtol=1e-5)
     assert F.cosine_similarity(outputs[0, 0], outputs[0, 1], dim=0) < 1
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "read"),
+    [
+        ({"max_target_length": 200}, "max_target_length", 8),
+        ({"max_target_length": 64, "max_new_tokens": 101}, "max_new_tokens", 8),
+        ({"max_target_length": 64, "max_length": 600}, None, 600),
+    ],
+)
+def test_what_is_written_has_positions_or_is_refused(
+    options: dict[str, int], name: str | None, read: int, tmp_path: Path
+) -> None:
+    """Targets may be longer than sources, of which models with few positions read the beginning."""
+    rows = [{"source": f"{'one ' * 600}{n}", "target": "zwei " * 100} for n in range(20)]
+    for kind in ("bart", "t5"):
+        study = counting(tmp_path, save_translator(tmp_path / kind, WORDS, kind), 1e-3)
+        given = {"data": lines(tmp_path, rows), "max_length": 8, **options}
+        prepared = prepare({**study, "task": {**study["task"], **given}})
+        data = prepared.task.load()
+        if kind == "bart" and name is not None:
+            reason = f"task.{name}: the decoder takes 64 tokens, got 101 in the split"
+            with pytest.raises(StudyError, match=reason):
+                prepared.examples(data)
+            continue
+        most = 64 if kind == "bart" else sys.maxsize
+        longest = max(options["max_target_length"], given["max_length"])
+        assert prepared.setting.sequence_length == min(most, longest)
+        train = prepared.examples(data).splits["train"]
+        assert max(map(len, train.labels)) == min(101, options["max_target_length"])
+        assert max(map(len, train.columns["input_ids"])) == min(most, read)
 
 
 def counting(folder: Path, model: Path, learning_rate: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from autopeft.core.errors import StudyError
 from autopeft.core.settings import BackboneSettings
 from autopeft.model.backbone import load_tokenizer, meta_backbone
-from autopeft.task.batches import Encoded, check_ids
+from autopeft.task.batches import Encoded, check_embeddings
 from autopeft.task.tokens import encoded
 from tests.minilm import MINILM
 
@@ -133,25 +133,25 @@ def test_texts_that_are_cut_are_counted(table: Dataset, pairs: bool) -> None:
 def test_tokens_without_an_embedding_are_refused(tiny_llama: Path, table: Dataset) -> None:
     tokenizer, model = load_tokenizer(str(tiny_llama)), on_meta(tiny_llama)
     fine = encoded("train", table, tokenizer, 6)
-    check_ids([fine], model)
+    check_embeddings([fine], model)
     tokenizer.add_tokens(["dull"])
     strange = encoded("validation", table, tokenizer, 6)
     reason = "^model: input_ids of the split 'validation' go up to 7, but the embedding .* at 6"
     with pytest.raises(StudyError, match=reason):
-        check_ids([fine, strange], model)
+        check_embeddings([fine, strange], model)
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     short = Dataset.from_dict({"text": ["good"], "label": [0]})
     with pytest.raises(StudyError, match=r"^model: input_ids are padded with 8, but .* at 6"):
-        check_ids([encoded("test", short, tokenizer, 6)], model)
+        check_embeddings([encoded("test", short, tokenizer, 6)], model)
 
 
 def test_token_types_without_an_embedding_are_refused(table: Dataset) -> None:
     model = on_meta(MINILM)
     pairs = encoded("train", table.add_column("text_pair", TEXTS), load_tokenizer(MINILM), 6)
-    check_ids([pairs], model)
+    check_embeddings([pairs], model)
     model.config.type_vocab_size = 1
     with pytest.raises(StudyError, match=r"^model: token_type_ids of the split 'train' go up to 1"):
-        check_ids([pairs], model)
+        check_embeddings([pairs], model)
 
 
 def on_meta(reference: str | Path) -> PreTrainedModel:
