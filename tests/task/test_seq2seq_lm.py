@@ -126,6 +126,28 @@ def test_what_is_written_has_positions_or_is_refused(
         assert max(map(len, train.columns["input_ids"])) == min(most, read)
 
 
+def test_texts_are_tokenized_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources and targets of three splits, and those of another length."""
+    monkeypatch.setenv("AUTOPEFT_CACHE", str(tmp_path / "cache"))
+    tokenizer = load_tokenizer(str(save_translator(tmp_path / "model", WORDS)))
+    rows = [{"source": a, "target": b} for a, b in PAIRS]
+    study = {"type": "seq2seq-lm", "data": lines(tmp_path, rows), "predict_with_generate": True}
+    found = []
+    for max_length, n_files in ((8, 6), (8, 6), (9, 9)):
+        task = task_of({**study, "max_length": max_length})
+        found.append(task.encode(task.load(), tokenizer).splits["test"])
+        assert len(list(tmp_path.glob("cache/tokens/*/"))) == n_files
+    first, again, longer = found
+    for one, other in (
+        (first.columns["input_ids"], again.columns["input_ids"]),
+        (first.labels, again.labels),
+        (first.answers.prompts, again.answers.prompts),
+    ):
+        assert [ids.tolist() for ids in one] == [ids.tolist() for ids in other]
+    assert first.extent == again.extent
+    assert first.extent["tokens"] == longer.extent["tokens"]
+
+
 def counting(folder: Path, model: Path, learning_rate: float) -> dict[str, Any]:
     """A study of texts from texts, files in a folder."""
     rows = [{"source": a, "target": b} for a, b in PAIRS]
