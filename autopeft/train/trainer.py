@@ -61,9 +61,10 @@ class Trainer:
 
     The metrics of a report are those of the task on the validation split, `validation_loss`,
     `n_validation` (examples; some before the last rung, all at it), where the order asks for it
-    those of the test split with `test_` before their names, `train_loss` (mean since the
-    last report), `learning_rate` (of the last step), `train_seconds`, `epoch_seconds` (mean of an
-    epoch, both without evaluation, by share of the rows) and `eval_seconds`. The same seed gives a
+    those of the test split with `test_` before their names, `trained_elements` (the head's
+    included; where there are none, one report is all), `train_loss` (mean since the last report),
+    `learning_rate` (of the last step), `train_seconds`, `epoch_seconds` (mean of an epoch, both
+    without evaluation, by share of the rows) and `eval_seconds`. The same seed gives a
     configuration that trains alone the same numbers.
 
     Args:
