@@ -98,6 +98,7 @@ def _metrics(outcome: Outcome, trial: TrialRecord, trained: TrialRecord) -> dict
     """Of the exported training, and of fresh trainings of its configuration where there are any."""
     means = {record.number: record for record in folded(outcome.trials)}.get(trial.number, trial)
     seeds = f"mean of {means.n_seeds} fresh trainings"
+    seeds = "as it comes" if means.trains_nothing else seeds
     rows = {}
     for objective in (o for o in outcome.objectives if not o.known):
         name = objective.name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from autopeft.core.quantity import parse_quantity
 from autopeft.core.settings import BackboneSettings, TrainSettings
 from autopeft.memory.fit import fit as fitted
 from autopeft.memory.flops import count_flops
-from autopeft.memory.predict import predict_memory
 from autopeft.memory.quantities import Setting, head_params, known_quantities
 from autopeft.method.count import count
 from autopeft.model.backbone import Backbone, meta_backbone
@@ -31,28 +30,13 @@ N_SAMPLES = 24
 """Random configurations that the ranges of a space are over, beside its ends."""
 
 
-@dataclass(frozen=True)
-class StepSize:
-    """What one training step sees: sequences (None as the configuration says), and their tokens."""
-
-    batch_size: int | None
-    sequence_length: int
-
-    def __post_init__(self) -> None:
-        for name, value in (
-            ("batch_size", self.batch_size),
-            ("sequence_length", self.sequence_length),
-        ):
-            if value is not None and value < 1:
-                raise StudyError(f"must be a positive integer, got {value}", name)
-
-
 def plan(  # noqa: PLR0913
     file: Reference,
     model: str | None = None,
     *,
     batch_size: int | None = None,
     sequence_length: int | None = None,
+    new_tokens: int | None = None,
     device: str | None = None,
     task: str | None = None,
     fit: str | int | None = None,
@@ -72,6 +56,8 @@ def plan(  # noqa: PLR0913
         model: hub id, `package:NAME/FOLDER` or folder; `config.json` is enough. None of a study.
         batch_size: sequences of one training step; None means what the configuration says.
         sequence_length: tokens of a sequence; None means 128.
+        new_tokens: of the longest answer that evaluations ask for; None means that they ask for
+            none.
         device: `cuda` or `cpu`, for which memory is predicted; None means `cuda`.
         task: such as `text-classification`; None means what the checkpoint was made for.
         fit: memory of the device, such as `16GB`, into which a configuration is to fit.
@@ -81,34 +67,52 @@ def plan(  # noqa: PLR0913
         AutoPeftError: bad input.
     """
     if model is None:
-        options = (batch_size, sequence_length, device, task, fit)
+        options = (batch_size, sequence_length, new_tokens, device, task, fit)
         if file in names("search_spaces") or any(option is not None for option in options):
             reason = "is missing; without a model there is a plan of a study alone, by its file"
             raise StudyError(reason, "model")
         return _plan_study(prepare(file, changes))
     if changes:
         raise StudyError("are of a study, which names its model", "changes")
-    step = StepSize(batch_size, 128 if sequence_length is None else sequence_length)
-    device = device or "cuda"
+    sizes = {
+        "batch_size": batch_size,
+        "sequence_length": 128 if sequence_length is None else sequence_length,
+        "new_tokens": new_tokens,
+    }
     space = SearchSpace.load(file)
-    backbone = meta_backbone(model, BackboneSettings(), head=task)
-    check_sites(backbone.model)
-    most = positions(backbone.model)
-    if step.sequence_length > most:
-        reason = f"the model takes {most} tokens, got {step.sequence_length}"
-        raise StudyError(reason, "sequence_length")
-    about = {"name": space.name, "model": model, "device": device}
+    setting = _setting(meta_backbone(model, BackboneSettings(), head=task), device, sizes)
+    backbone = setting.backbone
+    about = {"name": space.name, "model": model, "device": setting.device}
     limit = None if fit is None else parse_quantity(fit, "fit")
     if space.is_configuration:
         config = configuration(file, backbone)
-        costs = _costs(config, backbone, step, device)
-        fitted = {} if limit is None else {"fit": _fit(config, backbone, step, device, limit)}
+        costs = _costs(config, setting)
+        fitted = {} if limit is None else {"fit": _fit(config, setting, limit)}
         return {"kind": "configuration", **about, **costs, **fitted}
     if limit is not None:
         raise StudyError("goes with a configuration; a space has `limits`", "fit")
     bound = on_backbone(file, backbone)
-    setting = Setting(backbone, step.sequence_length, device, step.batch_size)
     return {"kind": "space", **about, **_extent(bound, setting)}
+
+
+def _setting(backbone: Backbone, device: str | None, sizes: Mapping[str, int | None]) -> Setting:
+    """The training that a plan is of.
+
+    Raises:
+        StudyError: a size is none or more than the model takes.
+    """
+    for name, size in sizes.items():
+        if size is not None and size < 1:
+            raise StudyError(f"must be a positive integer, got {size}", name)
+    check_sites(backbone.model)
+    length, new = sizes["sequence_length"] or 0, sizes["new_tokens"] or 0
+    if new and backbone.modules_to_save:
+        raise StudyError("are of a model that writes text", "new_tokens")
+    most = positions(backbone.model)
+    for name, size in (("sequence_length", length), ("new_tokens", new)):
+        if size > most:
+            raise StudyError(f"the model takes {most} tokens, got {size}", name)
+    return Setting(backbone, length, device or "cuda", sizes["batch_size"], new)
 
 
 def _plan_study(prepared: Prepared) -> dict[str, Any]:
@@ -132,17 +136,12 @@ def _plan_study(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _costs(config: PeftConfig, backbone: Backbone, step: StepSize, device: str) -> dict[str, Any]:
+def _costs(config: PeftConfig, setting: Setting) -> dict[str, Any]:
+    backbone = setting.backbone
     counts = count(config, backbone.shape)
-    batch_size = step.batch_size or TrainSettings(**dict(config.train)).batch_size
-    memory = predict_memory(
-        backbone,
-        config,
-        batch_size=batch_size,
-        sequence_length=step.sequence_length,
-        device=device,
-    )
-    flops = count_flops(backbone, config, batch_size, step.sequence_length)
+    batch_size = setting.batch_size or TrainSettings(**dict(config.train)).batch_size
+    memory = setting.memory(config)
+    flops = count_flops(backbone, config, batch_size, setting.sequence_length)
     head = head_params(backbone)
     return {
         "trainable_params": counts.trainable,
@@ -152,7 +151,7 @@ def _costs(config: PeftConfig, backbone: Backbone, step: StepSize, device: str) 
         "backbone_params": backbone.shape.parameters,
         "by_method": dict(counts.by_method),
         "batch_size": batch_size,
-        "sequence_length": step.sequence_length,
+        "sequence_length": setting.sequence_length,
         "dtype": _dtype(config, backbone),
         "peak_memory": memory.peak,
         "peak_memory_parts": dict(memory.parts),
@@ -161,13 +160,11 @@ def _costs(config: PeftConfig, backbone: Backbone, step: StepSize, device: str) 
     }
 
 
-def _fit(
-    config: PeftConfig, backbone: Backbone, step: StepSize, device: str, limit: float
-) -> dict[str, Any]:
+def _fit(config: PeftConfig, setting: Setting, limit: float) -> dict[str, Any]:
     """How the training of a configuration fits into `limit` bytes."""
-    size = {} if step.batch_size is None else {"batch_size": step.batch_size}
+    size = {} if setting.batch_size is None else {"batch_size": setting.batch_size}
     sized = replace(config, train=freeze({**thaw(config.train), **size}))
-    fit = fitted(backbone, sized, limit, sequence_length=step.sequence_length, device=device)
+    fit = fitted(replace(setting, batch_size=None), sized, limit)
     before, after = config.to_dict(), fit.config.to_dict()
     sections = {name: after.get(name, {}) for name in ("train", "backbone")}
     changes = {

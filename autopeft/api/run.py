@@ -55,7 +55,7 @@ from autopeft.study.record import agree, open_record
 from autopeft.study.spec import SPEC, StudySpec, load_spec
 from autopeft.study.study import Study
 from autopeft.study.terms import Terms
-from autopeft.task.batches import check_ids
+from autopeft.task.batches import check_embeddings
 from autopeft.task.custom import Custom
 from autopeft.task.data import Data
 from autopeft.task.registry import task_of
@@ -141,7 +141,7 @@ class Prepared:
     def examples(self, data: Data) -> Examples:
         """The examples, checked for the backbone."""
         examples = self.task.encode(data, load_reader(self.spec.model, self.task.head))
-        check_ids(examples.splits.values(), self.setting.backbone.model)
+        check_embeddings([*examples.splits.values()], self.setting.backbone.model)
         return examples
 
     def _evaluator(self, examples: Examples) -> MakeEvaluator:
@@ -230,7 +230,7 @@ def _prepared(spec: StudySpec) -> Prepared:
     device = device_of(spec)
     backbone = meta_backbone(spec.model, BackboneSettings(), head=task.head, device=device)
     check_sites(backbone.model)
-    length = min(task.max_length, positions(backbone.model))
+    length = min(task.longest, positions(backbone.model))
     setting = Setting(backbone, length, device, new_tokens=task.new_tokens)
     known = known_quantities(setting)
     left = deployable(_with_limits(spec), spec.deploy, task.head)

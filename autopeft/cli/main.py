@@ -101,6 +101,7 @@ def plan(  # noqa: PLR0913
     model: Annotated[str | None, typer.Option(help="Hub id, folder or package.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Sequences of one step.")] = None,
     sequence_length: Annotated[int | None, typer.Option(help="Tokens of a sequence.")] = None,
+    new_tokens: Annotated[int | None, typer.Option(help="Tokens of the longest answer.")] = None,
     device: Annotated[str | None, typer.Option(help="cuda or cpu, for its memory.")] = None,
     task: Annotated[str | None, typer.Option(help="What the model is made for.")] = None,
     fit: Annotated[
@@ -118,6 +119,7 @@ def plan(  # noqa: PLR0913
         model,
         batch_size=batch_size,
         sequence_length=sequence_length,
+        new_tokens=new_tokens,
         device=device,
         task=task,
         fit=fit,

@@ -27,7 +27,10 @@ def planned(trials: Sequence[TrialRecord], search: Search, fidelity: FidelitySec
 
 
 def most_repeats(search: Search, fidelity: FidelitySection) -> int:
-    """How many trainings with fresh seeds follow; less where a baseline is a finalist, too."""
+    """How many trainings with fresh seeds follow, or less.
+
+    Less do where a baseline is a finalist, too, or trains nothing.
+    """
     n_again = search.n_finalists and search.n_finalists + len(search.baselines)
     n_longer = len(fidelity.lengths) - 1 if n_again > 1 else 0
     return (n_again + n_longer) * search.n_seeds

@@ -13,6 +13,9 @@ worker, which can train nothing, as where it finds no data."""
 TEST = "test_"
 """What the names of metrics of the test split begin with."""
 
+TRAINED = "trained_elements"
+"""The metric that says how many elements are trained, those of the head included."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -29,6 +32,11 @@ class Report:
     fidelity: float
     metrics: Mapping[str, float]
     member: int = 0
+
+    @property
+    def trains_nothing(self) -> bool:
+        """Whether the configuration leaves the model as it comes, the same with every seed."""
+        return self.metrics.get(TRAINED) == 0
 
     @property
     def test(self) -> dict[str, float]:

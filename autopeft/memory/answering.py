@@ -14,6 +14,7 @@ from autopeft.memory.live_bytes import Live
 from autopeft.memory.predict import Memory, on_meta
 from autopeft.model.backbone import Backbone
 from autopeft.model.head import chooses_positions
+from autopeft.model.positions import positions
 
 
 def predict_answering(
@@ -28,9 +29,9 @@ def predict_answering(
     """The peak of an evaluation between steps of a training in which the model gives answers.
 
     Prompts and answers of a batch have as many tokens as a micro-batch of the training, or are one
-    row. Longest are the keys and values in the last pass, which copies those of one layer after
-    another to add a token. Evaluations without answers take no more than a step of the training:
-    what they run is its forward pass, on as many tokens.
+    row, and all of them find positions in the model. Longest are the keys and values in the last
+    pass, which copies those of one layer after another to add a token. Evaluations without answers
+    take no more than a step of the training: what they run is its forward pass, on as many tokens.
 
     Args:
         backbone: as in `predict_memory`.
@@ -44,17 +45,27 @@ def predict_answering(
         StudyError: as `predict_memory`.
         AttachError: as `predict_memory`.
     """
+    longest, new_tokens = _placed(backbone.model, sequence_length, new_tokens)
     with on_meta(backbone, [config], device, padded=True) as stage, torch.no_grad():
         optimizers = stage.optimizers(device)
         stage.model.eval()
         stage.live.restart()
         (member,) = stage.pack.members
-        for rows, prompt in _batches(batch_size * sequence_length, sequence_length, new_tokens):
+        for rows, prompt in _batches(batch_size * sequence_length, longest, new_tokens):
             _answer(
                 _Asked(stage.model, rows, prompt, caches=member.in_cache), new_tokens, stage.live
             )
         del optimizers
     return Memory.at_peak(stage.live, device)
+
+
+def _placed(model: PreTrainedModel, prompt: int, new_tokens: int) -> tuple[int, int]:
+    """Tokens of the longest prompt and of its answer, for which a model has positions."""
+    most = positions(model, writes=True)
+    if model.config.is_encoder_decoder:
+        return prompt, min(new_tokens, most)
+    new = min(new_tokens, most - 1)
+    return min(prompt, most - new), new
 
 
 def _answer(asked: _Asked, new_tokens: int, live: Live) -> None:

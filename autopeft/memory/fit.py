@@ -9,8 +9,8 @@ from typing import Any
 
 from autopeft.core.config import PeftConfig, freeze
 from autopeft.core.settings import BackboneSettings, TrainSettings
-from autopeft.memory.predict import Memory, predict_memory
-from autopeft.model.backbone import Backbone
+from autopeft.memory.predict import Memory
+from autopeft.memory.quantities import Setting
 
 _QUANTIZATION = ("none", "int8", "nf4")
 _CHECKPOINTING, _OFFLOADING = {"gradient_checkpointing": True}, {"activation_offloading": True}
@@ -36,14 +36,7 @@ class Fit:
     fits: bool
 
 
-def fit(
-    backbone: Backbone,
-    config: PeftConfig,
-    limit: float,
-    *,
-    sequence_length: int,
-    device: str = "cuda",
-) -> Fit:
+def fit(setting: Setting, config: PeftConfig, limit: float) -> Fit:
     """The first of some settings that fits, in the order of what they cost.
 
     Tried are: `config` itself; smaller micro-batches whose gradients accumulate, so that a step
@@ -52,28 +45,21 @@ def fit(
     What `config` says is only added to. Of micro-batches the largest that fits is taken.
 
     Args:
-        backbone: on the meta device.
+        setting: of the training, in which batches are as large as configurations say.
         config: what is trained; its batch size times its accumulation steps is kept.
         limit: bytes.
-        sequence_length: tokens a sequence.
-        device: `cuda` or `cpu`.
 
     Raises:
         AutoPeftError: as `predict_memory`.
     """
 
     def predicted(candidate: PeftConfig) -> Fit:
-        memory = predict_memory(
-            backbone,
-            candidate,
-            batch_size=TrainSettings(**dict(candidate.train)).batch_size,
-            sequence_length=sequence_length,
-            device=device,
-        )
+        memory = setting.memory(candidate)
         return Fit(candidate, memory, memory.peak <= limit)
 
     least: Fit | None = None
-    for form in _forms(config, device, backbone.model.supports_gradient_checkpointing):
+    checkpoints = setting.backbone.model.supports_gradient_checkpointing
+    for form in _forms(config, setting.device, checkpoints):
         largest = _in_batches(form, predicted)
         if largest.fits:
             return largest

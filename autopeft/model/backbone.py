@@ -139,7 +139,8 @@ def load_reader(reference: str, head: Head | str) -> Reader:
 def load_tokenizer(reference: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a model; it pads on the right, with the end token if it has no other.
 
-    Its `model_max_length` is at most the number of positions of the model.
+    Its `model_max_length` is the number of positions of the model: that of a tokenizer may be less,
+    such as 512 for T5, which takes texts of any length.
 
     Raises:
         StudyError: there is none, or none for batches.
@@ -155,7 +156,7 @@ def load_tokenizer(reference: str) -> PreTrainedTokenizerBase:
         reason = f"the tokenizer of {reference!r} has neither a padding nor an end token"
         raise StudyError(reason, "model")
     tokenizer.padding_side = "right"
-    tokenizer.model_max_length = min(tokenizer.model_max_length, positions(model))
+    tokenizer.model_max_length = positions(model)
     return tokenizer
 
 

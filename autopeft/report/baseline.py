@@ -103,10 +103,7 @@ def compare(
     if quality is None:
         return ()
     cost = next((o for o in objectives if o.known), None)
-    scores = {
-        number: [r.test[quality.name] for r in repeats if quality.name in r.test]
-        for number, repeats in fresh(records).items()
-    }
+    scores = _scores(fresh(records), quality.name)
     scored = [record for record in folded(records) if scores.get(record.number)]
     rivals = [record for record in scored if record.baseline is None]
     return tuple(
@@ -114,6 +111,19 @@ def compare(
         for b in scored
         if b.baseline is not None
     )
+
+
+def _scores(again: Mapping[int, Sequence[TrialRecord]], name: str) -> Mapping[int, Sequence[float]]:
+    """The test values of every trial; of what trains nothing the same as often as of others."""
+    scores = {
+        number: [r.test[name] for r in repeats if name in r.test]
+        for number, repeats in again.items()
+    }
+    most = max(map(len, scores.values()), default=0)
+    for number, repeats in again.items():
+        if any(repeat.trains_nothing for repeat in repeats):
+            scores[number] = scores[number][:1] * most
+    return scores
 
 
 def _rival(

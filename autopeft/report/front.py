@@ -48,8 +48,10 @@ class Front:
     @property
     def basis(self) -> str:
         """What the values of its trials are."""
-        counts = [trial.n_seeds for trial in self.trials] or [0]
-        if not max(counts):
+        counts = [trial.n_seeds for trial in self.trials if not trial.trains_nothing]
+        if self.trials and not counts:
+            return "the model as it comes, on the validation split"
+        if not any(counts):
             return "one training each, on the validation split"
         if max(counts) == 1:
             return "one fresh training each, on the validation split"

@@ -31,6 +31,8 @@ def repeats(
 ) -> Iterator[Repeat]:
     """Finalists and baselines with the attributes of each repeat, one seed after the other.
 
+    What trains nothing is the same with every seed: it has the first one alone.
+
     Of two lengths the best finalist is trained with both first. Once that has ended, all others
     get the one with which it is better on the validation split, for too long a training spoils what
     another needs.
@@ -58,8 +60,8 @@ def repeats(
 
 def _each(trials: Sequence[TrialRecord], seeds: Iterable[int], epochs: float) -> Iterator[Repeat]:
     """The repeats of trials; only those of another length than their trial have it in the name."""
-    for seed in seeds:
-        for trial in trials:
+    for place, seed in enumerate(seeds):
+        for trial in (t for t in trials if not (place and t.trains_nothing)):
             length = "" if epochs == trial.epochs else f":{epochs:g}"
             name = f"{trial.number}:{seed}{length}"
             attrs = {"repeat": name, "repeat_of": trial.number, "seed": seed, "epochs": epochs}

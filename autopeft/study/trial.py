@@ -86,13 +86,20 @@ class TrialRecord:
         """How far it was trained, as its reports say."""
         return self.reports[-1].fidelity if self.reports else 0.0
 
+    @property
+    def trains_nothing(self) -> bool:
+        """Whether it is the model as it comes, see `Report`."""
+        return bool(self.reports) and self.reports[-1].trains_nothing
+
     def curve(self, objectives: Iterable[Objective]) -> Curve:
         """The trial as a stopper sees it; baselines and repeats are never stopped.
 
-        One that was interrupted has reported nothing, since another trains the same anew.
+        One that was interrupted has reported nothing, since another trains the same anew, and one
+        that trains nothing has no curve.
         """
         known = (o.loss(self.known.get(o.name, math.nan)) for o in objectives if o.known)
         protected = self.baseline is not None or self.repeat_of is not None
-        reports = () if self.state == "interrupted" else self.reports
+        has_none = self.state == "interrupted" or self.trains_nothing
+        reports = () if has_none else self.reports
         ended = self.state not in ("running", "paused")
         return Curve(self.number, tuple(known), reports, protected, self.config, ended)

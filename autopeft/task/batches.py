@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autopeft.core.errors import StudyError, shown
 from autopeft.model.head import IGNORED, Criterion
+from autopeft.model.positions import positions
 from autopeft.task.answers import Answers
 from autopeft.task.rows import KEY
 from autopeft.task.split import texts_of
@@ -221,14 +222,16 @@ def cut_of(
     return Cut.of(whole, limit)
 
 
-def check_ids(splits: Iterable[Encoded], model: PreTrainedModel) -> None:
-    """Checks that a model of texts has an embedding for every token.
+def check_embeddings(splits: Sequence[Encoded], model: PreTrainedModel) -> None:
+    """Checks that a model of texts has an embedding for every token and for its place.
 
     Raises:
-        StudyError: it has not; says the id and how many there are.
+        StudyError: it has not; says the id or the length and how many there are.
     """
     if model.main_input_name == PIXELS:
         return
+    if model.config.is_encoder_decoder:
+        _check_written(splits, positions(model, writes=True))
     types = getattr(model.config.get_text_config(), "type_vocab_size", None)
     tables = {"input_ids": model.get_input_embeddings().num_embeddings, "token_type_ids": types}
     for split in splits:
@@ -236,6 +239,20 @@ def check_ids(splits: Iterable[Encoded], model: PreTrainedModel) -> None:
             largest = max(int(ids.max()) for ids in split.columns[name])
             _check_id(f"{name} of the split {split.name!r} go up to", largest, tables[name])
             _check_id(f"{name} are padded with", split.padding[name], tables[name])
+
+
+def _check_written(splits: Iterable[Encoded], most: int) -> None:
+    """Checks what a decoder reads: targets and answers, or a text that is judged as a whole."""
+    for split in splits:
+        is_target = not isinstance(split.labels, Tensor)
+        lengths = map(len, split.labels) if is_target else split.lengths.tolist()
+        sizes = {"max_target_length" if is_target else "max_length": max(lengths)}
+        if split.answers is not None:
+            sizes["max_new_tokens"] = split.answers.max_new_tokens
+        for name, size in sizes.items():
+            if size > most:
+                reason = f"the decoder takes {most} tokens, got {size} in the split {split.name!r}"
+                raise StudyError(reason, f"task.{name}")
 
 
 def _check_id(which: str, number: int, n_rows: int) -> None:

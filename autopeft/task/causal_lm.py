@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import date
+from itertools import chain
 from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 from datasets import Dataset
 from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from autopeft.core.errors import StudyError
@@ -20,13 +24,16 @@ from autopeft.task.data import Data
 from autopeft.task.language import LanguageTask
 from autopeft.task.rows import KEY
 from autopeft.task.tables import SPLITS, filled_tables
-from autopeft.task.tokens import Examples
+from autopeft.task.tokens import Examples, tensors_of
 
 Template: TypeAlias = dict[str, str]
 """What each role says."""
 
 _GENERATION = "generation %}"
 """By which a chat template marks what the assistant says."""
+
+_DATE = "strftime_now"
+"""By which it says the date."""
 
 
 class CausalLM(LanguageTask):
@@ -80,15 +87,15 @@ class CausalLM(LanguageTask):
     def _encoded(
         self, split: str, table: Dataset, tokenizer: PreTrainedTokenizerBase, limit: int
     ) -> Encoded:
-        learns_all = self.loss_on == "all"
-        read = [Sample.loads(text) for text in table["text"]]
-        rows = [tokens_of(sample, tokenizer, learns_all=learns_all) for sample in read]
+        texts, learns_all = table["text"][:], self.loss_on == "all"
+        rows = _rows(texts, tokenizer, learns_all)
         answers = None
         if self.predict_with_generate and split != "train":
-            told = [tokens_of(sample, tokenizer) for sample in read] if learns_all else rows
-            answers = answers_of(split, told, tokenizer, limit, self.max_new_tokens)
+            told = _rows(texts, tokenizer, False) if learns_all else rows
+            listed = [(ids.tolist(), learned.tolist()) for ids, learned in told]
+            answers = answers_of(split, listed, tokenizer, limit, self.max_new_tokens)
             answers = replace(answers, own=self.own_metrics)
-        kept = [torch.tensor(ids[:limit]) for ids, _ in rows]
+        kept = [ids[:limit] for ids, _ in rows]
         columns = {"input_ids": kept, "attention_mask": [torch.ones_like(ids) for ids in kept]}
         targets = [_following(ids[:limit], learned[:limit]) for ids, learned in rows]
         if not any((target != IGNORED).any() for target in targets):
@@ -98,6 +105,29 @@ class CausalLM(LanguageTask):
         lengths = torch.tensor([len(ids) for ids in kept])
         cut = Cut.of([len(ids) for ids, _ in rows], limit)
         return Encoded(split, columns, padding, lengths, targets, cut, answers=answers)
+
+
+def _rows(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, learns_all: bool
+) -> list[tuple[Tensor, Tensor]]:
+    """The ids of some samples and which of them are learned, both (tokens,), see `tokens_of`.
+
+    They are computed once on a node, and once a day where the chat template says the date.
+    """
+
+    def made() -> dict[str, Tensor]:
+        read = (Sample.loads(text) for text in texts)
+        rows = [tokens_of(sample, tokenizer, learns_all=learns_all) for sample in read]
+        ids, learned = (list(chain.from_iterable(part)) for part in zip(*rows, strict=True))
+        sizes = [len(of_row) for of_row, _ in rows]
+        named = {"ids": torch.tensor(ids, dtype=torch.int64), "sizes": torch.tensor(sizes)}
+        return {**named, "learned": torch.tensor(learned, dtype=torch.bool)}
+
+    template = str(tokenizer.chat_template)
+    today = date.today().isoformat() if _DATE in template else ""
+    tensors = tensors_of(made, tokenizer, [texts], template, today, learns_all)
+    sizes = tensors["sizes"].tolist()
+    return list(zip(tensors["ids"].split(sizes), tensors["learned"].split(sizes), strict=True))
 
 
 def connected(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -133,10 +163,9 @@ def tokens_of(
     return ids, [True] * len(ids) if learns_all else learned
 
 
-def _following(ids: Sequence[int], learned: Sequence[bool]) -> torch.Tensor:
+def _following(ids: Tensor, learned: Tensor) -> Tensor:
     """The token after each, (tokens,), where it is learned."""
-    after = [i if is_learned else IGNORED for i, is_learned in zip(ids, learned, strict=True)]
-    return torch.tensor([*after[1:], IGNORED])
+    return F.pad(ids.masked_fill(~learned, IGNORED)[1:], (0, 1), value=IGNORED)
 
 
 def _completed(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> Tokens:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Literal
 
 import torch
 from datasets import Dataset
 from pydantic import Field
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from autopeft.core.errors import StudyError, unknown
@@ -18,7 +20,7 @@ from autopeft.task.data import Data
 from autopeft.task.language import LanguageTask
 from autopeft.task.rows import Row, read_rows, text_at
 from autopeft.task.tables import SPLITS, filled_tables
-from autopeft.task.tokens import Examples
+from autopeft.task.tokens import Examples, tensors_of
 
 PAIRS = (
     ("source", "target"),
@@ -52,6 +54,10 @@ class Seq2SeqLM(LanguageTask):
     @property
     def head(self) -> Head:
         return HEADS["seq2seq-lm"]
+
+    @property
+    def longest(self) -> int:
+        return max(self.max_length, self.max_target_length)
 
     @property
     def longest_answer(self) -> int:
@@ -93,14 +99,14 @@ class Seq2SeqLM(LanguageTask):
     def _encoded(self, split: str, table: Dataset, tokenizer: PreTrainedTokenizerBase) -> Encoded:
         limit = min(self.max_length, tokenizer.model_max_length)
         longest = self.max_target_length
-        read, cut = _read(tokenizer, {"text": table["text"][:]}, limit)
-        wanted, cut_wanted = _read(tokenizer, {"text_target": table["label"][:]}, longest)
-        sources, targets = ([torch.tensor(ids) for ids in rows] for rows in (read, wanted))
+        sources, cut = _read(tokenizer, {"text": table["text"][:]}, limit)
+        targets, cut_wanted = _read(tokenizer, {"text_target": table["label"][:]}, longest)
         answers = None
         if self.predict_with_generate and split != "train":
-            most = self.max_new_tokens or max(map(len, wanted))
-            ends = ends_of(wanted, tokenizer)
-            answers = Answers(sources, said(wanted, tokenizer), ends, most, self.own_metrics)
+            listed = [ids.tolist() for ids in targets]
+            most = self.max_new_tokens or max(map(len, listed))
+            ends = ends_of(listed, tokenizer)
+            answers = Answers(sources, said(listed, tokenizer), ends, most, self.own_metrics)
         return Encoded(
             name=split,
             columns={"input_ids": sources, "attention_mask": [torch.ones_like(s) for s in sources]},
@@ -114,7 +120,14 @@ class Seq2SeqLM(LanguageTask):
 
 def _read(
     tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, Sequence[str]], limit: int
-) -> tuple[list[list[int]], Cut]:
-    """The token ids of a column, at most `limit` a row."""
-    ids = tokenizer(**texts, truncation=True, max_length=limit)["input_ids"]
-    return ids, cut_of(tokenizer, ids, limit, texts)
+) -> tuple[list[Tensor], Cut]:
+    """The token ids of a column, at most `limit` a row, computed once on a node."""
+
+    def made() -> dict[str, Tensor]:
+        ids = tokenizer(**texts, truncation=True, max_length=limit)["input_ids"]
+        flat = torch.tensor([*chain.from_iterable(ids)], dtype=torch.int64)
+        return {"ids": flat, **vars(cut_of(tokenizer, ids, limit, texts))}
+
+    tensors = tensors_of(made, tokenizer, [*texts.values()], *texts, limit)
+    cut = Cut(tensors["whole"], tensors["lost"])
+    return list(tensors["ids"].split((cut.whole - cut.lost).tolist())), cut

@@ -92,6 +92,11 @@ class Task(Section):
         """What predictions are judged by, by name."""
 
     @property
+    def longest(self) -> int:
+        """Tokens after which what a model reads at a time is cut."""
+        return self.max_length
+
+    @property
     def new_tokens(self) -> int:
         """How many tokens the longest answer has that the model gives by itself; 0 of none."""
         return 0

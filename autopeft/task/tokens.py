@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from autopeft.model.cache import cached_folder, key_of
@@ -20,7 +22,7 @@ from autopeft.task.split import texts_of
 from autopeft.task.tables import SPLITS
 
 _FILE = "tokens.safetensors"
-_FORMAT = 3
+_FORMAT = 4
 """Of the file; a number that changes with what it holds."""
 
 
@@ -65,24 +67,16 @@ def encoded(
     Raises:
         StudyError: see `Encoded.of`.
     """
-    if not tokenizer.is_fast:
-        return Encoded.of(name, table, tokenizer, max_length)
-    texts = texts_of(table)
-    limit = min(max_length, tokenizer.model_max_length)
-    key = key_of(_FORMAT, _settings(tokenizer), limit, *(digest_of(column) for column in texts))
 
-    def write(folder: Path) -> None:
+    def made() -> dict[str, Tensor]:
         made = Encoded.of(name, table, tokenizer, max_length)
         columns = {f"column.{c}": torch.cat(list(rows)) for c, rows in made.columns.items()}
         padding = {f"padding.{c}": torch.tensor(fill) for c, fill in made.padding.items()}
         about = {"lengths": made.lengths, **({} if made.cut is None else vars(made.cut))}
-        save_file({**about, **columns, **padding}, folder / _FILE)
+        return {**about, **columns, **padding}
 
-    n_bytes = 8 * sum(len(text) for column in texts for text in column)
-    folder = cached_folder("tokens", key, n_bytes, write)
-    if folder is None:
-        return Encoded.of(name, table, tokenizer, max_length)
-    tensors = load_file(folder / _FILE)
+    limit = min(max_length, tokenizer.model_max_length)
+    tensors = tensors_of(made, tokenizer, texts_of(table), limit)
     sizes = tensors["lengths"].tolist()
     named = [n.removeprefix("column.") for n in tensors if n.startswith("column.")]
     return Encoded(
@@ -95,10 +89,40 @@ def encoded(
     )
 
 
+def tensors_of(
+    make: Callable[[], Mapping[str, Tensor]],
+    tokenizer: PreTrainedTokenizerBase,
+    columns: Sequence[Sequence[str]],
+    *about: Any,
+) -> Mapping[str, Tensor]:
+    """What a fast tokenizer makes of texts, computed once on a node for the same of everything.
+
+    Args:
+        make: computes it.
+        tokenizer: that it reads with.
+        columns: the texts.
+        about: what else it depends on.
+
+    Raises:
+        StudyError: as `make`.
+    """
+    if not tokenizer.is_fast:
+        return make()
+    key = key_of(_FORMAT, _settings(tokenizer), *about, *map(digest_of, columns))
+
+    def write(folder: Path) -> None:
+        save_file(dict(make()), folder / _FILE)
+
+    n_bytes = 8 * sum(len(text) for column in columns for text in column)
+    folder = cached_folder("tokens", key, n_bytes, write)
+    return make() if folder is None else load_file(folder / _FILE)
+
+
 def _settings(tokenizer: PreTrainedTokenizerBase) -> str:
     """Everything about a tokenizer that decides on token ids."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     del backend["truncation"], backend["padding"]  # those of the last call
-    special = (tokenizer.pad_token_id, tokenizer.pad_token_type_id, tokenizer.truncation_side)
-    parts = (type(tokenizer).__name__, special, tokenizer.model_input_names, backend)
+    special = (tokenizer.pad_token_id, tokenizer.pad_token_type_id, tokenizer.special_tokens_map)
+    sides = [getattr(tokenizer, name, None) for name in ("truncation_side", "src_lang", "tgt_lang")]
+    parts = (type(tokenizer).__name__, special, sides, tokenizer.model_input_names, backend)
     return digest_of([json.dumps(parts, sort_keys=True)])

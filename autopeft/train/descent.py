@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autopeft.core.order import Order
+from autopeft.core.report import TRAINED
 from autopeft.core.settings import TrainSettings
 from autopeft.model.head import Criterion
 from autopeft.task.batches import Encoded, shuffled
@@ -29,7 +30,7 @@ class Descent:
 
     Attributes:
         step: optimizer steps taken.
-        rungs: epochs after which reports are still due.
+        rungs: epochs after which reports are still due; the last alone where nothing is trained.
         rows: examples of the micro-batch that is to come.
     """
 
@@ -48,7 +49,7 @@ class Descent:
         self._weights = examples.weights(criterion) * (
             1.0 if self._importance is None else self._importance
         )
-        self.rungs = list(order.ahead)
+        self.rungs = list(order.ahead if self._parameters else order.ahead[-1:])
         together = settings.batch_size * settings.gradient_accumulation_steps
         self._epoch = math.ceil(len(examples) / together)
         self._total = self._steps(order.rungs[-1])
@@ -140,11 +141,12 @@ class Descent:
     def report(self) -> dict[str, float]:
         """The means since the last report; the next rung is due from now on.
 
-        There is no `train_loss` where nothing is trained.
+        There is no `train_loss` where nothing is trained, as `trained_elements` says.
         """
         self.rungs.pop(0)
         steps = self.step - self._first
         metrics = {
+            TRAINED: float(sum(p.numel() for p in self._parameters)),
             "learning_rate": self._rate,
             "train_seconds": self._seconds,
             "epoch_seconds": self._seconds / max(1, steps) * self._epoch,

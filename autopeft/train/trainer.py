@@ -21,7 +21,7 @@ from autopeft.model.checkpoint import trust
 from autopeft.model.lower_layers import can_start_above, starting_depth
 from autopeft.model.precision import target_device
 from autopeft.model.quicken import quicken
-from autopeft.task.batches import check_ids
+from autopeft.task.batches import check_embeddings
 from autopeft.task.task import Task
 from autopeft.task.tokens import Examples
 from autopeft.train.descent import Descent
@@ -61,9 +61,10 @@ class Trainer:
 
     The metrics of a report are those of the task on the validation split, `validation_loss`,
     `n_validation` (examples; some before the last rung, all at it), where the order asks for it
-    those of the test split with `test_` before their names, `train_loss` (mean since the
-    last report), `learning_rate` (of the last step), `train_seconds`, `epoch_seconds` (mean of an
-    epoch, both without evaluation, by share of the rows) and `eval_seconds`. The same seed gives a
+    those of the test split with `test_` before their names, `trained_elements` (the head's
+    included; where there are none, one report is all), `train_loss` (mean since the last report),
+    `learning_rate` (of the last step), `train_seconds`, `epoch_seconds` (mean of an epoch, both
+    without evaluation, by share of the rows) and `eval_seconds`. The same seed gives a
     configuration that trains alone the same numbers.
 
     Args:
@@ -253,7 +254,7 @@ class Trainer:
             device=str(self.device),
             spread=self._spread,
         )
-        check_ids(self._splits.values(), backbone.model)
+        check_embeddings([*self._splits.values()], backbone.model)
         can_start_above(backbone.model)  # found out on the model as transformers made it
         quicken(backbone.model, self.device.type, ExitStack())
         return backbone

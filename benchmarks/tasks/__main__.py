@@ -44,6 +44,7 @@ class Case:
         task: keys beside `data`.
         data: writes the data into a folder and returns the reference.
         model: writes the model, likewise.
+        epochs: of every training.
     """
 
     about: str
@@ -52,6 +53,7 @@ class Case:
     task: Mapping[str, Any]
     data: Callable[[Path], Path]
     model: Callable[[Path], Path | str] = lambda folder: MINILM
+    epochs: float = 4.0
 
 
 def tables(rows: Callable[[], Rows]) -> Callable[[Path], Path]:
@@ -107,6 +109,7 @@ CASES: Mapping[str, Case] = {
         {"type": "image-classification"},
         digits,
         viewer,
+        epochs=16.0,
     ),
     "seq2seq-lm": Case(
         "digits as German words, by a T5 that writes English ones",
@@ -119,9 +122,10 @@ CASES: Mapping[str, Case] = {
 }
 
 
-def study(name: str, folder: Path, n_trials: int, epochs: float) -> dict[str, Any]:
+def study(name: str, folder: Path, n_trials: int, epochs: float | None) -> dict[str, Any]:
     """The study file of a case, whose data and model are made unless they are there."""
     case = CASES[name]
+    epochs = case.epochs if epochs is None else epochs
     data, model = folder / "data", folder / "model"
     if not data.exists():
         case.data(data)
@@ -153,7 +157,7 @@ def study(name: str, folder: Path, n_trials: int, epochs: float) -> dict[str, An
     }
 
 
-def row(name: str, folder: Path, n_trials: int, epochs: float) -> dict[str, Any]:
+def row(name: str, folder: Path, n_trials: int, epochs: float | None) -> dict[str, Any]:
     """What a study found, and how far its exports agree."""
     case = CASES[name]
     outcome = autopeft.run(study(name, folder, n_trials, epochs))
@@ -162,6 +166,8 @@ def row(name: str, folder: Path, n_trials: int, epochs: float) -> dict[str, Any]
     return {
         "about": case.about,
         "metric": case.metric,
+        "n_trials": n_trials,
+        "epochs": outcome.spec.fidelity.bounds[1],
         "test": {_called(trial): _tested(trial, case.metric) for trial in outcome.front.trials},
         "against_baselines": [comparison.sentence for comparison in outcome.comparisons],
         "exports": {
@@ -184,7 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A study of every task, from data to exports.")
     parser.add_argument("--tasks", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--epochs", type=float, default=4.0)
+    parser.add_argument("--epochs", type=float, help="of every training; else as the task says")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--output", type=Path, default=RESULTS)
     chosen = parser.parse_args()

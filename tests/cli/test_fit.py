@@ -73,3 +73,20 @@ def test_wrong_limits_are_refused(autopeft, file, limit, says):
     said = autopeft("plan", file, "--model", tiny.MODEL, "--fit", limit)
     assert said.code == 2
     assert said.err.startswith(f"autopeft: {says}")
+
+
+def test_long_answers_are_planned(autopeft, tiny_llama):
+    command = ["plan", "lora", "--model", tiny_llama, "--batch-size", 1, "--sequence-length", 8]
+    writes = [*command, "--task", "causal-lm", "--json"]
+    none, few, many = (
+        json.loads(autopeft(*writes, *options).out)["peak_memory"]
+        for options in ([], ["--new-tokens", 1], ["--new-tokens", 400])
+    )
+    assert none == few < many
+    for options, reason in (
+        (["--task", "causal-lm", "--new-tokens", 3000], "the model takes 2048 tokens, got 3000"),
+        (["--task", "text-classification", "--new-tokens", 4], "are of a model that writes text"),
+    ):
+        said = autopeft(*command, *options)
+        assert said.code == 2
+        assert said.err.startswith(f"autopeft: new_tokens: {reason}")

@@ -88,6 +88,16 @@ def test_batches_of_other_prompts_take_no_more(prompt: int) -> None:
     assert truth < 1.002 * predicted(meta, config, 2, 8)
 
 
+def test_answers_end_with_the_positions_of_the_model() -> None:
+    """GPT-2 has 1024, among which are those of the prompt."""
+    meta, _ = both(*GENERATORS["gpt2"])
+    config = mix("lora", range(2))
+    size = {"batch_size": 1, "device": "cpu"}
+    whole = predict_answering(meta, config, **size, sequence_length=1024, new_tokens=1024)
+    assert whole == predict_answering(meta, config, **size, sequence_length=1024, new_tokens=1023)
+    assert whole == predict_answering(meta, config, **size, sequence_length=1024, new_tokens=9999)
+
+
 def test_long_answers_take_more_than_a_step_where_little_is_trained() -> None:
     meta, _ = both(*MODELS["deep"])
     config = mix("lora", range(7, 8))

@@ -12,9 +12,12 @@ from autopeft.core.errors import StudyError
 from autopeft.core.settings import BackboneSettings
 from autopeft.memory.fit import Fit, fit
 from autopeft.memory.predict import predict_memory
+from autopeft.memory.quantities import Setting
 from autopeft.method.sites import shape_of
 from autopeft.model.backbone import Backbone, head_of, meta_backbone
 from autopeft.model.head import OneLabel
+from tests.memory.test_answering import MODELS
+from tests.memory.test_predict import both, mix
 from tests.minilm import MINILM
 
 OPTIONS = {"targets": ("q", "v"), "r": 8, "lora_alpha": None, "lora_dropout": 0.0}
@@ -39,7 +42,7 @@ def peak(backbone: Backbone, config: PeftConfig, device: str = "cuda") -> int:
 
 
 def fitted(backbone: Backbone, limit: float, device: str = "cuda", **options: Any) -> Fit:
-    return fit(backbone, config(**options), limit, sequence_length=LENGTH, device=device)
+    return fit(Setting(backbone, LENGTH, device), config(**options), limit)
 
 
 def changes(found: Fit, **options: Any) -> Mapping[str, Any]:
@@ -72,10 +75,11 @@ def test_the_largest_micro_batches_that_fit(minilm: Backbone, steps: int) -> Non
 def test_more_is_tried_in_the_order_of_its_cost(minilm: Backbone) -> None:
     """The limit sinks just below each result, so every setting that helps has its turn."""
     one = config(batch_size=1)
-    found, forms = fit(minilm, one, 1e12, sequence_length=256), []
+    setting = Setting(minilm, 256, "cuda")
+    found, forms = fit(setting, one, 1e12), []
     while found.fits:
         forms.append(dict(found.config.backbone))
-        found = fit(minilm, one, found.memory.peak - 1, sequence_length=256)
+        found = fit(setting, one, found.memory.peak - 1)
     assert forms[:2] == [{}, {"gradient_checkpointing": True}]
     order = [form.get("quantization", "none") for form in forms]
     assert order == sorted(order, key=["none", "int8", "nf4"].index)
@@ -95,7 +99,7 @@ def test_what_is_there_is_only_added_to(minilm: Backbone) -> None:
 def test_accumulation_that_is_there_is_multiplied(minilm: Backbone) -> None:
     base = with_changes({"gradient_accumulation_steps": 5}, {})
     limit = peak(minilm, with_changes({"batch_size": 1, "gradient_accumulation_steps": 2}, {}))
-    found = fit(minilm, base, limit, sequence_length=LENGTH)
+    found = fit(Setting(minilm, LENGTH, "cuda"), base, limit)
     train = dict(found.config.train)
     assert train["batch_size"] * train["gradient_accumulation_steps"] == 60
 
@@ -104,7 +108,7 @@ def test_what_a_model_does_not_support_is_not_tried() -> None:
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(MPNetConfig()).eval()
     parts = (head_of(model), OneLabel(), shape_of(model), torch.float32, torch.device("meta"))
-    found = fit(Backbone(model, None, *parts), config(), 1, sequence_length=LENGTH)
+    found = fit(Setting(Backbone(model, None, *parts), LENGTH, "cuda"), config(), 1)
     assert not found.fits
     assert dict(found.config.backbone) == {"activation_offloading": True, "quantization": "nf4"}
     with pytest.raises(StudyError, match="does not support it"):
@@ -116,3 +120,18 @@ def test_nothing_is_offloaded_from_a_cpu(minilm: Backbone) -> None:
     assert not found.fits
     assert "activation_offloading" not in dict(found.config.backbone)
     assert found.memory.peak <= peak(minilm, config(), "cpu")
+
+
+def test_answers_are_to_fit_as_well() -> None:
+    """A limit that steps keep and long answers do not."""
+    meta, _ = both(*MODELS["deep"])
+    placed = mix("lora", range(7, 8)).placements
+    one = PeftConfig.of(placed, {"batch_size": 1})
+    steps, answers = (Setting(meta, LENGTH, "cpu", new_tokens=n) for n in (0, 192))
+    step = steps.memory(one).peak
+    assert fit(steps, one, step) == Fit(one, steps.memory(one), True)
+    found = fit(answers, one, step)
+    assert found.memory == answers.memory(found.config)
+    assert found.fits
+    assert dict(found.config.backbone)["quantization"] == "int8"
+    assert step < answers.memory(one).peak

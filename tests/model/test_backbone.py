@@ -24,7 +24,7 @@ from autopeft.model.positions import positions
 from autopeft.model.precision import fast_dtype, has_fast_bfloat16
 from tests import backbones
 from tests.minilm import MINILM
-from tests.small_models import words_tokenizer
+from tests.small_models import save_translator, words_tokenizer
 
 FLOAT32 = BackboneSettings(dtype="float32")
 
@@ -285,6 +285,24 @@ def test_a_model_may_have_no_limit_of_positions(tmp_path: Path) -> None:
     config = tf.XLNetConfig(vocab_size=9, d_model=8, n_layer=1, n_head=1, d_inner=8)
     with torch.device("meta"):
         assert positions(tf.XLNetForSequenceClassification(config)) == sys.maxsize
+
+
+def test_two_stacks_may_have_positions_of_their_own() -> None:
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 9}
+    limits = {"max_encoder_position_embeddings": 64, "max_decoder_position_embeddings": 32}
+    with torch.device("meta"):
+        model = tf.LEDForConditionalGeneration(tf.LEDConfig(**sizes, **limits))
+        bart = tf.BartForConditionalGeneration(tf.BartConfig(**sizes, max_position_embeddings=16))
+    assert [positions(model), positions(model, writes=True)] == [64, 32]
+    assert [positions(bart), positions(bart, writes=True)] == [16, 16]
+
+
+def test_a_tokenizer_that_stops_before_its_model_goes_on(tmp_path: Path) -> None:
+    folder = save_translator(tmp_path, ["<eos>", "<unk>", "one"], "t5")
+    tokenizer = tf.AutoTokenizer.from_pretrained(folder)
+    tokenizer.model_max_length = 512
+    tokenizer.save_pretrained(folder)
+    assert load_tokenizer(str(folder)).model_max_length == sys.maxsize
 
 
 def test_a_tokenizer_for_roberta_stops_before_its_padding_rows(tiny_llama: Path) -> None:

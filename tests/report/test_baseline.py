@@ -3,10 +3,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from scipy.stats import ttest_ind
+from scipy.stats import ttest_1samp, ttest_ind
 
+from autopeft.core.report import Report
 from autopeft.objective.objective import Objective
-from autopeft.report import compare
+from autopeft.report import Front, compare
 from autopeft.report.baseline import welch
 from autopeft.study.trial import TrialRecord
 from tests.report.trials import ACCURACY, OBJECTIVES, PARAMS, STUDY, complete
@@ -87,6 +88,23 @@ def test_gain_of_a_minimised_objective_is_positive_for_less() -> None:
     assert only.sentence.startswith(
         f"trial 1 beats lora by 0.022 ± {only.margin:.2g} of {loss.name}"
     )
+
+
+def test_what_trains_nothing_is_known_exactly() -> None:
+    """The noise is that of the trial alone: the interval of its mean, Student's t."""
+    nothing = (Report(0, 2.0, {"trained_elements": 0.0}),)
+    bare = replace(complete(0, 0.7, 0, baseline="head-only"), reports=nothing)
+    mix = complete(1, 0.9, 600)
+    records = repeated((bare, 0.7, (0.7,)), (mix, 0.9, HIGH))
+    (only,) = compare(records, OBJECTIVES)
+    interval = ttest_1samp(HIGH, 0.7).confidence_interval(0.95)
+    assert only.margin == pytest.approx(100 * (interval.high - interval.low) / 2)
+    assert only.sentence.startswith(f"trial 1 beats head-only by 2.5 ± {only.margin:.1f} points")
+    assert only.n_seeds == 3
+    wanted = "means of 3 fresh trainings each, on the validation split"
+    assert Front.of(records, OBJECTIVES).basis == wanted
+    alone = Front.of([r for r in records if not r.number % 2], OBJECTIVES)
+    assert alone.basis == "the model as it comes, on the validation split"
 
 
 def test_what_cannot_be_compared_says_so() -> None:

@@ -291,6 +291,15 @@ def test_the_most_accurate_trial_is_a_finalist_and_the_front_follows():
     assert list(repeats(trials[7:], OBJECTIVES, 2, [7], [6.0])) == []
 
 
+def test_what_trains_nothing_is_evaluated_once_more_and_has_no_curve():
+    trials = [replace(t, folder=None) for t in STUDY]
+    assert trials[0].curve(OBJECTIVES).reports
+    trials[0] = replace(trials[0], reports=(Report(0, 2.0, {"trained_elements": 0.0}),))
+    assert not trials[0].curve(OBJECTIVES).reports
+    due = [(t.number, a["seed"]) for t, a in repeats(trials, OBJECTIVES[:2], 1, [7, 8, 9], [6.0])]
+    assert due == [(n, seed) for seed in (7, 8, 9) for n in (3, 0, 1, 2) if n or seed == 7]
+
+
 def test_finalists_are_the_cheapest_ever_further_behind_the_best():
     worth = [(0.85, 300_000), (0.849, 290_000), (0.845, 60_000), (0.835, 40_000), (0.77, 9_000)]
     trials = [complete(number, *each, 1e9) for number, each in enumerate(worth)]

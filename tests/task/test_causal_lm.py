@@ -356,6 +356,8 @@ def test_answers_are_compared_with_those_that_are_wanted(small: Path, tmp_path: 
     untrained = outcome.trials[0]
     assert untrained.values == {"exact_match": 0.0, "trainable_params": 0.0}
     assert untrained.reports[-1].step == 0
+    assert untrained.trains_nothing
+    assert not outcome.trials[1].trains_nothing
     best = outcome.choose("best").trial
     assert best.values["exact_match"] == 1.0
     metrics = best.reports[-1].metrics

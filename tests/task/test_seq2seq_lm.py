@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import transformers as tf
 from torch.nn import functional as F
 
 import autopeft
+from autopeft.api.run import prepare
 from autopeft.core.errors import StudyError
 from autopeft.model.backbone import load_tokenizer
 from autopeft.task.registry import task_of
@@ -91,6 +93,59 @@ def test_the_loss_is_that_of_transformers(kind: str, tmp_path: Path) -> None:
     total = criterion.losses(outputs, batch.labels).sum() / criterion.weights(batch.labels).sum()
     assert torch.isclose(total, expected, rtol=1e-5)
     assert F.cosine_similarity(outputs[0, 0], outputs[0, 1], dim=0) < 1
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "read"),
+    [
+        ({"max_target_length": 200}, "max_target_length", 8),
+        ({"max_target_length": 64, "max_new_tokens": 101}, "max_new_tokens", 8),
+        ({"max_target_length": 64, "max_length": 600}, None, 600),
+    ],
+)
+def test_what_is_written_has_positions_or_is_refused(
+    options: dict[str, int], name: str | None, read: int, tmp_path: Path
+) -> None:
+    """Targets may be longer than sources, of which models with few positions read the beginning."""
+    rows = [{"source": f"{'one ' * 600}{n}", "target": "zwei " * 100} for n in range(20)]
+    for kind in ("bart", "t5"):
+        study = counting(tmp_path, save_translator(tmp_path / kind, WORDS, kind), 1e-3)
+        given = {"data": lines(tmp_path, rows), "max_length": 8, **options}
+        prepared = prepare({**study, "task": {**study["task"], **given}})
+        data = prepared.task.load()
+        if kind == "bart" and name is not None:
+            reason = f"task.{name}: the decoder takes 64 tokens, got 101 in the split"
+            with pytest.raises(StudyError, match=reason):
+                prepared.examples(data)
+            continue
+        most = 64 if kind == "bart" else sys.maxsize
+        longest = max(options["max_target_length"], given["max_length"])
+        assert prepared.setting.sequence_length == min(most, longest)
+        train = prepared.examples(data).splits["train"]
+        assert max(map(len, train.labels)) == min(101, options["max_target_length"])
+        assert max(map(len, train.columns["input_ids"])) == min(most, read)
+
+
+def test_texts_are_tokenized_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources and targets of three splits, and those of another length."""
+    monkeypatch.setenv("AUTOPEFT_CACHE", str(tmp_path / "cache"))
+    tokenizer = load_tokenizer(str(save_translator(tmp_path / "model", WORDS)))
+    rows = [{"source": a, "target": b} for a, b in PAIRS]
+    study = {"type": "seq2seq-lm", "data": lines(tmp_path, rows), "predict_with_generate": True}
+    found = []
+    for max_length, n_files in ((8, 6), (8, 6), (9, 9)):
+        task = task_of({**study, "max_length": max_length})
+        found.append(task.encode(task.load(), tokenizer).splits["test"])
+        assert len(list(tmp_path.glob("cache/tokens/*/"))) == n_files
+    first, again, longer = found
+    for one, other in (
+        (first.columns["input_ids"], again.columns["input_ids"]),
+        (first.labels, again.labels),
+        (first.answers.prompts, again.answers.prompts),
+    ):
+        assert [ids.tolist() for ids in one] == [ids.tolist() for ids in other]
+    assert first.extent == again.extent
+    assert first.extent["tokens"] == longer.extent["tokens"]
 
 
 def counting(folder: Path, model: Path, learning_rate: float) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +14,15 @@ from transformers import PreTrainedModel
 from autopeft.core.errors import StudyError
 from autopeft.core.settings import BackboneSettings
 from autopeft.model.backbone import load_tokenizer, meta_backbone
-from autopeft.task.batches import Encoded, check_ids
+from autopeft.model.head import IGNORED
+from autopeft.task.batches import Encoded, check_embeddings
+from autopeft.task.causal_lm import CausalLM
+from autopeft.task.conversations import Sample
+from autopeft.task.data import Data
 from autopeft.task.tokens import encoded
 from tests.minilm import MINILM
+from tests.task.test_causal_lm import CHAT, MARKED, PLAIN
+from tests.task.test_causal_lm import tokenizer as chat_tokenizer
 
 TEXTS = ["a gem of a film", "dull", "two hours of boredom, badly acted"]
 
@@ -133,25 +141,90 @@ def test_texts_that_are_cut_are_counted(table: Dataset, pairs: bool) -> None:
 def test_tokens_without_an_embedding_are_refused(tiny_llama: Path, table: Dataset) -> None:
     tokenizer, model = load_tokenizer(str(tiny_llama)), on_meta(tiny_llama)
     fine = encoded("train", table, tokenizer, 6)
-    check_ids([fine], model)
+    check_embeddings([fine], model)
     tokenizer.add_tokens(["dull"])
     strange = encoded("validation", table, tokenizer, 6)
     reason = "^model: input_ids of the split 'validation' go up to 7, but the embedding .* at 6"
     with pytest.raises(StudyError, match=reason):
-        check_ids([fine, strange], model)
+        check_embeddings([fine, strange], model)
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     short = Dataset.from_dict({"text": ["good"], "label": [0]})
     with pytest.raises(StudyError, match=r"^model: input_ids are padded with 8, but .* at 6"):
-        check_ids([encoded("test", short, tokenizer, 6)], model)
+        check_embeddings([encoded("test", short, tokenizer, 6)], model)
 
 
 def test_token_types_without_an_embedding_are_refused(table: Dataset) -> None:
     model = on_meta(MINILM)
     pairs = encoded("train", table.add_column("text_pair", TEXTS), load_tokenizer(MINILM), 6)
-    check_ids([pairs], model)
+    check_embeddings([pairs], model)
     model.config.type_vocab_size = 1
     with pytest.raises(StudyError, match=r"^model: token_type_ids of the split 'train' go up to 1"):
-        check_ids([pairs], model)
+        check_embeddings([pairs], model)
+
+
+def chat_task(**options: Any) -> CausalLM:
+    return CausalLM(data="-", **options)
+
+
+def chats() -> Data:
+    """Conversations, the same in every split."""
+    rows = [Sample(messages=CHAT[:n]).dumps() for n in (2, 4)]
+    table = Dataset.from_dict({"text": rows})
+    return Data(table, table, table, label_names=())
+
+
+def test_conversations_go_through_the_template_once(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are cut, and prompts cut off, afterwards."""
+    asked = chat_task(predict_with_generate=True)
+    wanted = asked.encode(chats(), chat_tokenizer(PLAIN)).splits
+    assert tokens(cache) == 1
+    monkeypatch.setattr("autopeft.task.causal_lm.tokens_of", None)
+    found = asked.encode(chats(), chat_tokenizer(PLAIN)).splits
+    for split, before in wanted.items():
+        after = found[split]
+        for name in ("input_ids", "attention_mask"):
+            assert ids_of(after.columns[name]) == ids_of(before.columns[name])
+        assert ids_of(after.labels) == ids_of(before.labels)
+        assert after.extent == before.extent
+        if split != "train":
+            assert ids_of(after.answers.prompts) == ids_of(before.answers.prompts)
+            assert after.answers.texts == before.answers.texts == ["yes", "yes really"]
+    short = chat_task(max_length=9).encode(chats(), chat_tokenizer(PLAIN)).splits["train"]
+    whole = ids_of(wanted["train"].labels)
+    assert [len(row) for row in whole] == [9, 16]
+    assert ids_of(short.labels) == [whole[0], [*whole[1][:8], IGNORED]]
+    assert tokens(cache) == 1
+
+
+def test_what_decides_on_conversations_is_in_the_key(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dated = "{{ strftime_now('%d') }} " + PLAIN
+    keys = [(PLAIN, None), (PLAIN, "all"), (MARKED, None), (dated, None)]
+    for number, (template, loss_on) in enumerate(keys, 1):
+        for _ in range(2):
+            chat_task(loss_on=loss_on).encode(chats(), chat_tokenizer(template))
+            assert tokens(cache) == number
+    monkeypatch.setattr("autopeft.task.causal_lm.date", Tomorrow)
+    for template, n_more in ((PLAIN, 0), (dated, 1)):
+        chat_task().encode(chats(), chat_tokenizer(template))
+        assert tokens(cache) == len(keys) + n_more
+    other = chat_tokenizer(PLAIN)
+    other.add_tokens(["film"])
+    chat_task().encode(chats(), other)
+    assert tokens(cache) == len(keys) + 2
+
+
+class Tomorrow(date):
+    @classmethod
+    def today(cls) -> date:
+        return date.fromordinal(date.today().toordinal() + 1)
+
+
+def ids_of(rows: Any) -> list[list[int]]:
+    return [ids.tolist() for ids in rows]
 
 
 def on_meta(reference: str | Path) -> PreTrainedModel:

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from autopeft.core.order import Order
+from autopeft.core.report import Report
 from autopeft.core.settings import TrainSettings
 from autopeft.model.head import OneLabel
 from autopeft.task.batches import Encoded
@@ -70,6 +71,19 @@ def test_the_last_batch_of_an_epoch_has_what_is_left() -> None:
     assert report["train_loss"] == pytest.approx(math.log(N_LABELS), abs=0.2)
     assert what.is_at_last_rung
     assert not what.is_at_rung
+
+
+def test_what_trains_nothing_reports_once() -> None:
+    what = Descent({0.1: []}, EXAMPLES, OneLabel(), TrainSettings(), Order((1.0, 3.0, 9.0)))
+    assert what.is_at_rung
+    assert what.is_at_last_rung
+    assert what.rung == 9.0
+    assert Report(what.step, what.rung, what.report()).trains_nothing
+    parameter = weight()
+    trained = descent(parameter, (1.0, 2.0))
+    while not trained.is_at_rung:
+        go(trained, parameter)
+    assert trained.report()["trained_elements"] == 5 * N_LABELS
 
 
 def test_a_batch_that_is_forgotten_begins_anew() -> None:
