@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
 
 from autopeft.model.backbone import Backbone
 from autopeft.model.hub import quiet
@@ -32,3 +35,14 @@ def write_companions(backbone: Backbone, folder: Path) -> None:
             settings.save_pretrained(folder)
         if reader is not None:
             reader.save_pretrained(folder)
+    if isinstance(reader, PreTrainedTokenizerBase):
+        _for_any_version(reader, folder / "tokenizer_config.json")
+
+
+def _for_any_version(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """Names the class and the inputs of a tokenizer as transformers 4 knows them, too."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if document.get("tokenizer_class") == "TokenizersBackend":
+        document["tokenizer_class"] = "PreTrainedTokenizerFast"
+    document["model_input_names"] = tokenizer.model_input_names
+    path.write_text(json.dumps(document, indent=2, ensure_ascii=False), encoding="utf-8")
