@@ -84,14 +84,8 @@ def write(folder: Path) -> None:
     }
     expected = {}
     for name, mix in _cases():
-        model = formula.small(name, FORMS[name])
+        model, reader = _base(name, folder)
         shape, cpu = shape_of(model), torch.device("cpu")
-        reader = _tokenizer(model.config.pad_token_id or 0)
-        model.config.pad_token_id, model.config.decoder_start_token_id = reader.pad_token_id, 0
-        if model.can_generate():
-            model.generation_config.decoder_start_token_id = 0
-        model.save_pretrained(folder / name)
-        model.name_or_path = name
         criterion = criteria.get(FORMS[name], NextTokens())
         on = Backbone(model, reader, head_of(model), criterion, shape, torch.float32, cpu)
         stacks = range(0, len(shape.layers), 2)
@@ -126,6 +120,18 @@ def read(folder: Path) -> None:
         print(f"{case}: {differences[case]:.1e}")
     if not differences or max(differences.values()) > TOLERANCE:
         sys.exit("some folders say something else")
+
+
+def _base(name: str, folder: Path) -> tuple[Any, Any]:
+    """A model that is saved under its name, and its tokenizer."""
+    model = formula.small(name, FORMS[name])
+    reader = _tokenizer(model.config.pad_token_id or 0)
+    model.config.pad_token_id, model.config.decoder_start_token_id = reader.pad_token_id, 0
+    if model.can_generate():
+        model.generation_config.decoder_start_token_id = 0
+    model.save_pretrained(folder / name)
+    model.name_or_path = name
+    return model, reader
 
 
 def _tokenizer(pad: int) -> Any:
