@@ -23,15 +23,24 @@ from autopeft.method.method import BIAS, INPUT, WEIGHT, Base, Change, Fold, Site
 _LINEAR, _ADAPTER = "linear", "default"
 """The path of the linear that is wrapped, and HF peft's name of what is on it."""
 
-_TAKEN = ("target_modules", "peft_type", "task_type", "inference_mode", "modules_to_save")
+_TAKEN = (
+    *("target_modules", "peft_type", "task_type", "inference_mode", "modules_to_save"),
+    "save_only_topk_weights",
+)
 """Options of HF peft that autopeft gives itself."""
+
+_SHARED = {"pvera": ("pvera_A", "pvera_B"), "vblora": ("vblora_vector_bank",)}
+"""By type the tensors that its layers have in common."""
 
 _UNFIT = {
     "adalora": "moves its ranks by calls between the steps",
     "adamss": "has tensors whose shapes follow from the weights",
+    "lily": "shares tensors between neighbouring layers",
     "osf": "changes gradients before each step",
+    "poly": "reads the task of each row",
+    "trainable_tokens": "sits at embeddings",
 }
-"""Types that need more of a training than their layers."""
+"""Types that need more of a training than their layers, or other layers."""
 
 Settings = tuple[tuple[str, Any], ...]
 
@@ -74,6 +83,7 @@ class PeftMethod(BesideLinears[Peft]):
                 tuple(tensor.shape),
                 partial(_started, kind, own, name),
                 trained=tensor.requires_grad,
+                shared=_key(kind, tensor) if name in _SHARED.get(kind.lower(), ()) else "",
                 dtype=tensor.dtype,
             )
             for name, tensor in template.tensors.items()
@@ -156,7 +166,8 @@ def _wrapped(
     kind: str, own: Settings, weight: Tensor, bias: Tensor | None, seed: int = 0
 ) -> nn.Module:
     """The layer around a linear with these weights, as it starts."""
-    import peft
+    from peft import inject_adapter_in_model
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
     config = configured(kind, own, [_LINEAR])
     holder, (outputs, inputs) = nn.Module(), weight.shape
@@ -166,13 +177,21 @@ def _wrapped(
         linear.bias.data.copy_(weight.new_zeros(outputs) if bias is None else bias)
         holder.add_module(_LINEAR, linear)
         try:
-            peft.inject_adapter_in_model(config, holder, _ADAPTER)
+            if kind.lower() in _SHARED:
+                PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](holder, config, _ADAPTER)
+            else:
+                inject_adapter_in_model(config, holder, _ADAPTER)
         except Exception as error:  # whatever HF peft says to a combination of options
             reason = " ".join(str(error).split())
             raise AttachError(
                 f"HF peft does not put {kind} at a linear: {reason}", "peft"
             ) from None
     return holder.get_submodule(_LINEAR)
+
+
+def _key(kind: str, tensor: Tensor) -> str:
+    """Of a tensor that all linears share to which it fits."""
+    return f"{kind} {'x'.join(map(str, tensor.shape))}"
 
 
 def own_of(placement: Placement) -> Settings:
