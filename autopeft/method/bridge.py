@@ -11,14 +11,24 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from autopeft.core.config import Placement
 from autopeft.core.errors import AttachError, unknown
 from autopeft.core.methods import Peft
 from autopeft.core.shape import Linear
 from autopeft.method.lora import BesideLinears
-from autopeft.method.method import BIAS, INPUT, WEIGHT, Base, Change, Fold, Site, Weight, Weights
+from autopeft.method.method import (
+    BIAS,
+    INPUT,
+    RAW,
+    WEIGHT,
+    Base,
+    Change,
+    Fold,
+    Site,
+    Weight,
+    Weights,
+)
 
 _LINEAR, _ADAPTER = "linear", "default"
 """The path of the linear that is wrapped, and HF peft's name of what is on it."""
@@ -48,8 +58,8 @@ Settings = tuple[tuple[str, Any], ...]
 class PeftMethod(BesideLinears[Peft]):
     """Adds to each target what a layer of HF peft returns more than the linear that it wraps.
 
-    The layer computes the linear itself once more. Places that a type draws at random, where they
-    are no tensors, are alike at all linears of a shape.
+    Where the layer runs the linear on what it is given, what came out of that is taken. Places that
+    a type draws at random, where they are no tensors, are alike at all linears of a shape.
 
     Raises:
         AttachError: a type that HF peft has not, or not at a linear by itself; an option that the
@@ -96,16 +106,19 @@ class PeftMethod(BesideLinears[Peft]):
     def part(self, site: Site, weights: Weights) -> Change:
         outputs, inputs = site.shape
         layer = _template(self.options.peft_type, self.options.own, inputs, outputs).layer
+        linear = layer.get_submodule("base_layer")
+        assert isinstance(linear, _Known)
 
-        def change(x: Tensor, weight: Tensor, bias: Tensor, training: bool) -> Tensor:
+        def change(x: Tensor, raw: Tensor, weight: Tensor, bias: Tensor, training: bool) -> Tensor:
             wide = {name: _wide(tensor) for name, tensor in weights.items()}
-            x, weight, bias = _wide(x), _wide(weight), _wide(bias)
             given = {_full(layer, name): tensor for name, tensor in wide.items()}
-            given |= {"base_layer.weight": weight, "base_layer.bias": bias}
-            changed: Tensor = functional_call(layer.train(training), given, (x,))
-            return changed - F.linear(x, weight, bias)
+            given |= {"base_layer.weight": _wide(weight), "base_layer.bias": _wide(bias)}
+            x, raw = _wide(x), _wide(raw)
+            with linear.knowing(x, raw):
+                changed: Tensor = functional_call(layer.train(training), given, (x,))
+            return changed - raw
 
-        return Change(site.at, change, (INPUT, WEIGHT, BIAS))
+        return Change(site.at, change, (INPUT, RAW, WEIGHT, BIAS))
 
     def fold(self, site: Site, weights: Weights, base: Base) -> Fold:
         layer = _wrapped(self.options.peft_type, self.options.own, base.weight, base.bias)
@@ -121,6 +134,26 @@ class PeftMethod(BesideLinears[Peft]):
     def _template(self, linear: Linear) -> _Template:
         kind, own = self.options.peft_type, self.options.own
         return _template(kind, own, linear.inputs, linear.outputs)
+
+
+class _Known(nn.Linear):
+    """A linear whose output is known of one input."""
+
+    _known: tuple[Tensor, Tensor] | None = None
+
+    @contextmanager
+    def knowing(self, x: Tensor, output: Tensor) -> Iterator[None]:
+        """Inside the block `output` is that of the very tensor `x`."""
+        self._known = x, output
+        try:
+            yield
+        finally:
+            self._known = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._known is not None and x is self._known[0]:
+            return self._known[1]
+        return super().forward(x)
 
 
 @dataclass(frozen=True)
@@ -157,8 +190,7 @@ def _template(kind: str, own: Settings, inputs: int, outputs: int) -> _Template:
     bare = {name: torch.empty_like(t, device="meta") for name, t in tensors.items()}
     shapes = {n: t.requires_grad_(tensors[n].requires_grad) for n, t in bare.items()}
     layer = _wrapped(kind, own, weight, weight.new_zeros(outputs))
-    for parameter in layer.get_submodule("base_layer").parameters():
-        parameter.data = parameter.data.new_empty(0)
+    layer.base_layer = _Known(inputs, outputs, device="meta")
     return _Template(layer, shapes, {name: n for name, n in changes.items() if n})
 
 
