@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,3 +37,16 @@ def exported(
             yield form, PeftModel.from_pretrained(model, made).eval()
         else:
             yield form, autopeft.load(model, made).model.eval()
+
+
+def run_card(output: Path) -> dict[str, Any]:
+    """The names that the code of a card leaves, run beside the folder."""
+    code = (output / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    before = Path.cwd()
+    os.chdir(output.parent)
+    try:
+        exec(code, names)
+    finally:
+        os.chdir(before)
+    return names

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from autopeft.core.catalog import names, read
 from autopeft.core.errors import StudyError, unknown
 from autopeft.core.methods import DECLARATIONS
-from autopeft.core.published import PUBLISHED
+from autopeft.core.published import PUBLISHED, Published
 
 Lines = list[tuple[str, str]]
 
@@ -21,7 +21,12 @@ def _methods() -> Lines:
         (name, f"{_first_line(kind)} {', '.join(kind.options())}")
         for name, kind in DECLARATIONS.items()
     ]
-    return own + [(each.name, f"{each.said} ({each.paper})") for each in PUBLISHED]
+    return own + [(each.name, _published(each)) for each in PUBLISHED]
+
+
+def _published(each: Published) -> str:
+    differs = f"; {each.differs}" if each.differs else ""
+    return f"{each.said} ({each.paper}{differs})"
 
 
 def _samplers() -> Lines:

@@ -16,12 +16,14 @@ class Published:
         paper: authors and year.
         place: the placement that it is; none where it is `space` or is not there.
         space: of the catalog.
+        differs: how what stands here is not that of the paper.
     """
 
     name: str
     paper: str
     place: Mapping[str, Any] | None = None
     space: str = ""
+    differs: str = ""
 
     @property
     def said(self) -> str:
@@ -69,7 +71,13 @@ PUBLISHED: tuple[Published, ...] = (
     Published("SoRA", "Ding et al. 2023"),
     Published("KronA", "Edalati et al. 2022", {"method": "lokr"}),
     Published("Houlsby adapter", "Houlsby et al. 2019", _adapter(at="both")),
-    Published("Pfeiffer adapter", "Pfeiffer et al. 2021", _adapter(at="ffn")),
+    Published(
+        "Pfeiffer adapter",
+        "Pfeiffer et al. 2021",
+        _adapter(at="ffn"),
+        differs="in the form of He et al. 2022: it reads what leaves the network, in the paper the "
+        "norm of that and the residual",
+    ),
     Published(
         "Scaled parallel adapter", "He et al. 2022", _adapter(form="parallel", at="ffn", scale=4.0)
     ),

@@ -70,7 +70,7 @@ class AdapterHub(Exporter):
             _describe(folder / "head_config.json", {**about, "name": None, "config": None})
             _save(folder / "pytorch_model_head.bin", head)
 
-    def usage(self, trained: Trained) -> str:
+    def loads(self, trained: Trained) -> str:
         methods = {placement.method for placement in trained.config.placements}
         eager = 'model.set_attn_implementation("eager")\n' if "prefix" in methods else ""
         return (

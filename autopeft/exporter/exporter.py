@@ -18,6 +18,7 @@ from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.declaration import GATING
 from autopeft.core.errors import AttachError, ExportError
 from autopeft.core.methods import DECLARATIONS
+from autopeft.exporter.sample import arranged, reads, sample_of
 from autopeft.method.attach import Attached, attach
 from autopeft.method.gate import parted
 from autopeft.method.registry import Placed, build, place
@@ -86,11 +87,24 @@ class Trained:
         return Trained(self.backbone, config, state)
 
     def loads_base(self) -> str:
-        """Python code that makes `model` the backbone with a head of equal shape."""
-        kind, config = type(self.model).__name__, self.model.config
-        labels = f", num_labels={config.num_labels}" if kind.endswith("Classification") else ""
-        call = f"model = {kind}.from_pretrained({json.dumps(self.model.name_or_path)}{labels})"
-        return f"from transformers import {kind}\n\n{call}"
+        """Python code that makes `model` the backbone, with the config of the folder `FOLDER`."""
+        own_head = ", ignore_mismatched_sizes=True" if self.backbone.modules_to_save else ""
+        code = self.loads(json.dumps(self.model.name_or_path), own_head)
+        if not self.model.can_generate():
+            return code
+        settings = 'model.generation_config = GenerationConfig.from_pretrained("FOLDER")'
+        return f"from transformers import GenerationConfig\n{code}\n{settings}"
+
+    def loads(self, weights: str, options: str = "") -> str:
+        """Python code that makes `model` of weights, with the config of the folder `FOLDER`."""
+        kind, trust = type(self.model).__name__, ""
+        if self.model._auto_class:  # its code comes with the checkpoint
+            kind, trust = str(self.model._auto_class), ", trust_remote_code=True"
+        return (
+            f"from transformers import AutoConfig\nfrom transformers import {kind}\n"
+            f'config = AutoConfig.from_pretrained("FOLDER"{trust})\n'
+            f"model = {kind}.from_pretrained({weights}, config=config{options}{trust})"
+        )
 
     def placed(self) -> tuple[tuple[Placed, Layer], ...]:
         """Every site of the configuration with its layer in the model."""
@@ -160,5 +174,13 @@ class Exporter(ABC):
         """
 
     @abstractmethod
+    def loads(self, trained: Trained) -> str:
+        """Python code that makes `model` of the folder `FOLDER`."""
+
     def usage(self, trained: Trained) -> str:
-        """Python code that loads the folder `FOLDER`, for the model card."""
+        """Python code that loads the folder `FOLDER` and asks it, for the model card."""
+        asked = sample_of(trained.backbone)
+        outputs = "import torch\nwith torch.no_grad():\n    outputs = model(**inputs)\n"
+        reader = reads(trained.backbone, generates=True)
+        said = asked.generated or f"{outputs}{asked.said}"
+        return arranged(self.loads(trained), reader, asked.given, asked.read, said)

@@ -107,11 +107,9 @@ class HFPeft(Exporter):
         laid_out = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         save_file(laid_out, folder / "adapter_model.safetensors", {"format": "pt"})
 
-    def usage(self, trained: Trained) -> str:
-        return (
-            f"from peft import PeftModel\n{trained.loads_base()}\n"
-            'model = PeftModel.from_pretrained(model, "FOLDER").eval()'
-        )
+    def loads(self, trained: Trained) -> str:
+        loading = 'model = PeftModel.from_pretrained(model, "FOLDER").eval()'
+        return f"from peft import PeftModel\n{trained.loads_base()}\n{loading}"
 
 
 def _translation(config: PeftConfig) -> type[Translation] | None:

@@ -9,17 +9,15 @@ from typing import ClassVar
 
 import torch
 from torch import nn
-from transformers import BaseImageProcessor, PreTrainedModel
 
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained, path_of
 from autopeft.model.hub import quiet
 
 
 class Merged(Exporter):
-    """What `save_pretrained` writes of model and tokenizer or processor, for transformers alone.
+    """What `save_pretrained` writes of a model, for transformers alone.
 
-    Weights keep the dtype in which the backbone is held. Generation uses a cache again, which a
-    backbone in training does without.
+    Weights keep the dtype in which the backbone is held.
     """
 
     library: ClassVar[str] = "transformers"
@@ -36,22 +34,11 @@ class Merged(Exporter):
         with _restored(trained.model, _touched(trained)):
             with trained.attached() as attached:
                 attached.merge()
-            with _caching(trained.model), quiet():
+            with quiet():
                 trained.model.save_pretrained(folder)
-        if trained.backbone.reader is not None:
-            trained.backbone.reader.save_pretrained(folder)
 
-    def usage(self, trained: Trained) -> str:
-        auto = type(trained.model).__name__
-        sees = isinstance(trained.backbone.reader, BaseImageProcessor)
-        name, reader = (
-            ("processor", "AutoImageProcessor") if sees else ("tokenizer", "AutoTokenizer")
-        )
-        return (
-            f"from transformers import {reader}, {auto}\n\n"
-            f'model = {auto}.from_pretrained("FOLDER").eval()\n'
-            f'{name} = {reader}.from_pretrained("FOLDER")'
-        )
+    def loads(self, trained: Trained) -> str:
+        return trained.loads('"FOLDER"')
 
 
 def _touched(trained: Trained) -> set[str]:
@@ -80,17 +67,3 @@ def _restored(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
                 owner, _, leaf = name.rpartition(".")
                 parameter.copy_(values[name])
                 model.get_submodule(owner).register_parameter(leaf, parameter)
-
-
-@contextmanager
-def _caching(model: PreTrainedModel) -> Iterator[None]:
-    """Switches the cache of generation on inside the block, where it is off."""
-    parts = (model.config, model.config.get_text_config())
-    off = [part for part in parts if getattr(part, "use_cache", None) is False]
-    try:
-        for part in off:
-            part.use_cache = True
-        yield
-    finally:
-        for part in off:
-            part.use_cache = False

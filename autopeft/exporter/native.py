@@ -46,12 +46,9 @@ class Native(Exporter):
         (folder / CONFIG_FILE).write_text(document, encoding="utf-8")
         save_file(tensors, folder / STATE_FILE, {"format": "pt", _HEADER: json.dumps(header)})
 
-    def usage(self, trained: Trained) -> str:
-        return (
-            f"import autopeft\n{trained.loads_base()}\n"
-            'attached = autopeft.load(model, "FOLDER")\n'
-            "model = attached.model.eval()"
-        )
+    def loads(self, trained: Trained) -> str:
+        loading = 'model = autopeft.load(model, "FOLDER").model.eval()'
+        return f"import autopeft\n{trained.loads_base()}\n{loading}"
 
 
 def load(model: PreTrainedModel, folder: str | Path) -> Attached:

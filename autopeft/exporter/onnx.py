@@ -10,10 +10,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import BaseImageProcessor, PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from autopeft.core.errors import ExportError
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained
+from autopeft.exporter.sample import arranged, reads, sample_of
 from autopeft.memory.meta_step import batch_of
 from autopeft.model.backbone import Backbone
 from autopeft.model.hub import quiet
@@ -31,7 +32,7 @@ _AXES = {2: ("batch", "sequence"), 3: ("batch", "choices", "sequence"), 4: ("bat
 
 
 class Onnx(Exporter):
-    """`model.onnx` with batch and length left open, beside tokenizer or processor and config.
+    """`model.onnx` with batch and length left open.
 
     The attached parts are nodes of the graph like all others. A model that generates returns the
     logits of the tokens it is given and keeps no cache.
@@ -53,27 +54,23 @@ class Onnx(Exporter):
             _export(trained.backbone, folder / MODEL_FILE)
             for rows, tokens in ((1, _TOKENS - 4), (_ROWS + 1, _TOKENS + 2)):
                 _check(trained.backbone, folder / MODEL_FILE, rows, tokens)
-        trained.model.config.save_pretrained(folder)
-        if trained.backbone.reader is not None:
-            trained.backbone.reader.save_pretrained(folder)
+
+    def loads(self, trained: Trained) -> str:
+        return (
+            "import onnxruntime\nfrom pathlib import Path\nfrom transformers import AutoConfig\n"
+            'config = AutoConfig.from_pretrained("FOLDER")\n'
+            f'model = onnxruntime.InferenceSession(Path("FOLDER") / "{MODEL_FILE}")'
+        )
 
     def usage(self, trained: Trained) -> str:
-        if isinstance(trained.backbone.reader, BaseImageProcessor):
-            auto, read = "AutoImageProcessor", 'reader(images, return_tensors="np")'
-            given = 'images = [Image.open("an-image.png")]'
-        else:
-            auto, read = "AutoTokenizer", 'reader(texts, padding=True, return_tensors="np")'
-            given = 'texts = ["One text.", "Another one, which is a little longer."]'
-        image = "from PIL import Image\n" if "Image" in given else ""
-        return (
-            f"from pathlib import Path\n\nimport onnxruntime\n{image}"
-            f"from transformers import {auto}\n\n"
-            f'folder = Path("FOLDER")\nreader = {auto}.from_pretrained(folder)\n'
-            f'session = onnxruntime.InferenceSession(folder / "{MODEL_FILE}")\n'
-            f"wanted = {{each.name for each in session.get_inputs()}}\n{given}\n"
-            f"inputs = {{name: array for name, array in {read}.items() if name in wanted}}\n"
-            "outputs = session.run(None, inputs)"
+        asked, reader = sample_of(trained.backbone), reads(trained.backbone, generates=False)
+        runs = (
+            "names = [each.name for each in model.get_outputs()]\n"
+            "given = {each.name: inputs[each.name] for each in model.get_inputs()}\n"
+            "outputs = dict(zip(names, model.run(names, given)))"
         )
+        read = asked.read.replace('"pt"', '"np"')
+        return arranged(self.loads(trained), reader, asked.given, read, runs, asked.said)
 
 
 class _Graph(nn.Module):
@@ -126,6 +123,9 @@ def _batch(backbone: Backbone, rows: int, tokens: int) -> dict[str, Tensor]:
     model, criterion = backbone.model, backbone.criterion
     generator = torch.Generator().manual_seed(rows)
     blank = batch_of(model, criterion, rows, tokens)
+    if isinstance(backbone.reader, PreTrainedTokenizerBase):
+        read = {*backbone.reader.model_input_names, "labels"}
+        blank = {name: tensor for name, tensor in blank.items() if name in read}
     given: dict[str, Tensor] = {}
     for name, tensor in blank.items():
         if name == "input_ids":

@@ -25,7 +25,7 @@ from autopeft.exporter.translation import (
 from autopeft.method import bridge
 from autopeft.method.attach import base_of
 from autopeft.method.hook import TrainedSite
-from autopeft.method.method import Base, Change
+from autopeft.method.method import Base, Change, Weight
 from autopeft.method.registry import Placed
 from autopeft.method.sites import Layer, features
 from autopeft.model.hub import quiet
@@ -128,7 +128,11 @@ class Bridged(Translation):
         same = first["peft_type"], bridge.own_of(first)
         reason = "HF peft has one type with one set of options in a folder"
         apart = [p for p in others if (p["peft_type"], bridge.own_of(p)) != same]
-        return (*(Obstacle(p, reason) for p in apart), *super().obstacles(trained))
+        sites = [placed for placed, _ in trained.placed()]
+        sharing = {s.placement for s in sites if any(w.trained for w in _shared(s))} & {*others}
+        whole = "HF peft shares its tensors between all modules"
+        each = (*(Obstacle(p, reason) for p in apart), *(Obstacle(p, whole) for p in sharing))
+        return (*each, *super().obstacles(trained))
 
     @classmethod
     def _lack(cls, placed: Placed, layer: Layer) -> str:
@@ -146,13 +150,30 @@ class Bridged(Translation):
     @property
     def modules(self) -> Mapping[str, Tensors]:
         return {
-            module_path(site): {n: t for n, t in values(site).items() if n in site.weights}
+            module_path(site): {
+                weight.name: values(site)[weight.name]
+                for weight in site.placed.site.weights
+                if weight.trained and not weight.shared
+            }
             for site in self.sites
         }
+
+    def tensors(self) -> Tensors:
+        common = {
+            f"base_model.{weight.name}": values(site)[weight.name]
+            for site in self.sites
+            for weight in _shared(site.placed)
+        }
+        return {**super().tensors(), **common}
 
     @property
     def options(self) -> Mapping[str, Any]:
         return dict(bridge.own_of(self.sites[0].placed.placement))
+
+
+def _shared(placed: Placed) -> list[Weight]:
+    """The tensors that a site has in common with others."""
+    return [weight for weight in placed.site.weights if weight.shared]
 
 
 def _takes_conv1d(placement: Placement, inputs: int, outputs: int) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from autopeft.core.declaration import GATES
 from autopeft.core.errors import ExportError, unknown
 from autopeft.exporter.card import CardFacts, card
+from autopeft.exporter.companions import write_companions
 from autopeft.exporter.exporter import Exporter, Obstacle, Trained
 from autopeft.exporter.hf_peft import HFPeft
 from autopeft.exporter.registry import EXPORTERS
@@ -76,6 +77,7 @@ def write(
         raise ExportError("; ".join(map(_sentence, obstacles)), f"format {format}")
     with _whole_or_nothing(output) as folder:
         exporter.write(settled, folder)
+        write_companions(settled.backbone, folder)
         usage = exporter.usage(settled).replace('"FOLDER"', json.dumps(output.name))
         text = card(exporter.library, trained.config, facts, usage)
         (folder / CARD_FILE).write_text(text, encoding="utf-8")

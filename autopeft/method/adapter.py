@@ -66,7 +66,9 @@ class AdapterMethod(Bottlenecks[Adapter]):
 
     x is that output itself (`sequential`) or the input of the sublayer (`parallel`); with `at:
     attention` the sublayers are all attentions of a layer, self and cross. W_down (size, width) is
-    drawn uniformly within 1/sqrt(width); W_up, b and c are zero, and absent without `bias`.
+    drawn uniformly within 1/sqrt(width); W_up, b and c are zero, and absent without `bias`. The
+    adapter of AdapterFusion (Pfeiffer et al. 2021) reads the norm of that output and the residual,
+    which no adapter here does.
 
     References:
         Houlsby et al., "Parameter-Efficient Transfer Learning for NLP", 2019, section 2;

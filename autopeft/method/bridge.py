@@ -11,27 +11,46 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from autopeft.core.config import Placement
 from autopeft.core.errors import AttachError, unknown
 from autopeft.core.methods import Peft
 from autopeft.core.shape import Linear
 from autopeft.method.lora import BesideLinears
-from autopeft.method.method import BIAS, INPUT, WEIGHT, Base, Change, Fold, Site, Weight, Weights
+from autopeft.method.method import (
+    BIAS,
+    INPUT,
+    RAW,
+    WEIGHT,
+    Base,
+    Change,
+    Fold,
+    Site,
+    Weight,
+    Weights,
+)
 
 _LINEAR, _ADAPTER = "linear", "default"
 """The path of the linear that is wrapped, and HF peft's name of what is on it."""
 
-_TAKEN = ("target_modules", "peft_type", "task_type", "inference_mode", "modules_to_save")
+_TAKEN = (
+    *("target_modules", "peft_type", "task_type", "inference_mode", "modules_to_save"),
+    "save_only_topk_weights",
+)
 """Options of HF peft that autopeft gives itself."""
+
+_SHARED = {"pvera": ("pvera_A", "pvera_B"), "vblora": ("vblora_vector_bank",)}
+"""By type the tensors that its layers have in common."""
 
 _UNFIT = {
     "adalora": "moves its ranks by calls between the steps",
     "adamss": "has tensors whose shapes follow from the weights",
+    "lily": "shares tensors between neighbouring layers",
     "osf": "changes gradients before each step",
+    "poly": "reads the task of each row",
+    "trainable_tokens": "sits at embeddings",
 }
-"""Types that need more of a training than their layers."""
+"""Types that need more of a training than their layers, or other layers."""
 
 Settings = tuple[tuple[str, Any], ...]
 
@@ -39,8 +58,8 @@ Settings = tuple[tuple[str, Any], ...]
 class PeftMethod(BesideLinears[Peft]):
     """Adds to each target what a layer of HF peft returns more than the linear that it wraps.
 
-    The layer computes the linear itself once more. Places that a type draws at random, where they
-    are no tensors, are alike at all linears of a shape.
+    Where the layer runs the linear on what it is given, what came out of that is taken. Places that
+    a type draws at random, where they are no tensors, are alike at all linears of a shape.
 
     Raises:
         AttachError: a type that HF peft has not, or not at a linear by itself; an option that the
@@ -74,6 +93,7 @@ class PeftMethod(BesideLinears[Peft]):
                 tuple(tensor.shape),
                 partial(_started, kind, own, name),
                 trained=tensor.requires_grad,
+                shared=_key(kind, tensor) if name in _SHARED.get(kind.lower(), ()) else "",
                 dtype=tensor.dtype,
             )
             for name, tensor in template.tensors.items()
@@ -86,16 +106,19 @@ class PeftMethod(BesideLinears[Peft]):
     def part(self, site: Site, weights: Weights) -> Change:
         outputs, inputs = site.shape
         layer = _template(self.options.peft_type, self.options.own, inputs, outputs).layer
+        linear = layer.get_submodule("base_layer")
+        assert isinstance(linear, _Known)
 
-        def change(x: Tensor, weight: Tensor, bias: Tensor, training: bool) -> Tensor:
+        def change(x: Tensor, raw: Tensor, weight: Tensor, bias: Tensor, training: bool) -> Tensor:
             wide = {name: _wide(tensor) for name, tensor in weights.items()}
-            x, weight, bias = _wide(x), _wide(weight), _wide(bias)
             given = {_full(layer, name): tensor for name, tensor in wide.items()}
-            given |= {"base_layer.weight": weight, "base_layer.bias": bias}
-            changed: Tensor = functional_call(layer.train(training), given, (x,))
-            return changed - F.linear(x, weight, bias)
+            given |= {"base_layer.weight": _wide(weight), "base_layer.bias": _wide(bias)}
+            x, raw = _wide(x), _wide(raw)
+            with linear.knowing(x, raw):
+                changed: Tensor = functional_call(layer.train(training), given, (x,))
+            return changed - raw
 
-        return Change(site.at, change, (INPUT, WEIGHT, BIAS))
+        return Change(site.at, change, (INPUT, RAW, WEIGHT, BIAS))
 
     def fold(self, site: Site, weights: Weights, base: Base) -> Fold:
         layer = _wrapped(self.options.peft_type, self.options.own, base.weight, base.bias)
@@ -111,6 +134,26 @@ class PeftMethod(BesideLinears[Peft]):
     def _template(self, linear: Linear) -> _Template:
         kind, own = self.options.peft_type, self.options.own
         return _template(kind, own, linear.inputs, linear.outputs)
+
+
+class _Known(nn.Linear):
+    """A linear whose output is known of one input."""
+
+    _known: tuple[Tensor, Tensor] | None = None
+
+    @contextmanager
+    def knowing(self, x: Tensor, output: Tensor) -> Iterator[None]:
+        """Inside the block `output` is that of the very tensor `x`."""
+        self._known = x, output
+        try:
+            yield
+        finally:
+            self._known = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._known is not None and x is self._known[0]:
+            return self._known[1]
+        return super().forward(x)
 
 
 @dataclass(frozen=True)
@@ -147,8 +190,7 @@ def _template(kind: str, own: Settings, inputs: int, outputs: int) -> _Template:
     bare = {name: torch.empty_like(t, device="meta") for name, t in tensors.items()}
     shapes = {n: t.requires_grad_(tensors[n].requires_grad) for n, t in bare.items()}
     layer = _wrapped(kind, own, weight, weight.new_zeros(outputs))
-    for parameter in layer.get_submodule("base_layer").parameters():
-        parameter.data = parameter.data.new_empty(0)
+    layer.base_layer = _Known(inputs, outputs, device="meta")
     return _Template(layer, shapes, {name: n for name, n in changes.items() if n})
 
 
@@ -156,7 +198,8 @@ def _wrapped(
     kind: str, own: Settings, weight: Tensor, bias: Tensor | None, seed: int = 0
 ) -> nn.Module:
     """The layer around a linear with these weights, as it starts."""
-    import peft
+    from peft import inject_adapter_in_model
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
     config = configured(kind, own, [_LINEAR])
     holder, (outputs, inputs) = nn.Module(), weight.shape
@@ -166,13 +209,21 @@ def _wrapped(
         linear.bias.data.copy_(weight.new_zeros(outputs) if bias is None else bias)
         holder.add_module(_LINEAR, linear)
         try:
-            peft.inject_adapter_in_model(config, holder, _ADAPTER)
+            if kind.lower() in _SHARED:
+                PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](holder, config, _ADAPTER)
+            else:
+                inject_adapter_in_model(config, holder, _ADAPTER)
         except Exception as error:  # whatever HF peft says to a combination of options
             reason = " ".join(str(error).split())
             raise AttachError(
                 f"HF peft does not put {kind} at a linear: {reason}", "peft"
             ) from None
     return holder.get_submodule(_LINEAR)
+
+
+def _key(kind: str, tensor: Tensor) -> str:
+    """Of a tensor that all linears share to which it fits."""
+    return f"{kind} {'x'.join(map(str, tensor.shape))}"
 
 
 def own_of(placement: Placement) -> Settings:

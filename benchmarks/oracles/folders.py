@@ -5,13 +5,15 @@ What writes and what reads want different versions of transformers, so each runs
     python -m benchmarks.oracles.folders write FOLDER
     oracle/bin/python -m benchmarks.oracles.folders read FOLDER
 
-The second environment is that of `adapterhub`. It prints how far the outputs of each model are off
-with each mix, relative to the largest, and fails above 1e-5.
+The second environment is that of `adapterhub`. It runs the code of each card, which has the model
+answer a batch, prints how far the outputs of each model are off with each mix, relative to the
+largest, and fails above 1e-5.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import logging
@@ -73,13 +75,19 @@ def write(folder: Path) -> None:
     from autopeft.exporter import EXPORTERS, CardFacts, Trained, export
     from autopeft.method import attach, shape_of
     from autopeft.model.backbone import Backbone, head_of
-    from autopeft.model.head import OneLabel
+    from autopeft.model.head import NextTokens, OneLabel, TargetTokens, TokenLabels
 
+    criteria = {
+        "ForSequenceClassification": OneLabel(),
+        "ForTokenClassification": TokenLabels(),
+        "ForConditionalGeneration": TargetTokens(),
+    }
     expected = {}
     for name, mix in _cases():
-        model = formula.small(name, FORMS[name])
+        model, reader = _base(name, folder)
         shape, cpu = shape_of(model), torch.device("cpu")
-        on = Backbone(model, None, head_of(model), OneLabel(), shape, torch.float32, cpu)
+        criterion = criteria.get(FORMS[name], NextTokens())
+        on = Backbone(model, reader, head_of(model), criterion, shape, torch.float32, cpu)
         stacks = range(0, len(shape.layers), 2)
         config = PeftConfig.of(
             Placement.of(method, [layer + first for first in stacks for layer in layers], options)
@@ -100,22 +108,51 @@ def write(folder: Path) -> None:
 
 def read(folder: Path) -> None:
     """Prints how far off each folder is."""
-    import adapters
-
     logging.disable(logging.WARNING)
     expected = json.loads((folder / EXPECTED).read_text(encoding="utf-8"))
     differences = {}
     for name, mix in _cases():
         if (case := f"{name} {mix}") not in expected:
             continue
-        model = formula.small(name, FORMS[name])
-        adapters.init(model)
-        model.load_adapter(str(folder / case), set_active=True)
-        theirs, ours = formula.output(model.eval()).flatten(), torch.tensor(expected[case])
+        theirs, ours = formula.output(_of_card(folder / case)), torch.tensor(expected[case])
+        theirs = theirs.flatten()
         differences[case] = float((theirs - ours).abs().max() / ours.abs().max())
         print(f"{case}: {differences[case]:.1e}")
     if not differences or max(differences.values()) > TOLERANCE:
         sys.exit("some folders say something else")
+
+
+def _base(name: str, folder: Path) -> tuple[Any, Any]:
+    """A model that is saved under its name, and its tokenizer."""
+    model = formula.small(name, FORMS[name])
+    reader = _tokenizer(model.config.pad_token_id or 0)
+    model.config.pad_token_id, model.config.decoder_start_token_id = reader.pad_token_id, 0
+    if model.can_generate():
+        model.generation_config.decoder_start_token_id = 0
+    model.save_pretrained(folder / name)
+    model.name_or_path = name
+    return model, reader
+
+
+def _tokenizer(pad: int) -> Any:
+    """A token for each of some words, and one at the place `pad`."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<unk>", "One", "text.", "Another", "one,", "which", "is", "longer."]
+    words.insert(pad, "<pad>")
+    made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", unk_token="<unk>")
+
+
+def _of_card(folder: Path) -> Any:
+    """The model that the code of a card makes, which has answered a batch."""
+    code = (folder / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    with contextlib.chdir(folder.parent):
+        exec(code.replace("max_new_tokens=20", "max_new_tokens=4"), names)  # positions are few
+    return names["model"]
 
 
 def _cases() -> Iterator[tuple[str, str]]:

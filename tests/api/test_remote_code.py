@@ -16,6 +16,7 @@ import autopeft
 from autopeft.api.run import prepare
 from autopeft.core.errors import StudyError
 from tests import tiny
+from tests.exports import run_card
 from tests.small_models import words_tokenizer
 
 OWN = """
@@ -68,7 +69,7 @@ def test_it_runs_where_the_study_says_so(
         form: autopeft.export(outcome, tmp_path / form, trial=0, format=form)
         for form in ("native", "merged")
     }
-    loaded = _loaded(own, folders["native"]), _loaded(folders["merged"])
+    loaded = [run_card(folder)["model"] for folder in folders.values()]
     assert {type(model).__name__ for model in loaded} == {"OwnForSequenceClassification"}
     ids = torch.tensor([[2, 4, 3]])
     with torch.no_grad():
@@ -77,12 +78,6 @@ def test_it_runs_where_the_study_says_so(
     (own / "own.py").write_text(OWN + "\n# changed\n")
     with pytest.raises(StudyError, match="begun with another model: code is"):
         autopeft.run(document)
-
-
-def _loaded(model: Path, native: Path | None = None) -> tf.PreTrainedModel:
-    auto = tf.AutoModelForSequenceClassification
-    loaded = auto.from_pretrained(model, trust_remote_code=True).eval()
-    return loaded if native is None else autopeft.load(loaded, native).model.eval()
 
 
 def test_nothing_is_asked_on_a_terminal(own: Path, tmp_path: Path) -> None:

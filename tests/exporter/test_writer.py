@@ -37,6 +37,7 @@ def test_overwriting_replaces_the_folder_whole(trained: Trained, tmp_path: Path)
     exported("native", trained, output, overwrite=True)
     assert sorted(p.name for p in output.iterdir()) == [
         "README.md",
+        "config.json",
         "config.yaml",
         "peft.safetensors",
     ]
@@ -73,7 +74,7 @@ class Breaks(Exporter):
         (folder / "half").write_text("half")
         raise OSError("disk full")
 
-    def usage(self, trained: Trained) -> str:
+    def loads(self, trained: Trained) -> str:
         return ""
 
 

@@ -38,17 +38,19 @@ TYPES: Mapping[str, Mapping[str, Any]] = {
     "oft": {"oft_block_size": 8},
     "peanut": {},
     "psoft": {"r": 8},
+    "pvera": {"r": 4},
     "randlora": {"r": 4},
     "road": {"group_size": 8},
     "shira": {"r": 2},
     "supertuning": {},
+    "vblora": {"r": 4, "num_vectors": 12, "vector_length": 8},
     "waveft": {"n_frequency": 20},
 }
 
 
 def roles(kind: str) -> tuple[str, ...]:
-    """RandLoRA's random matrices are cut out of those for the largest linear of a model."""
-    return ("q",) if kind == "randlora" else ("q", "down")
+    """Some random matrices are cut out of those for the largest linear of a model."""
+    return ("q",) if kind in ("pvera", "randlora") else ("q", "down")
 
 
 def bridged(kind: str) -> Attached:
@@ -103,6 +105,7 @@ def test_a_type_of_peft(kind: str) -> None:
         ({"peft_type": "miss", "rank": 4}, r"unknown option of miss 'rank'"),
         ({"peft_type": "miss", "target_modules": ["q"]}, r"unknown option of miss"),
         ({"peft_type": "vera"}, r"HF peft does not put vera at a linear: .*shared state"),
+        ({"peft_type": "lily"}, r"lily shares tensors between neighbouring layers"),
         ({"peft_type": "adalora"}, "adalora moves its ranks by calls between the steps"),
         ({"peft_type": "prefix_tuning"}, r"HF peft "),
         ({"peft_type": "lora", "r": -1}, r"HF peft .*lora"),
@@ -147,6 +150,9 @@ def test_what_one_folder_of_peft_cannot_hold_is_refused(tmp_path: Path) -> None:
 
     miss, road = {"peft_type": "miss", "r": 4}, {"peft_type": "road", "group_size": 8}
     assert "one type with one set of options" in refused("bert", ([0], miss), ([1], road))
+    bank = {"peft_type": "vblora", "targets": ("q",), **TYPES["vblora"]}
+    faster = {**bank, "learning_rate": 0.1}
+    assert "shares its tensors between all modules" in refused("bert", ([0], bank), ([1], faster))
     assert "one of it at a module" in refused("bert", ([0], miss), ([0], miss))
     assert "takes a fused projection whole" in refused("gpt2", ([0], miss))
 
