@@ -70,6 +70,11 @@ class Weight:
         return self.trained or self.from_data is not None
 
     @property
+    def stored(self) -> int:
+        """The number of elements that belong to that state."""
+        return math.prod(self.shape) if self.is_kept else 0
+
+    @property
     def common(self) -> str:
         """The name of a tensor that sites share; empty for any other."""
         return f"{self.shared}.{self.name}" if self.shared else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import chain, islice
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from autopeft.method.evidence import Evidence
 from autopeft.method.hook import TrainedSite
+from autopeft.method.method import Weight
 
 
 def starts_from_data(site: TrainedSite) -> bool:
@@ -30,35 +31,44 @@ def start(
         losses: of training examples, one a forward pass, each a scalar; no more than are needed
             are computed.
     """
-    kinds: dict[int, list[tuple[Evidence, TrainedSite, Tensor]]] = {}
-    for site in sites:
-        for weight in site.placed.site.weights:
-            if weight.from_data is not None:
-                started = weight.from_data.evidence(), site, site.tensors[weight.name]
-                kinds.setdefault(weight.from_data.n_examples, []).append(started)
-    with _without_dropout(model):
-        for n_examples, all_started in kinds.items():
-            _take_in(all_started, islice(losses(), n_examples))
+    seen = taken_in(model, sites, losses)
     with torch.no_grad():
-        for evidence, _, tensor in chain(*kinds.values()):
+        for evidence, tensor in seen:
             rows = evidence.tensor()
             tensor[: len(rows)] = rows
 
 
-def _take_in(
-    started: Iterable[tuple[Evidence, TrainedSite, Tensor]], losses: Iterable[Tensor]
-) -> None:
-    """Lets statistics see the passes that make the losses, and backward passes if they want."""
-    with ExitStack() as undo:
-        watched = (
-            evidence.watch(site.module, site.layer.columns(site.placed.site.at), undo)
-            for evidence, site, _ in started
-        )
-        leaves = [*chain(*watched)]
-        undo.enter_context(torch.set_grad_enabled(bool(leaves)))
-        for loss in losses:
-            if leaves:
-                loss.backward(inputs=leaves)
+def taken_in(
+    model: nn.Module, sites: Iterable[TrainedSite], losses: Callable[[], Iterable[Tensor]]
+) -> list[tuple[Evidence, Tensor]]:
+    """What the examples say for each tensor that `start` makes, which is left as it is."""
+    seen: list[tuple[Evidence, Tensor]] = []
+    for n_examples, waiting in _by_examples(sites).items():
+        with ExitStack() as undo:
+            undo.enter_context(_without_dropout(model))
+            leaves: list[Tensor] = []
+            for site, weight, evidence in waiting:
+                columns = site.layer.columns(site.placed.site.at)
+                leaves += evidence.watch(site.module, columns, undo)
+                seen.append((evidence, site.tensors[weight.name]))
+            undo.enter_context(torch.set_grad_enabled(bool(leaves)))
+            for loss in islice(losses(), n_examples):
+                if leaves:
+                    loss.backward(inputs=leaves)
+    return seen
+
+
+def _by_examples(
+    sites: Iterable[TrainedSite],
+) -> dict[int, list[tuple[TrainedSite, Weight, Evidence]]]:
+    """What starts from data, by how many examples that takes in."""
+    found: dict[int, list[tuple[TrainedSite, Weight, Evidence]]] = {}
+    for site in sites:
+        for weight in site.placed.site.weights:
+            if weight.from_data is not None:
+                waiting = site, weight, weight.from_data.evidence()
+                found.setdefault(weight.from_data.n_examples, []).append(waiting)
+    return found
 
 
 @contextmanager

@@ -162,6 +162,7 @@ def counts_what_it_trains(method: str, architecture: str) -> None:
     on = attached(method, model)
     trained = sum(weight.numel() for weight in on.trainable().values())
     assert count(config, shape).trainable == trained
+    assert count(config, shape).stored == sum(t.numel() for t in on.state_dict().values())
     if not on.unmergeable():
         assert count(config, shape).changed == _changed_by_merging(on)
 
