@@ -146,7 +146,7 @@ def _costs(config: PeftConfig, setting: Setting) -> dict[str, Any]:
     return {
         "trainable_params": counts.trainable,
         "head_params": head,
-        "stored_params": counts.trainable + head,
+        "stored_params": counts.stored + head,
         "changed_params": counts.changed,
         "backbone_params": backbone.shape.parameters,
         "by_method": dict(counts.by_method),

@@ -25,8 +25,8 @@ def _methods() -> Lines:
 
 
 def _published(each: Published) -> str:
-    differs = f"; {each.differs}" if each.differs else ""
-    return f"{each.said} ({each.paper}{differs})"
+    remark = f"; {each.remark}" if each.remark else ""
+    return f"{each.said} ({each.paper}{remark})"
 
 
 def _samplers() -> Lines:

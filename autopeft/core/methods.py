@@ -56,12 +56,15 @@ class Lora(Gateable, LowRank):
     divides by the root of r (Kalajdzievski 2023), `freeze_a` trains B alone (LoRA-FA, Zhang et al.
     2023), `use_dylora` trains the first of its ranks, as many as are drawn in every step (DyLoRA,
     Valipour et al. 2023), `loraplus_lr_ratio` is how many times the rate of A that of B is (LoRA+,
-    Hayou et al. 2024), and `init_lora_weights: pissa` starts from the largest singular vectors of
-    the weight (PiSSA, Meng et al. 2024).
+    Hayou et al. 2024), `init_lora_weights: pissa` starts from the largest singular vectors of the
+    weight (PiSSA, Meng et al. 2024), and `eva` from the directions in which what enters the linear
+    varies most in training examples (EVA, Paischer et al. 2024).
     """
 
     method: ClassVar[str] = "lora"
-    init_lora_weights: str = option(OneOf("default", ("default", "gaussian", "pissa"), later=True))
+    init_lora_weights: str = option(
+        OneOf("default", ("default", "gaussian", "pissa", "eva"), later=True)
+    )
     use_rslora: bool = option(Flag(False, later=True))
     freeze_a: bool = option(Flag(False, later=True))
     use_dylora: bool = option(Flag(False, later=True))
@@ -178,14 +181,16 @@ class FullTuning(Declaration):
 class SparseTuning(Declaration):
     """Trains some elements of linears, as many as LoRA of rank `r` would have.
 
-    The smallest (PaFi, Liao et al. 2023), the largest, or random ones (SHiRA, Bhardwaj et al.
-    2024).
+    The smallest (PaFi, Liao et al. 2023), the largest, random ones (SHiRA, Bhardwaj et al. 2024),
+    or with `fisher` those with most Fisher information in `num_samples` training examples
+    (FishMask, Sung et al. 2021).
     """
 
     method: ClassVar[str] = "sparse"
     targets: tuple[str, ...] = option(Sites(("q", "v")))
     r: int = option(Size(8))
-    select: str = option(OneOf("smallest", ("smallest", "largest", "random")))
+    select: str = option(OneOf("smallest", ("smallest", "largest", "random", "fisher")))
+    num_samples: int = option(Whole(128, low=1, later=True))
 
 
 @dataclass(frozen=True, kw_only=True)

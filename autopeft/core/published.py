@@ -16,14 +16,14 @@ class Published:
         paper: authors and year.
         place: the placement that it is; none where it is `space` or is not there.
         space: of the catalog.
-        differs: how what stands here is not that of the paper.
+        remark: how what stands here is not that of the paper, or why nothing does.
     """
 
     name: str
     paper: str
     place: Mapping[str, Any] | None = None
     space: str = ""
-    differs: str = ""
+    remark: str = ""
 
     @property
     def said(self) -> str:
@@ -31,7 +31,7 @@ class Published:
         if self.place is not None:
             own = ", ".join(f"{key}: {_yaml(value)}" for key, value in self.place.items())
             return f"{{{own}}}"
-        return f"the space {self.space}" if self.space else "not there yet"
+        return f"the space {self.space}" if self.space else "not there"
 
 
 def _yaml(value: Any) -> str:
@@ -58,6 +58,9 @@ def _prefix(**options: Any) -> Mapping[str, Any]:
 
 _CROSS = {"method": "full", "targets": ["cross.q", "cross.k", "cross.v", "cross.o"]}
 
+_CHILD = {"method": "sparse", "select": "fisher", "targets": ["q", "k", "v", "o", "up", "down"]}
+_TRAINS_FIRST = "trains all weights for a while to choose some"
+
 PUBLISHED: tuple[Published, ...] = (
     Published("LoRA-FA", "Zhang et al. 2023", _lora(freeze_a=True)),
     Published("rsLoRA", "Kalajdzievski 2023", _lora(use_rslora=True)),
@@ -65,8 +68,8 @@ PUBLISHED: tuple[Published, ...] = (
     Published("PiSSA", "Meng et al. 2024", _lora(init_lora_weights="pissa")),
     Published("DyLoRA", "Valipour et al. 2023", _lora(use_dylora=True)),
     Published("QLoRA", "Dettmers et al. 2023", space="qlora"),
-    Published("LoftQ", "Li et al. 2024"),
-    Published("EVA", "Paischer et al. 2024"),
+    Published("LoftQ", "Li et al. 2024", remark="reads weights from before their quantization"),
+    Published("EVA", "Paischer et al. 2024", _lora(init_lora_weights="eva")),
     Published("AdaLoRA", "Zhang et al. 2023"),
     Published("SoRA", "Ding et al. 2023"),
     Published("KronA", "Edalati et al. 2022", {"method": "lokr"}),
@@ -75,7 +78,7 @@ PUBLISHED: tuple[Published, ...] = (
         "Pfeiffer adapter",
         "Pfeiffer et al. 2021",
         _adapter(at="ffn"),
-        differs="in the form of He et al. 2022: it reads what leaves the network, in the paper the "
+        remark="in the form of He et al. 2022: it reads what leaves the network, in the paper the "
         "norm of that and the residual",
     ),
     Published(
@@ -91,7 +94,7 @@ PUBLISHED: tuple[Published, ...] = (
         "Zhao et al. 2022",
         {"method": "tiny-attention", "head_dim": 1, "num_heads": 1},
     ),
-    Published("SparseAdapter", "He et al. 2022"),
+    Published("SparseAdapter", "He et al. 2022", remark="scores adapters that start at random"),
     Published("ProPETL", "Zeng et al. 2023"),
     Published("LN-tuning", "Qi et al. 2022", {"method": "norm"}),
     Published("Hadamard adapter", "Chen et al. 2023", space="hadamard"),
@@ -106,10 +109,11 @@ PUBLISHED: tuple[Published, ...] = (
     Published("U-BitFit, S-BitFit, U-MAM, S-MAM", "Lawton et al. 2023"),
     Published("PaFi", "Liao et al. 2023", {"method": "sparse", "select": "smallest"}),
     Published("SHiRA", "Bhardwaj et al. 2024", {"method": "sparse", "select": "random"}),
-    Published("FishMask", "Sung et al. 2021"),
-    Published("LT-SFT", "Ansell et al. 2022"),
-    Published("FAR", "Vucetic et al. 2022"),
-    Published("Child-Tuning", "Xu et al. 2021"),
+    Published("FishMask", "Sung et al. 2021", {"method": "sparse", "select": "fisher"}),
+    Published("LT-SFT", "Ansell et al. 2022", remark=_TRAINS_FIRST),
+    Published("FAR", "Vucetic et al. 2022", remark=_TRAINS_FIRST),
+    Published("Child-Tuning-D", "Xu et al. 2021", _CHILD),
+    Published("Child-Tuning-F", "Xu et al. 2021", remark="trains all weights, some in each step"),
     Published("Cross-attention tuning", "Gheini et al. 2021", _CROSS),
     Published("LST", "Sung et al. 2022", {"method": "ladder", "size": 48}),
     Published("MAM adapter", "He et al. 2022", space="mam"),

@@ -50,14 +50,15 @@ class Trained:
         Raises:
             ExportError: the tensors are not those of the configuration on this backbone.
         """
-        attached = attach(self.model, self.config, modules_to_save=self.backbone.modules_to_save)
+        saved = self.backbone.modules_to_save
         try:
-            attached.load_state_dict(self.state)
-            yield attached
+            attached = attach(self.model, self.config, modules_to_save=saved, state=self.state)
+            try:
+                yield attached
+            finally:
+                attached.detach()
         except AttachError as error:
             raise ExportError(f"the trained tensors do not fit: {error}") from error
-        finally:
-            attached.detach()
 
     def settled(self) -> Trained:
         """The same with the simpler methods that some of its methods are once they are trained.
@@ -79,11 +80,11 @@ class Trained:
             for site in attached.sites:
                 simple = after[site.placed.placement]
                 at = site.placed.layer, site.placed.site.name, simple.method, simple.options
-                plain, gate = parted(site.weights)
+                plain, gate = parted(site.tensors)
                 weights = {**site.placed.method.settled_weights(plain), **gate}
                 there = places[at].pop(0)
-                trained = (weight for weight in there.site.weights if weight.trained)
-                state |= {there.name(w): weights[w.name].detach().clone() for w in trained}
+                kept = (weight for weight in there.site.weights if weight.is_kept)
+                state |= {there.name(w): weights[w.name].detach().clone() for w in kept}
         return Trained(self.backbone, config, state)
 
     def loads_base(self) -> str:

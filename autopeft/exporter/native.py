@@ -71,13 +71,12 @@ def load(model: PreTrainedModel, folder: str | Path) -> Attached:
     missing = [path for path in header["modules_to_save"] if not _has_module(model, path)]
     if missing:
         raise ExportError(f"{type(model).__name__} has no module {missing[0]!r}", str(folder))
-    attached = attach(model, config, modules_to_save=header["modules_to_save"])
     try:
-        attached.load_state_dict(state)
+        return attach(model, config, modules_to_save=header["modules_to_save"], state=state)
     except AttachError as error:
-        attached.detach()
+        if error.where != "state":
+            raise
         raise ExportError(f"the tensors do not fit the model: {error}", str(folder)) from error
-    return attached
 
 
 def _read_config(path: Path) -> PeftConfig:

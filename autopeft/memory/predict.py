@@ -21,8 +21,9 @@ from autopeft.core.settings import TrainSettings
 from autopeft.memory.live_bytes import REST, Live
 from autopeft.memory.meta_model import in_form
 from autopeft.memory.meta_step import MetaBatch, batch_of, loss_of, outputs_of, padded_model, traced
-from autopeft.method.member import draw
+from autopeft.method.member import Member, draw
 from autopeft.method.pack import Pack
+from autopeft.method.start import starts_from_data, taken_in
 from autopeft.model.backbone import Backbone
 from autopeft.model.head import Criterion
 from autopeft.model.kernels import Kernels
@@ -114,6 +115,8 @@ def predict_pack(
 ) -> Memory:
     """The peak of a step in which several configurations train at once, see `Pack`.
 
+    It is that of the start of one of them where this takes more, see `start`.
+
     Args:
         backbone: as in `predict_memory`.
         configs: at least one; all want the backbone in the same form.
@@ -127,15 +130,21 @@ def predict_pack(
         AttachError: one does not fit the backbone, or not beside the others.
     """
     with on_meta(backbone, configs, device, padded) as stage:
+        form = dict(configs[0].backbone)
+        offloads = device == "cuda" and form.get("activation_offloading", False)
+        for member in stage.pack.members:
+            one = batch_of(stage.model, backbone.criterion, 1, sequence_length)
+            _trace_start(_Step(stage, backbone.criterion, one, 1, offloads), member)
+            del one
+        start = Memory.at_peak(stage.live, device)
         if len(configs) > 1:
             stage.pack.split(batch_sizes)
         batch = batch_of(stage.model, backbone.criterion, sum(batch_sizes), sequence_length)
         stage.live.assign("batch", batch.values())
         distinct = batch_sizes[0] if len(set(batch_sizes)) == 1 else sum(batch_sizes)
-        form = dict(configs[0].backbone)
-        offloads = device == "cuda" and form.get("activation_offloading", False)
         _trace(_Step(stage, backbone.criterion, batch, distinct, offloads), device)
-    return Memory.at_peak(stage.live, device)
+    step = Memory.at_peak(stage.live, device)
+    return max(start, step, key=lambda memory: memory.peak)
 
 
 @dataclass(frozen=True)
@@ -158,8 +167,7 @@ class Stage:
         return [weight for member in self.pack.members for weight in member.trainable().values()]
 
     def optimizers(self, device: str) -> list[torch.optim.Optimizer]:
-        """Those of the members as after a first step; what is trained is no longer `REST`."""
-        self.live.assign("peft", self.weights())
+        """Those of the members as after a first step."""
         groups = (list(member.trainable().values()) for member in self.pack.members)
         return [_optimizer(weights, device, self.live) for weights in groups if weights]
 
@@ -189,7 +197,11 @@ def on_meta(
         for member in members:
             pack.join(member)
         undo.enter_context(live)
-        yield Stage(model, pack, depth, live)
+        stage = Stage(model, pack, depth, live)
+        sites = [site for member in members for site in member.sites]
+        frozen = [tensor for site in sites for tensor in site.frozen.values()]
+        live.assign("peft", [*stage.weights(), *frozen])
+        yield stage
 
 
 def _check(backbone: Backbone, configs: Sequence[PeftConfig], device: str) -> None:
@@ -225,12 +237,13 @@ class _Step:
 
     def backward(self) -> Tensor:
         """Adds the gradients of a micro-batch to those that are there."""
-        outputs, loss = self._forward()
+        outputs, loss = self.forward()
         if loss.requires_grad:  # else nothing is trained
             loss.backward()
         return outputs
 
-    def _forward(self) -> tuple[Tensor, Tensor]:
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """What the model returns of the batch, and the loss."""
         stage = self.stage
         with ExitStack() as inside:
             if stage.depth:
@@ -255,6 +268,15 @@ class _Step:
         entering = hidden.new_empty(len(self.batch["labels"]), *hidden.shape[1:])
         self.stage.live.assign("batch", [entering])
         return entering
+
+
+def _trace_start(step: _Step, member: Member) -> None:
+    """Lets a member start from two examples, one after the other, if it starts from any."""
+    stage = step.stage
+    if any(map(starts_from_data, member.sites)):
+        stage.live.assign("batch", step.batch.values())
+        stage.pack.split([int(other is member) for other in stage.pack.members])
+        taken_in(stage.model, member.sites, lambda: (step.forward()[1] for _ in range(2)))
 
 
 def _trace(step: _Step, device: str) -> None:

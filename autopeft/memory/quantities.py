@@ -105,7 +105,7 @@ def known_quantities(setting: Setting) -> Mapping[str, Known]:
     estimate = _estimated_memory(setting) if estimates(shape) else None
     return {
         "trainable_params": Known(trainable),
-        "stored_params": Known(lambda config: trainable(config) + head),
+        "stored_params": Known(lambda config: count(config, shape).stored + head),
         "peak_memory": Known(memory, slow=True, estimate=estimate),
         "training_flops": Known(lambda config: flops(config.built), slow=True),
     }

@@ -18,6 +18,7 @@ from autopeft.method.method import Base, Change, Fold
 from autopeft.method.pack import Pack
 from autopeft.method.registry import METHODS, describe
 from autopeft.method.sites import LINEARS, Columns
+from autopeft.method.start import start, starts_from_data
 
 HOLDER = "autopeft"
 """The module of a model whose parameters are what is trained on it."""
@@ -29,11 +30,13 @@ def attach(
     *,
     modules_to_save: Sequence[str] = (),
     seed: int = 0,
+    state: Mapping[str, Tensor] | None = None,
+    examples: Iterable[Mapping[str, Tensor]] = (),
 ) -> Attached:
     """Puts the placements of `config` on `model`, in place, and freezes everything else.
 
-    The new tensors are those of `draw`. They are parameters of the model until it is detached or
-    merged, in a module `autopeft` that does nothing: optimizers find them there.
+    The new tensors are those of `draw` or of `state`. They are parameters of the model until it is
+    detached or merged, in a module `autopeft` that does nothing: optimizers find them there.
 
     Args:
         model: the backbone, on any device, also `meta`.
@@ -41,16 +44,39 @@ def attach(
         modules_to_save: paths of modules, such as the task head, that are trained as a whole, on
             float32 copies.
         seed: of the new tensors.
+        state: see `Attached.state_dict`, whose tensors are copied.
+        examples: of the training, from which some methods start where there is no `state`: the
+            arguments of the model for one at a time, with its `labels`.
 
     Raises:
         AttachError: a bad option; a layer, site or module that the model does not have; attention
-            that cannot take a prefix; a model that carries a configuration already.
+            that cannot take a prefix; a model that carries a configuration already; a `state` that
+            does not fit, or neither that nor examples for a method that starts from them.
     """
     member = draw(model, config, modules_to_save=modules_to_save, seed=seed)
+    if state is not None:
+        member.load_state_dict(state)
     pack = Pack(model, modules_to_save)
     pack.join(member)
+    if state is None and model.device.type != "meta":
+        try:
+            _start(model, member, list(examples))
+        except Exception:
+            pack.close()
+            raise
     model.add_module(HOLDER, _Tensors(member))
     return Attached(pack, member)
+
+
+def _start(
+    model: PreTrainedModel, member: Member, examples: Sequence[Mapping[str, Tensor]]
+) -> None:
+    """Lets what starts from data do so."""
+    waiting = [site for site in member.sites if starts_from_data(site)]
+    if waiting and not examples:
+        reason = "starts from training examples: give attach some, or the state of a training"
+        raise AttachError(reason, describe(waiting[0].placed.placement))
+    start(model, waiting, lambda: (model(**example).loss for example in examples))
 
 
 class _Tensors(nn.Module):
@@ -87,7 +113,10 @@ class Attached:
         return self._member.sites
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The trained tensors under the names of `trainable`; they share its memory."""
+        """What `load_state_dict` puts back, sharing its memory.
+
+        That is all of `trainable` under its names, and what is not trained but starts from data.
+        """
         return self._member.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

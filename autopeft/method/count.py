@@ -18,12 +18,14 @@ class Counts:
 
     Attributes:
         trainable: elements that are trained.
+        stored: those, and what else is kept of a training because it starts from data.
         changed: elements of the backbone that differ after merging; what does not merge, such as
             adapters and prefixes, changes none.
         by_method: trained elements by name of the method.
     """
 
     trainable: int
+    stored: int
     changed: int
     by_method: Mapping[str, int]
 
@@ -35,15 +37,18 @@ def count(config: PeftConfig, shape: Shape) -> Counts:
         AttachError: the configuration does not fit the backbone.
     """
     elements: dict[str, tuple[str, int]] = {}
+    stored: dict[str, int] = {}
     changed: dict[tuple[int, str], int] = {}
     for placed in place(config, shape):
         for weight in placed.site.weights:
             elements[placed.name(weight)] = placed.placement.method, weight.elements
+            stored[placed.name(weight)] = weight.stored
         changed |= {(placed.layer, name): n for name, n in placed.site.changes.items()}
     by_method: Counter[str] = Counter()
     for method, n in elements.values():
         by_method[method] += n
-    return Counts(by_method.total(), sum(changed.values()), dict(by_method))
+    total = by_method.total(), sum(stored.values()), sum(changed.values())
+    return Counts(*total, dict(by_method))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
@@ -13,9 +14,13 @@ from torch.nn import functional as F
 
 from autopeft.core.methods import Lora
 from autopeft.core.shape import LayerShape, Linear
-from autopeft.method.method import Base, Change, Fold, Method, Site, Weight, Weights
+from autopeft.method.evidence import Directions
+from autopeft.method.method import Base, Change, Fold, FromData, Method, Site, Weight, Weights
 
 OfLinears = TypeVar("OfLinears", bound=Any)
+
+EVA_EXAMPLES = 128
+"""Of the training, from which EVA starts."""
 
 
 def of(role: str, targets: tuple[str, ...]) -> bool:
@@ -65,14 +70,16 @@ class LoraMethod(BesideLinears[Lora]):
 
     A (r, inputs) is drawn uniformly within 1/sqrt(inputs), B (outputs, r) is zero. PiSSA starts
     both at the r largest singular vectors; what that adds at the start is taken off again, which is
-    the same as training beside the residual of the weight.
+    the same as training beside the residual of the weight. EVA starts A at the r directions in
+    which what enters the linear varies most, the same rank everywhere.
 
     References:
         Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021, equation 3;
         Kalajdzievski, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA", 2023;
         Zhang et al., "LoRA-FA", 2023; Valipour et al., "DyLoRA", 2023, section 3; Hayou et al.,
         "LoRA+", 2024, equation 5; Meng et al., "PiSSA: Principal Singular Values and Singular
-        Vectors Adaptation", 2024, equations 2 to 4.
+        Vectors Adaptation", 2024, equations 2 to 4; Paischer et al., "One Initialization to Rule
+        them All: Fine-tuning via Explained Variance Adaptation", 2024, section 3.
     """
 
     merges: ClassVar[bool] = True
@@ -116,8 +123,11 @@ class LoraMethod(BesideLinears[Lora]):
                 Weight("A0", a.shape, make["A"], trained=False),
                 Weight("B0", b.shape, make["B"], trained=False),
             )
-        a = Weight("A", a.shape, a.draw, a.scale, trained=not options.freeze_a)
-        b = Weight("B", b.shape, b.draw, b.scale, rate=options.loraplus_lr_ratio)
+        from_data = None
+        if options.init_lora_weights == "eva":
+            from_data = FromData(partial(Directions, options.r), EVA_EXAMPLES)
+        a = replace(a, trained=not options.freeze_a, from_data=from_data)
+        b = replace(b, rate=options.loraplus_lr_ratio)
         return a, b, *taken
 
     def part(self, site: Site, weights: Weights) -> Change:

@@ -45,13 +45,13 @@ class Member:
         self.modules_to_save = tuple(modules_to_save)
         self.sites = tuple(sites)
         self.saved = saved
-        self._weights = {
-            trained.placed.name(weight): trained.weights[weight.name]
+        self._kept = {
+            trained.placed.name(weight): trained.tensors[weight.name]
             for trained in sites
             for weight in trained.placed.site.weights
-            if weight.trained
+            if weight.is_kept
         }
-        self._weights |= {name: each.copy for name, each in saved.items()}
+        self._kept |= {name: each.copy for name, each in saved.items()}
 
     @property
     def in_cache(self) -> bool:
@@ -60,7 +60,7 @@ class Member:
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Every trained tensor by name: `layers.3.lora.self.q.A`, `head.classifier.weight`."""
-        return dict(self._weights)
+        return {n: t for n, t in self._kept.items() if isinstance(t, nn.Parameter)}
 
     def by_rate(self, rate: float) -> dict[float, list[nn.Parameter]]:
         """The trained tensors by their learning rates, which are `rate` where nothing else is."""
@@ -76,8 +76,11 @@ class Member:
         return groups
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The trained tensors under the names of `trainable`; they share its memory."""
-        return {name: weight.detach() for name, weight in self._weights.items()}
+        """What `load_state_dict` puts back, sharing its memory.
+
+        That is all of `trainable` under its names, and what is not trained but starts from data.
+        """
+        return {name: tensor.detach() for name, tensor in self._kept.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Copies the values of `state`, which holds exactly the tensors of `state_dict`.
@@ -85,9 +88,9 @@ class Member:
         Raises:
             AttachError: missing or unexpected names, or another shape; nothing is copied then.
         """
-        wrong = [f"missing {name}" for name in self._weights if name not in state]
-        wrong += [f"unexpected {name}" for name in state if name not in self._weights]
-        for name, weight in self._weights.items():
+        wrong = [f"missing {name}" for name in self._kept if name not in state]
+        wrong += [f"unexpected {name}" for name in state if name not in self._kept]
+        for name, weight in self._kept.items():
             if name in state and state[name].shape != weight.shape:
                 was, now = tuple(weight.shape), tuple(state[name].shape)
                 wrong.append(f"{name} must have shape {was}, got {now}")
@@ -95,7 +98,7 @@ class Member:
             more = f"; and {len(wrong) - _TOLD} more" if len(wrong) > _TOLD else ""
             raise AttachError("; ".join(wrong[:_TOLD]) + more, "state")
         with torch.no_grad():
-            for name, weight in self._weights.items():
+            for name, weight in self._kept.items():
                 weight.copy_(state[name])
 
 
@@ -109,7 +112,8 @@ def draw(
     """The fresh tensors of `config` for `model`, which is left as it is.
 
     They are float32 on the device of their site and drawn by name from `seed`, so that equal
-    placements start equally and no global random state is touched.
+    placements start equally and no global random state is touched. What starts from data does so
+    by `start`.
 
     Args:
         model: the backbone, on any device, also `meta`, also with a pack on it.
@@ -205,7 +209,7 @@ def _generator(name: str) -> torch.Generator:
 
 
 def _draw(weight: Weight, generator: torch.Generator) -> Tensor:
-    tensor = torch.zeros(weight.shape)
+    tensor = torch.zeros(weight.shape, dtype=weight.dtype)
     if weight.draw == "constant":
         tensor.fill_(weight.scale)
     elif weight.draw == "uniform":

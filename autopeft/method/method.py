@@ -13,9 +13,23 @@ from torch import Generator, Tensor
 
 from autopeft.core.declaration import Declaration
 from autopeft.core.shape import LayerShape
+from autopeft.method.evidence import Evidence
 
 FromBase = Callable[[Tensor, Generator], Tensor]
 """Makes a tensor from the float32 base weight of its site, (outputs, inputs), or at random."""
+
+
+@dataclass(frozen=True)
+class FromData:
+    """How training examples make the first rows of a tensor.
+
+    Attributes:
+        evidence: begins a statistic of the linear of a site.
+        n_examples: how many examples it takes in, or all where there are fewer.
+    """
+
+    evidence: Callable[[], Evidence]
+    n_examples: int
 
 
 @dataclass(frozen=True)
@@ -25,11 +39,14 @@ class Weight:
     Attributes:
         draw: `zeros`, `constant` with the value `scale`, `uniform` on [-scale, scale], `normal`
             with standard deviation `scale`, or what makes it from the base weight.
-        trained: a tensor that is not is made alike for every seed, and kept nowhere.
+        trained: a tensor that is not is made alike for every seed, and kept nowhere, unless it
+            starts from data.
         shared: tensors of a name are one wherever this is the same, in all placements of the
             backbone or, where they are trained, in one; empty is nowhere.
         rate: how many times the learning rate of the placement it has.
         dtype: integers of places, or the usual.
+        from_data: what makes its first rows from training examples, over what is drawn; None
+            leaves it at that.
     """
 
     name: str
@@ -40,11 +57,22 @@ class Weight:
     shared: str = ""
     rate: float = 1.0
     dtype: torch.dtype = torch.float32
+    from_data: FromData | None = None
 
     @property
     def elements(self) -> int:
         """The number of trained elements."""
         return math.prod(self.shape) if self.trained else 0
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it belongs to the state of a training, as what cannot be drawn again."""
+        return self.trained or self.from_data is not None
+
+    @property
+    def stored(self) -> int:
+        """The number of elements that belong to that state."""
+        return math.prod(self.shape) if self.is_kept else 0
 
     @property
     def common(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,8 +14,9 @@ from torch.nn import functional as F
 
 from autopeft.core.methods import FullTuning, SparseTuning
 from autopeft.core.shape import Linear
+from autopeft.method.evidence import Fisher
 from autopeft.method.lora import BesideLinears
-from autopeft.method.method import Base, Change, Fold, Site, Weight, Weights
+from autopeft.method.method import Base, Change, Fold, FromData, Site, Weight, Weights
 
 
 class FullTuningMethod(BesideLinears[FullTuning]):
@@ -49,12 +51,15 @@ class FullTuningMethod(BesideLinears[FullTuning]):
 class SparseTuningMethod(BesideLinears[SparseTuning]):
     """Trains as many elements of a weight as LoRA of rank r has there, r (inputs + outputs).
 
-    They are the smallest in magnitude, the largest, or drawn at random.
+    They are the smallest in magnitude, the largest, drawn at random, or those with most empirical
+    Fisher information in some training examples, as many in each linear.
 
     References:
         Liao et al., "Parameter-Efficient Fine-Tuning without Introducing New Latency", 2023,
         section 3.1 (PaFi: the smallest); Bhardwaj et al., "Sparse High Rank Adapters", 2024,
-        section 3.1 (SHiRA: at random, the largest).
+        section 3.1 (SHiRA: at random, the largest); Sung et al., "Training Neural Networks with
+        Fixed Sparse Masks", 2021, equation 5 (FishMask); Xu et al., "Raise a Child in Large
+        Language Model", 2021, section 2.3 (Child-Tuning-D).
     """
 
     merges: ClassVar[bool] = True
@@ -62,15 +67,18 @@ class SparseTuningMethod(BesideLinears[SparseTuning]):
 
     @property
     def reads_weights(self) -> bool:
-        return self.options.select != "random"
+        return self.options.select in ("smallest", "largest")
 
     def weights(self, linear: Linear) -> tuple[Weight, ...]:
         n = self._elements(linear)
         size = linear.inputs * linear.outputs
-        chosen = partial(_chosen, n, size, self.options.select)
-        return Weight("values", (n,)), Weight(
-            "index", (n,), chosen, trained=False, dtype=torch.int64
-        )
+        index = Weight("index", (n,), trained=False, dtype=torch.int64)
+        if self.options.select == "fisher":
+            evidence = partial(Fisher, n, (linear.outputs, linear.inputs))
+            index = replace(index, from_data=FromData(evidence, self.options.num_samples))
+        else:
+            index = replace(index, draw=partial(_chosen, n, size, self.options.select))
+        return Weight("values", (n,)), index
 
     def changes(self, linear: Linear) -> Mapping[str, int]:
         return {f"{linear.role}.weight": self._elements(linear)}

@@ -63,14 +63,17 @@ class Kernels(TorchFunctionMode):
             return func(*args, **kwargs)
         return rule(*args, **kwargs)
 
-    def _backward(self, loss: Tensor, **_options: Any) -> None:
+    def _backward(
+        self, loss: Tensor, inputs: Sequence[Tensor] | None = None, **_options: Any
+    ) -> None:
         """Asks the engine directly, since `torch.autograd.backward` would suspend the rules.
 
         What checkpointing computes again in backward obeys them too.
         """
         with self:
+            wanted = tuple(inputs or ())
             engine = torch.autograd.Variable._execution_engine
-            engine.run_backward((loss,), (torch.ones_like(loss),), False, False, (), True, True)
+            engine.run_backward((loss,), (torch.ones_like(loss),), False, False, wanted, True, True)
 
 
 def _item(tensor: Tensor, index: Any) -> Tensor:

@@ -86,6 +86,7 @@ class Encoded:
         answers: what the model is to say by itself; None where it is not asked to.
         references: what metrics have to know of each example beside its target; None is nothing.
         units: which of them are judged together, by equal numbers, (examples,); None is none.
+        multiple: of what number the tokens of a batch are on CUDA.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Encoded:
     answers: Answers | None = None
     references: Sequence[Any] | None = None
     units: Tensor | None = None
+    multiple: int = 8
 
     @classmethod
     def of(
@@ -149,11 +151,11 @@ class Encoded:
     ) -> Batch:
         """The examples `rows` (examples,), padded to the longest of them.
 
-        On CUDA to a multiple of 8, which tensor cores and fused attention want. Pixels come in
-        `dtype`.
+        On CUDA to a multiple of 8, if nothing else is said, which tensor cores and fused attention
+        want. Pixels come in `dtype`.
         """
         indices = rows.tolist()
-        missing = -int(self.lengths[rows].max()) % 8 if device.type == "cuda" else 0
+        missing = -int(self.lengths[rows].max()) % self.multiple if device.type == "cuda" else 0
         inputs = {}
         for name, column in self.columns.items():
             examples = [column[i] for i in indices]

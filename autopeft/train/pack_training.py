@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from autopeft.core.report import TEST, Failure, Report, described, fault_of
 from autopeft.method.member import Member
+from autopeft.method.start import start, starts_from_data
 from autopeft.task.batches import Encoded
 from autopeft.train.evaluation import Measure, evaluate
 from autopeft.train.member_training import MemberTraining
 from autopeft.train.passes import Passes
+from autopeft.train.randomness import Randomness
 
 EARLY = 256
 """Validation examples before the last rung, whose decisions need no more."""
@@ -51,8 +55,30 @@ class PackTraining:
         if len(self._active) < self._most:
             self._passes.pack.join(member.tensors)
             self._active.append(member)
+            self._start(member)
         else:
             self._resting.append(member)
+
+    def _start(self, member: MemberTraining) -> None:
+        """Lets tensors start from some examples, which the seed chooses, each without padding."""
+        tensors, split = member.tensors, replace(self._splits["train"], multiple=1)
+        if member.descent.step or not any(map(starts_from_data, tensors.sites)):
+            return
+        generator = torch.Generator().manual_seed(member.order.seed)
+        rows = torch.randperm(len(split), generator=generator)
+        sizes = [int(other is tensors) for other in self._passes.pack.members]
+
+        def losses() -> Iterator[Tensor]:
+            for row in rows.split(1):
+                outputs, targets = self._passes.outputs(split, row, sizes)
+                yield self._passes.criterion.losses(outputs, targets).sum()
+
+        try:
+            with Randomness(member.order.seed).resumed():
+                start(self._passes.backbone.model, tensors.sites, losses)
+        except Exception:
+            self.leave(member.number)
+            raise
 
     def leave(self, number: int) -> None:
         """Ends a member; one that is unknown or has ended is none."""

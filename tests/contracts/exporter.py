@@ -27,7 +27,7 @@ from autopeft.model.backbone import Backbone, head_of
 from autopeft.model.head import OneLabel
 from tests import adapterhub
 from tests.backbones import inputs, logits, tiny
-from tests.contracts.method import assert_same, fingerprint, stir
+from tests.contracts.method import assert_same, examples, fingerprint, stir
 
 Reader = Callable[[Path, PreTrainedModel], torch.nn.Module]
 Check = Callable[[str, str, Path], None]
@@ -75,6 +75,7 @@ def _example(method: str, layers: list[int], **options: object) -> Placement:
 
 PREFIX = Placement.of("prefix", [0, 1], {"length": 3})
 BITFIT = Placement.of("bitfit", [0, 1], {})
+EVA = lora([1], use_dylora=True, init_lora_weights="eva", freeze_a=True)
 
 MIXES: Mapping[str, PeftConfig] = {
     "head": PeftConfig(),
@@ -93,10 +94,10 @@ MIXES: Mapping[str, PeftConfig] = {
     "ia3": PeftConfig.of([_example("ia3", [0, 1])]),
     "ia3 and more": PeftConfig.of([_example("ia3", [0]), BITFIT, _example("norm", [1])]),
     "experts": PeftConfig.of([_example("adamix", [0, 1]), _example("compacter", [0, 1])]),
-    "nested": PeftConfig.of([lora([0, 1], use_dylora=True), lora([0])]),
+    "nested": PeftConfig.of([lora([0], use_dylora=True), EVA, lora([0])]),
     "network": PeftConfig.of([_example("prefix", [0, 1], prefix_projection=True)]),
     "shared": PeftConfig.of([_example("compacter", [0, 1]), _example("ssf", [1])]),
-    "own weights": PeftConfig.of([_example("full", [0]), _example("sparse", [1])]),
+    "own weights": PeftConfig.of([_example("full", [0]), _example("sparse", [1], select="fisher")]),
     "vera": PeftConfig.of([_example("vera", [0, 1]), lora([1])]),
     "everything": PeftConfig.of([_example(name, [0, 1]) for name in METHODS]),
 }
@@ -185,7 +186,9 @@ def backbone(model: PreTrainedModel) -> Backbone:
 
 def train(on: Backbone, config: PeftConfig, batch: dict[str, Tensor]) -> tuple[Trained, Tensor]:
     """Made-up training: the tensors far from their start, and the logits with them."""
-    attached = attach(on.model, config, modules_to_save=on.modules_to_save)
+    attached = attach(
+        on.model, config, modules_to_save=on.modules_to_save, examples=examples(on.model)
+    )
     stir(attached)
     with torch.no_grad():
         expected = logits(on.model, batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate
 
 import torch
@@ -63,14 +64,21 @@ def measure_memory(
     quicken(backbone.model, "cpu", undo)
     passes = Passes(backbone, depth, HiddenStates(0), form=None)
     pack = PackTraining(passes, splits, lambda judged: {"loss": judged.loss})
+    held += [tensor for member in members for tensor in member.tensors.trainable().values()]
+    sites = [site for member in members for site in member.tensors.sites]
+    held += [tensor for site in sites for tensor in site.frozen.values()]
     try:
-        for member in members:
-            held += member.tensors.trainable().values()
-            pack.join(member)
-        return measured_peak(pack.advance, held)
+        return measured_peak(partial(_trained, pack, members), held)
     finally:
         pack.close()
         undo.close()
+
+
+def _trained(pack: PackTraining, members: Sequence[MemberTraining]) -> None:
+    """Everything from where tensors start."""
+    for member in members:
+        pack.join(member)
+    pack.advance()
 
 
 def _begun(backbone: Backbone, number: int, config: PeftConfig, train: Encoded) -> MemberTraining:

@@ -83,6 +83,27 @@ def test_equals_the_allocator(pair: tuple[Backbone, Backbone], name: str) -> Non
     assert predicted.peak == pytest.approx(measure_memory(real, [mix(name)], **SIZE), rel=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("lora", {"init_lora_weights": "eva"}), ("sparse", {"select": "fisher", "num_samples": 2})],
+)
+def test_a_start_from_examples_may_take_more_than_a_step(
+    minilm: Backbone, method: str, options: dict[str, Any]
+) -> None:
+    """Fisher information takes a number of each frozen element, which one example does not."""
+    real = load_backbone(
+        MINILM, "text-classification", BackboneSettings(dtype="float32"), n_labels=2, device="cpu"
+    )
+    placed = [Placement.of(method, range(6), {"targets": ("q", "up"), "r": 2, **options})]
+    config = PeftConfig.of(placed)
+    small = {"batch_size": 1, "sequence_length": 16}
+    predicted = predict_memory(minilm, config, **small, device="cpu")
+    usual = Placement.of(method, range(6), {"targets": ("q", "up"), "r": 2})
+    step = predict_memory(minilm, PeftConfig.of([usual]), **small, device="cpu")
+    assert predicted.peak == pytest.approx(measure_memory(real, [config], **small), rel=1e-3)
+    assert (predicted.peak > 1.05 * step.peak) == (method == "sparse")
+
+
 @pytest.mark.parametrize("padded", [True, False])
 def test_equals_the_allocator_with_checkpointing(padded: bool) -> None:
     settings = BackboneSettings(dtype="float32", gradient_checkpointing=True)

@@ -13,6 +13,7 @@ from autopeft.method.adapter import AdapterMethod
 from autopeft.method.lora import LoraMethod
 from autopeft.method.method import Base, Fold, Site, Weight, Weights
 from autopeft.method.prefix import PrefixMethod
+from autopeft.method.select import SparseTuningMethod
 from tests.contracts.method import (
     CHECKS,
     VARIANTS,
@@ -92,6 +93,20 @@ class Overstates(LoraMethod):
         return tuple(replace(s, changes={**s.changes, "o": 1}) for s in super().sites(layer))
 
 
+@dataclass(frozen=True)
+class Forgotten(Weight):
+    @property
+    def is_kept(self) -> bool:
+        return self.trained
+
+
+class ForgetsPlaces(SparseTuningMethod):
+    example = {**SparseTuningMethod.example, "select": "fisher"}
+
+    def weights(self, linear):
+        return tuple(Forgotten(**vars(weight)) for weight in super().weights(linear))
+
+
 class NeverMerges(LoraMethod):
     merges = False
 
@@ -160,6 +175,7 @@ class CountsRows(LoraMethod):
         (Undercounts, counts_what_it_trains),
         (Overstates, counts_what_it_trains),
         (HidesState, round_trips),
+        (ForgetsPlaces, round_trips),
         (CutsGradient, trains_all_and_only_its_own),
         (HidesState, packs_as_if_alone),
         (OverlooksOptions, packs_as_if_alone),

@@ -9,8 +9,9 @@ import transformers as tf
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
 from autopeft.method import METHODS, attach, shape_of
+from autopeft.model.backbone import _keep_4bit_layout
 from tests.backbones import inputs, logits, tiny
-from tests.contracts.method import assert_same, fingerprint, stir
+from tests.contracts.method import assert_same, examples, fingerprint, stir
 
 SETTINGS = {
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
@@ -67,6 +68,31 @@ def test_what_reads_weights_is_refused(
     reason = f"^{method} on layers 0, 1: needs the weights themselves, which are quantized$"
     with pytest.raises(AttachError, match=reason):
         attach(quantized, PeftConfig.of([placed]))
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("lora", {"init_lora_weights": "eva"}), ("sparse", {"select": "fisher"})],
+)
+def test_what_starts_from_examples_needs_no_weights(
+    quantized: tf.PreTrainedModel, method: str, options: dict[str, str]
+) -> None:
+    _keep_4bit_layout(quantized)  # as `load_backbone` does
+    before, data = fingerprint(quantized), examples(quantized)
+    placed = Placement.of(method, [0, 1], {**METHODS[method].example, **options})
+    on = attach(quantized, PeftConfig.of([placed]), examples=data)
+    state = on.state_dict()
+    names = [name for name in state if name.endswith((".A", ".index"))]
+    assert all(len(state[name].unique()) > 1 for name in names)
+    on.detach()
+    assert_same(before, fingerprint(quantized))
+    plain = tiny("bert", hidden_size=64, intermediate_size=128)
+    exact = attach(plain, PeftConfig.of([placed]), examples=data).state_dict()
+    for name in names:
+        if method == "lora":
+            assert (state[name][0] @ exact[name][0]).abs() > 0.95
+        else:
+            assert torch.isin(state[name], exact[name]).float().mean() > 0.5
 
 
 def test_low_rank_branches_do_not_merge(quantized: tf.PreTrainedModel) -> None:
