@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import traceback
 import warnings
@@ -246,6 +247,7 @@ def list_(
 def main() -> None:
     """Runs a command; 2 is the exit code of bad input, 1 of failure, 130 of an interrupt."""
     write_anything()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of what nobody uses
     try:
         with warnings.catch_warnings():

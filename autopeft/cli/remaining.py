@@ -67,15 +67,14 @@ def seconds_left(
         expected = one if trial.repeat_of is None else known
         if trial.state in UNDER_WAY:
             work += max(0.0, expected - _elapsed(trial, now))
-        elif trial.state == "waiting" and trial.repeat_of is not None:
+        elif trial.state in ("waiting", "interrupted") and trial.repeat_of is not None:
             work += expected
     return work / _pace(trials, now)
 
 
 def _repeats(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Those with fresh seeds that are queued or were trained."""
-    gone = ("interrupted", "rejected")
-    return [t for t in trials if t.repeat_of is not None and t.state not in gone]
+    return [t for t in trials if t.repeat_of is not None and t.state != "rejected"]
 
 
 def _unqueued(trials: Sequence[TrialRecord], search: Search, fidelity: FidelitySection) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from autopeft.core.report import Failure, Report, described
 from autopeft.engine.engine import Watch
@@ -22,7 +21,8 @@ class Dispatcher:
 
     A trial that does not fit waits, and no other is taken meanwhile; one alone always fits. Trials
     that pause leave their worker until they are decided about; those that then go on are trained
-    before new ones are asked for. Once all have ended, finalists and baselines are repeated.
+    before new ones are asked for. One that another run has begun is taken up as if it had paused at
+    its last rung. Once all have ended, finalists and baselines are repeated.
 
     Args:
         study: entered by the caller.
@@ -111,21 +111,28 @@ class Dispatcher:
 
     def _next(self) -> Trial | None:
         """The trial that is to be trained next; None where there is none now."""
-        if not self._waiting:
-            self._ask()
+        while not self._waiting and self._asks():
+            pass
         return self._waiting[0] if self._waiting else None
 
-    def _ask(self) -> None:
+    def _asks(self) -> bool:
+        """Asks for a trial, to be trained or decided about; whether there is one."""
         trial = self.study.ask()
         if trial is None and self.is_over and self.study.queue_repeats():
             trial = self.study.ask()
         self._closed = trial is None
         if trial is None:
             self._review()
-            return
-        pauses = self.stopper.pauses and not trial.protected
-        self._waiting.append(replace(trial, order=replace(trial.order, pauses=pauses)))
+            return False
+        if not trial.order.reached:
+            self._waiting.append(trial)
+        elif not trial.order.ahead:
+            self.study.finish(trial)
+        else:
+            self._paused[trial.number] = self.study.pause(trial, trial.order.reached)
+            self._review()
         self.watch(self.study)
+        return True
 
     def _goes_on(self, trial: Trial, event: Report | Failure) -> bool:
         """Records an event; whether its trial is still trained."""

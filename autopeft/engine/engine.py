@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from abc import ABC, abstractmethod
@@ -12,6 +13,8 @@ from typing import Any
 from autopeft.engine.evaluator import MakeEvaluator
 from autopeft.search.stopping import Stopper
 from autopeft.study.study import Study
+
+_log = logging.getLogger("autopeft")
 
 Watch = Callable[[Study], None]
 
@@ -33,18 +36,20 @@ class Engine(ABC):
 
         Raises:
             StudyError: see `Study.ask`.
-            KeyboardInterrupt: the first Ctrl-C or SIGTERM.
+            KeyboardInterrupt: Ctrl-C or SIGTERM, once the trials in training have reached a rung; a
+                second one at once.
         """
 
 
 @contextmanager
-def interrupts(stop: Callable[[], None]) -> Iterator[None]:
-    """Calls `stop` at the first Ctrl-C or SIGTERM; a second one does what it always does.
+def interrupts() -> Iterator[threading.Event]:
+    """Sets the event at the first Ctrl-C or SIGTERM; a second one does what it always does.
 
     Only the main thread can listen.
     """
+    asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield asked
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -54,11 +59,12 @@ def interrupts(stop: Callable[[], None]) -> Iterator[None]:
 
     def handle(number: int, frame: Any) -> None:
         put_back()
-        stop()
+        asked.set()
+        _log.warning("stops at the next rung; a second interrupt stops at once")
 
     for number in before:
         signal.signal(number, handle)
     try:
-        yield
+        yield asked
     finally:
         put_back()

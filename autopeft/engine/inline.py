@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
+from threading import Event
 
 from autopeft.engine.dispatcher import PAUSE, Dispatcher
 from autopeft.engine.engine import Engine, Watch, interrupts
@@ -33,21 +33,21 @@ class Inline(Engine):
 
         Raises:
             StudyError: see `Study.ask`; also what building the evaluator raises.
-            KeyboardInterrupt: the first Ctrl-C or SIGTERM.
+            KeyboardInterrupt: Ctrl-C or SIGTERM, see `Engine.run`.
         """
         if not (study.n_left or study.queue_repeats()):
             return
         evaluator, dispatcher = make(), Dispatcher(study, stopper, self.room, watch)
-        with interrupts(_stop):
+        with interrupts() as asked:
             try:
-                _work(evaluator, dispatcher)
+                _work(evaluator, dispatcher, asked)
             finally:
                 for member in dispatcher.pack(HERE):
                     evaluator.leave(member)
 
 
-def _work(evaluator: Evaluator, dispatcher: Dispatcher) -> None:
-    while True:
+def _work(evaluator: Evaluator, dispatcher: Dispatcher, asked: Event) -> None:
+    while not asked.is_set():
         for trial in dispatcher.refill(HERE):
             evaluator.join(trial.number, trial.config, trial.order)
         if dispatcher.is_over:
@@ -56,8 +56,5 @@ def _work(evaluator: Evaluator, dispatcher: Dispatcher) -> None:
             for member in dispatcher.record(HERE, evaluator.advance()):
                 evaluator.leave(member)
         else:
-            time.sleep(PAUSE)
-
-
-def _stop() -> None:
+            asked.wait(PAUSE)
     raise KeyboardInterrupt

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal, TypeVar
 
 import ray
@@ -74,21 +75,23 @@ class RayEngine(Engine):
 
         Raises:
             StudyError: no cluster answers, or none of its nodes has room; see also `Study.ask`.
-            KeyboardInterrupt: the first Ctrl-C or SIGTERM, between two results.
+            KeyboardInterrupt: Ctrl-C or SIGTERM, see `Engine.run`.
         """
         if not (study.n_left or study.queue_repeats()):
             return
         with self._cluster():
             workers = self._workers()
             dispatcher = Dispatcher(study, stopper, self.room, watch, workers)
-            with open_board() if self.room.members > 1 else nullcontext() as board:
-                driver = _Driver(dispatcher, self._gpu_for, board)
+            board_if_any = open_board() if self.room.members > 1 else nullcontext()
+            with board_if_any as board, redirect_stdout(sys.stderr), interrupts() as asked:
+                driver = _Driver(dispatcher, self._gpu_for, board, asked)
                 worker = worker_of(make, board)
-                with redirect_stdout(sys.stderr), interrupts(driver.stop):  # Ray writes of deaths
-                    while not self._ends(driver, worker, workers):
-                        driver.lost_all()
+                while not self._ends(driver, worker, workers):  # Ray writes of deaths
+                    driver.lost_all()
             if driver.error is not None:
                 raise driver.error
+            if asked.is_set():
+                raise KeyboardInterrupt
 
     def _ends(self, driver: _Driver, worker: type[tune.Trainable], workers: int) -> bool:
         """Runs to the end; False where Ray kills a worker for memory, by which all of Tune ends."""
@@ -216,37 +219,41 @@ class _Driver(Searcher, tune.Stopper):
         dispatcher: of the study.
         gpu_for: devices of the worker that starts with some trials.
         board: where workers are told of changes; None for packs of one, which never change.
+        asked: whether each worker is to end with its next result.
 
     Attributes:
         error: what the engine is to raise.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, gpu_for: Callable[[Sequence[Trial]], float], board: Any
+        self,
+        dispatcher: Dispatcher,
+        gpu_for: Callable[[Sequence[Trial]], float],
+        board: Any,
+        asked: Event,
     ) -> None:
         super().__init__()
         self.dispatcher, self.gpu_for, self.board = dispatcher, gpu_for, board
+        self.asked = asked
         self.error: BaseException | None = None
         self._look_again = 0.0
 
-    def stop(self) -> None:
-        """Ends the run at the next event, not in the middle of Ray."""
-        self.error = self.error or KeyboardInterrupt()
-
     def suggest(self, trial_id: str) -> Any:
-        if time.monotonic() >= self._look_again:
+        if not self.asked.is_set() and time.monotonic() >= self._look_again:
             trials: list[Trial] = self._go(lambda: self.dispatcher.refill(trial_id), [])
             if trials:
                 change = pickle.dumps(Change(joining=tuple(trials)))
                 return {"worker": trial_id, "change": change, "gpu": self.gpu_for(trials)}
             self._look_again = time.monotonic() + PAUSE
-        return Searcher.FINISHED if self.error or self.dispatcher.is_over else None
+        is_over = self.error or self.asked.is_set() or self.dispatcher.is_over
+        return Searcher.FINISHED if is_over else None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Records what a worker reports; whether it has nothing to train any more."""
         self._look_again = 0.0
         self._go(lambda: self._record(trial_id, pickle.loads(result["events"])), None)
-        return self.error is not None or not self.dispatcher.pack(trial_id)
+        ends = self.error is not None or self.asked.is_set()
+        return ends or not self.dispatcher.pack(trial_id)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -265,7 +272,7 @@ class _Driver(Searcher, tune.Stopper):
     def _record(self, worker: str, events: Sequence[Report | Failure]) -> None:
         """A change is on the board before the worker looks there."""
         leaving = self.dispatcher.record(worker, events)
-        if self.board is None:
+        if self.board is None or self.asked.is_set():
             return
         joining = self.dispatcher.refill(worker)
         if (leaving or joining) and self.dispatcher.pack(worker):

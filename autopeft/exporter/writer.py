@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_IMODE
 
 from autopeft.core.declaration import GATES
 from autopeft.core.errors import ExportError, unknown
@@ -81,6 +82,8 @@ def write(
         usage = exporter.usage(settled).replace('"FOLDER"', json.dumps(output.name))
         text = card(exporter.library, trained.config, facts, usage)
         (folder / CARD_FILE).write_text(text, encoding="utf-8")
+        for file in filter(Path.is_file, folder.rglob("*")):  # safetensors gives all to the owner
+            file.chmod(S_IMODE((folder / CARD_FILE).stat().st_mode))
     return output
 
 

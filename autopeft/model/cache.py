@@ -14,10 +14,11 @@ import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from stat import S_IMODE
 from typing import Any
 
 from filelock import FileLock
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 _SHARE = 0.1
 _SIZES = "sizes.json"
@@ -35,7 +36,7 @@ def cached_folder(kind: str, key: str, n_bytes: int, write: Callable[[Path], Non
     One process writes it while others wait. Folders of a kind take up at most a tenth of the
     disk: the least recently used go when another is written, and a larger one is not kept. A
     process that has mapped a folder keeps what it has when that goes. A folder whose files are not
-    as long as they were written is made anew.
+    as long as they were written, or whose tensors cannot be told any more, is made anew.
 
     Args:
         kind: folder in the cache.
@@ -72,7 +73,9 @@ def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
         inner.mkdir()
         write(inner)
         (inner / _SIZES).write_text(json.dumps(_sizes(inner)), encoding="utf-8")
+        mode = (inner / _SIZES).stat().st_mode
         for file in _files(inner):
+            file.chmod(S_IMODE(mode))  # safetensors gives all to the owner
             with file.open("rb") as content:
                 os.fsync(content.fileno())
         inner.rename(folder)
@@ -82,7 +85,9 @@ def _is_whole(folder: Path) -> bool:
     """Whether a folder is there with all that was written into it."""
     try:
         sizes = json.loads((folder / _SIZES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        for file in folder.rglob("*.safetensors"):
+            safe_open(file, framework="pt").__exit__(None, None, None)
+    except (OSError, ValueError, SafetensorError):
         return False
     return bool(sizes == _sizes(folder))
 

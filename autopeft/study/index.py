@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autopeft.study.record import is_interrupted, read_trial
 from autopeft.study.trial import TrialRecord
 
-REASONS = ("retry", "baseline", "repeat")
+REASONS = ("baseline", "repeat")
 """Attributes that say why a trial was queued."""
 
 BESIDE = {"repeat", "again"}

@@ -18,6 +18,9 @@ GONE = "Record does not exist."
 
 USER, SYSTEM = "trial_user_attributes", "trial_system_attributes"
 
+OWNER = "owner"
+"""The user's attribute that says which process trains a trial, or trained it last."""
+
 Attrs = dict[str, Any]
 
 
@@ -91,35 +94,62 @@ class Ledger:
             rows = connection.execute(query.group_by(columns.trial_id))
             return {int(trial_id): int(n) for trial_id, n in rows}
 
-    def claim(self, trial_id: int) -> bool:
-        """Starts a waiting trial; whether no other process has been faster."""
-        columns = self._trials.c
-        waits = (columns.trial_id == trial_id) & (columns.state == TrialState.WAITING.name)
+    def claim(self, trial_id: int, attrs: Attrs) -> bool:
+        """Starts a waiting trial, with attributes of the user; whether nobody has been faster."""
+        waits = self._trials.c.state == TrialState.WAITING.name
         started = {"state": TrialState.RUNNING.name, "datetime_start": datetime.now()}
-        with self._engine.begin() as connection:
-            return connection.execute(sql.update(self._trials).where(waits), started).rowcount == 1
+        return self._turned(trial_id, waits, started, attrs)
 
-    def write(self, trial_id: int, entry: Entry, end: End | None = None) -> None:
+    def release(self, trial_id: int, owner: Any, attrs: Attrs) -> bool:
+        """Lets a trial wait that an owner trains, with attributes; whether it was still his."""
+        runs = self._trials.c.state == TrialState.RUNNING.name
+        written = self._owner(trial_id)
+        his = written.is_(None) if owner is None else written == json.dumps(owner)
+        waiting = {"state": TrialState.WAITING.name, "datetime_start": None}
+        return self._turned(trial_id, runs & his, waiting, attrs)
+
+    def write(self, trial_id: int, entry: Entry, end: End | None, owner: Any) -> None:
         """Writes an entry, and the end of the trial where there is one, in one transaction.
 
         Raises:
-            UpdateFinishedTrialError: the trial has ended.
+            UpdateFinishedTrialError: the owner does not train the trial any more.
             KeyError: there is no such trial.
         """
         columns = self._trials.c
-        query = sql.select(columns.state).where(columns.trial_id == trial_id).with_for_update()
+        query = sql.select(columns.state, self._owner(trial_id)).where(columns.trial_id == trial_id)
         with self._engine.begin() as connection:
-            state = connection.execute(query).scalar_one_or_none()
-            if state is None:
+            row = connection.execute(query.with_for_update(of=self._trials)).one_or_none()
+            if row is None:
                 raise KeyError(GONE)
-            if TrialState[state].is_finished():
-                raise UpdateFinishedTrialError(f"trial {trial_id} is {state.lower()}")
+            state, written = row
+            if state != TrialState.RUNNING.name or (owner and written != json.dumps(owner)):
+                raise UpdateFinishedTrialError(f"trial {trial_id} is {state.lower()} elsewhere")
             if entry.params:
                 connection.execute(sql.insert(self._params), _param_rows(trial_id, entry))
             for table, attrs in ((self._user, entry.user), (self._system, entry.system)):
                 _write_attrs(connection, table, trial_id, attrs, entry.stored)
             if end is not None:
                 self._end(connection, trial_id, end)
+
+    def _turned(
+        self, trial_id: int, where: sql.ColumnElement[bool], change: Attrs, attrs: Attrs
+    ) -> bool:
+        """Changes a trial that is as expected, and its attributes of the user; whether it was."""
+        this = (self._trials.c.trial_id == trial_id) & where
+        with self._engine.begin() as connection:
+            if connection.execute(sql.update(self._trials).where(this), change).rowcount != 1:
+                return False
+            columns = self._user.c
+            old = (columns.trial_id == trial_id) & columns.key.in_(list(attrs))
+            connection.execute(sql.delete(self._user).where(old))
+            _write_attrs(connection, self._user, trial_id, attrs, set())
+        return True
+
+    def _owner(self, trial_id: int) -> sql.ScalarSelect[Any]:
+        """Who trains a trial, or trained it last."""
+        columns = self._user.c
+        here = (columns.trial_id == trial_id) & (columns.key == OWNER)
+        return sql.select(columns.value_json).where(here).scalar_subquery()
 
     def _end(self, connection: sql.Connection, trial_id: int, end: End) -> None:
         if end.values:

@@ -8,6 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autopeft.study.heart import Heart
+from autopeft.study.ledger import OWNER
 
 LOOK_AGAIN = 1.0
 """Seconds between two looks at whether a process elsewhere lives."""
@@ -31,7 +32,7 @@ class Others:
 
     def are_in_doubt(self) -> bool:
         """Whether it is still to be seen if some process elsewhere lives."""
-        owners = (trial.user_attrs.get("owner") for trial in self._trials())
+        owners = (trial.user_attrs.get(OWNER) for trial in self._trials())
         return any(owner is not None and self._heart.is_in_doubt(owner) for owner in owners)
 
     def _trials(self) -> list[FrozenTrial]:
@@ -39,6 +40,6 @@ class Others:
         return [trial for trial in running if trial.number not in self._started]
 
     def _is_alive(self, trial: FrozenTrial) -> bool:
-        """Whether its process works on a trial; one without owner is just being taken."""
-        owner = trial.user_attrs.get("owner")
+        """Whether its process works on a trial; of one that has no owner nothing is known."""
+        owner = trial.user_attrs.get(OWNER)
         return not self._heart.is_alone() if owner is None else self._heart.is_alive(owner)

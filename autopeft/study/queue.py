@@ -19,7 +19,6 @@ _HANDED_ON = (
     "key",
     "baseline",
     "again",
-    "retry",
     "attempts",
     "repeat",
     "repeat_of",

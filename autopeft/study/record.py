@@ -24,6 +24,7 @@ from autopeft.core.document import Document
 from autopeft.core.errors import AutoPeftError, StudyError, unknown
 from autopeft.objective.objective import Objective
 from autopeft.study.heart import Heart
+from autopeft.study.ledger import OWNER
 from autopeft.study.storage import KeptStorage
 from autopeft.study.trial import State, TrialRecord
 
@@ -244,7 +245,7 @@ def read_trials(study: optuna.Study, names: Sequence[str]) -> tuple[TrialRecord,
 
 def _looked_at(record: TrialRecord, trial: FrozenTrial, heart: Heart) -> TrialRecord:
     """The trial as whoever does not run it sees it: its process may have died."""
-    owner = trial.user_attrs.get("owner")
+    owner = trial.user_attrs.get(OWNER)
     if trial.state != TrialState.RUNNING or owner is None or heart.is_alive(owner):
         return record
     return replace(record, state="interrupted")
@@ -275,7 +276,7 @@ def read_trial(trial: FrozenTrial, names: Sequence[str]) -> TrialRecord:
 
 
 def is_interrupted(trial: FrozenTrial) -> bool:
-    """Whether the process of a trial died or was stopped before the trial ended."""
+    """Whether another trial stands for one that was given up, as in the first records."""
     return trial.state == TrialState.FAIL and "error" not in trial.user_attrs
 
 
@@ -313,6 +314,8 @@ def reachable() -> Iterator[None]:
 
 def _state(trial: FrozenTrial) -> State:
     if is_interrupted(trial):
+        return "rejected"
+    if trial.state == TrialState.WAITING and OWNER in trial.user_attrs:
         return "interrupted"
     if trial.state == TrialState.RUNNING and trial.user_attrs.get("paused"):
         return "paused"

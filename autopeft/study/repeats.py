@@ -16,7 +16,7 @@ from autopeft.study.trial import TrialRecord
 Repeat = tuple[TrialRecord, dict[str, Any]]
 """A trial, and what is recorded of its training with a fresh seed."""
 
-UNDER_WAY = ("waiting", "running", "paused")
+UNDER_WAY = ("waiting", "running", "paused", "interrupted")
 
 POINT = 0.01
 """How far behind the best a trial is close to it, in the unit of the objective, unless told."""

@@ -16,7 +16,8 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from autopeft.study.ledger import SYSTEM, USER, End, Entry, Ledger
+from autopeft.study.frozen import copied, fresh
+from autopeft.study.ledger import OWNER, SYSTEM, USER, End, Entry, Ledger
 
 
 @dataclass
@@ -44,8 +45,8 @@ class KeptStorage(BaseStorage):
 
     Optuna's own cache reads every unfinished trial again at every question and writes every
     parameter and attribute in a transaction of its own. Here a trial that this process runs is
-    not read again, because no other process writes it but to end it, which the next write finds
-    out; others are read again where their state or the size of their attributes has changed.
+    not read again, because no other process writes it but to take it over, which the next write
+    finds out; others are read again where their state or the size of their attributes has changed.
     Parameters and attributes of an own trial are written together by `flush`, or with the trial's
     next state. The record is one that every tool of Optuna reads and writes.
 
@@ -57,6 +58,7 @@ class KeptStorage(BaseStorage):
         self._studies: dict[int, _Cached] = {}
         self._places: dict[int, tuple[int, int]] = {}
         self._unwritten: dict[int, None] = {}
+        self._left: set[int] = set()
         self._signature: dict[str, Any] = {}
 
     def create_new_study(
@@ -110,7 +112,7 @@ class KeptStorage(BaseStorage):
         if template_trial is None:
             cached.running[trial_id] = Entry(stored={(USER, key) for key in self._signature})
             number, start = self._ledger.started(trial_id)
-            trial = _new(trial_id, number, start, self._signature)
+            trial = fresh(trial_id, number, start, self._signature)
         else:
             trial = self._backend.get_trial(trial_id)
         if trial.number == len(cached.trials):
@@ -172,7 +174,7 @@ class KeptStorage(BaseStorage):
     ) -> bool:
         """As the backend does, after what was kept; who starts a waiting trial owns it."""
         end = End(state, tuple(values or ()), datetime.now())
-        if self._entry(trial_id) is None:
+        if state == TrialState.RUNNING or self._entry(trial_id) is None:
             return self._take(trial_id, state, values)
         if not state.is_finished() or not all(map(math.isfinite, end.values)):
             self._write(trial_id)
@@ -194,7 +196,7 @@ class KeptStorage(BaseStorage):
             if trial.state.is_finished():
                 return trial
             if trial_id in cached.running:
-                return _copied(trial)
+                return copied(trial)
         return self._backend.get_trial(trial_id)
 
     def get_all_trials(
@@ -228,11 +230,35 @@ class KeptStorage(BaseStorage):
         """Gives every trial that this process creates from now on these attributes of the user."""
         self._signature = dict(attrs)
 
+    def release(self, trial_id: int, attrs: Mapping[str, Any]) -> bool:
+        """Lets a trial that is trained wait for whoever starts it next.
+
+        Args:
+            trial_id: of the trial, be it an own one.
+            attrs: of the user, that are new or replace others.
+
+        Returns:
+            Whether its owner was still the one that is known here.
+
+        Raises:
+            UpdateFinishedTrialError: another process has taken over an own one.
+        """
+        if trial_id in self._unwritten:
+            self._write(trial_id)
+        study_id, number = self._places[trial_id]
+        cached = self._studies[study_id]
+        owner = cached.trials[number].user_attrs.get(OWNER)
+        done = self._ledger.release(trial_id, owner, dict(attrs))
+        if cached.running.pop(trial_id, None) is not None:
+            self._left.add(trial_id)
+        self._keep(study_id, self._backend.get_trial(trial_id))
+        return done
+
     def flush(self) -> None:
         """Writes what is kept of own trials.
 
         Raises:
-            UpdateFinishedTrialError: another process has ended one.
+            UpdateFinishedTrialError: another process has taken over one.
         """
         for trial_id in list(self._unwritten):
             self._write(trial_id)
@@ -242,7 +268,7 @@ class KeptStorage(BaseStorage):
         entry = self._entry(trial_id)
         if entry is not None and (end is not None or trial_id in self._unwritten):
             try:
-                self._ledger.write(trial_id, entry, end)
+                self._ledger.write(trial_id, entry, end, self._signature.get(OWNER))
             except UpdateFinishedTrialError:
                 self._disown(trial_id)
                 raise
@@ -284,7 +310,13 @@ class KeptStorage(BaseStorage):
             cached.watched[trial_id] = size
 
     def _entry(self, trial_id: int) -> Entry | None:
-        """What is to be written of an own trial; None where it is none."""
+        """What is to be written of an own trial; None where it is none.
+
+        Raises:
+            UpdateFinishedTrialError: it was one until it was released or taken over.
+        """
+        if trial_id in self._left:
+            raise UpdateFinishedTrialError(f"trial {trial_id} is trained here no more")
         if trial_id not in self._places:
             return None
         return self._studies[self._places[trial_id][0]].running.get(trial_id)
@@ -302,7 +334,7 @@ class KeptStorage(BaseStorage):
         study_id = self._places[trial_id][0] if trial_id in self._places else None
         try:
             if state == TrialState.RUNNING:
-                done = self._ledger.claim(trial_id)
+                done = self._ledger.claim(trial_id, self._signature)
             else:
                 done = self._backend.set_trial_state_values(trial_id, state, values)
         finally:
@@ -312,15 +344,18 @@ class KeptStorage(BaseStorage):
         if study_id is not None and done and state == TrialState.RUNNING:
             cached = self._studies[study_id]
             cached.watched.pop(trial_id, None)
+            self._left.discard(trial_id)
             user = {(USER, key) for key in trial.user_attrs}
             system = {(SYSTEM, key) for key in trial.system_attrs}
             cached.running[trial_id] = Entry(stored=user | system)
         return done
 
     def _disown(self, trial_id: int) -> None:
-        """Another process has ended a trial of this one."""
+        """Another process has taken over a trial of this one."""
         study_id = self._places[trial_id][0]
         self._unwritten.pop(trial_id, None)
+        self._studies[study_id].running.pop(trial_id, None)
+        self._left.add(trial_id)
         self._keep(study_id, self._backend.get_trial(trial_id))
 
     def _check(self, trial_id: int, name: str, distribution: BaseDistribution) -> None:
@@ -340,33 +375,13 @@ def sign(study: optuna.Study, attrs: Mapping[str, Any]) -> None:
         study._storage.sign(attrs)
 
 
+def release(study: optuna.Study, trial_id: int, attrs: Mapping[str, Any]) -> bool:
+    """Lets a trial that is trained wait again, see `KeptStorage.release`."""
+    storage = study._storage
+    return isinstance(storage, KeptStorage) and storage.release(trial_id, attrs)
+
+
 def flush(study: optuna.Study) -> None:
     """Writes what the storage of a study keeps for later."""
     if isinstance(study._storage, KeptStorage):
         study._storage.flush()
-
-
-def _new(trial_id: int, number: int, start: datetime, attrs: Mapping[str, Any]) -> FrozenTrial:
-    return FrozenTrial(
-        number=number,
-        state=TrialState.RUNNING,
-        value=None,
-        values=None,
-        datetime_start=start,
-        datetime_complete=None,
-        params={},
-        distributions={},
-        user_attrs=dict(attrs),
-        system_attrs={},
-        intermediate_values={},
-        trial_id=trial_id,
-    )
-
-
-def _copied(trial: FrozenTrial) -> FrozenTrial:
-    """A copy whose mappings are its own."""
-    copied = copy.copy(trial)
-    copied.params, copied.distributions = dict(trial.params), dict(trial.distributions)
-    copied.user_attrs, copied.system_attrs = dict(trial.user_attrs), dict(trial.system_attrs)
-    copied.intermediate_values = dict(trial.intermediate_values)
-    return copied

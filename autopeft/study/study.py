@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError, unknown
@@ -26,15 +26,16 @@ from autopeft.space.bound import BoundSpace
 from autopeft.study.clock import Clock
 from autopeft.study.heart import Heart
 from autopeft.study.index import BESIDE, Index
+from autopeft.study.ledger import OWNER
 from autopeft.study.others import LOOK_AGAIN, Others
 from autopeft.study.queue import Queue
 from autopeft.study.record import lost, record_id, stamp_of
 from autopeft.study.spare import Spare
-from autopeft.study.storage import flush, sign
+from autopeft.study.storage import flush, release, sign
 from autopeft.study.suggest import suggest
 from autopeft.study.terms import Terms
 from autopeft.study.trial import Trial, TrialRecord
-from autopeft.study.trouble import N_ATTEMPTS, Trouble
+from autopeft.study.trouble import N_DEATHS, Trouble
 
 _log = logging.getLogger("autopeft")
 
@@ -46,7 +47,7 @@ class Study:
     """A study that is being run; every change is in the storage before a method returns.
 
     Several processes may run the same study. Used as a context, it shows signs of life, takes
-    over what dead processes were running, and at the end queues again what it has not finished.
+    over what dead processes were running, and at the end leaves to others what it has not finished.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Study:
         self.objectives = tuple(objectives)
         self.names = [objective.name for objective in objectives]
         self._id, self._heart = record_id(record), Heart(record)
-        sign(record, {"owner": self._heart.owner})
+        sign(record, {OWNER: self._heart.owner})
         self._running: dict[int, tuple[optuna.Trial, Clock]] = {}
         self._others = Others(record, self._heart, self._running.keys())
         self._queue, self._index = Queue(record), Index(self.names)
@@ -82,8 +83,8 @@ class Study:
         """
         failure = lost(error)
         try:
-            for trial, _ in list(self._running.values()) if failure is None else ():
-                self._interrupt(trial.number, trial.params, trial.user_attrs)
+            for number in list(self._running) if failure is None else ():
+                self._interrupt(number)
         except Exception as late:
             failure = lost(late)
             if failure is None:
@@ -145,6 +146,8 @@ class Study:
         attrs = stored.user_attrs
         attrs["reports"] = [*attrs.get("reports", ()), asdict(report)]
         stored.set_user_attr("reports", attrs["reports"])
+        if attrs.get("attempts"):
+            stored.set_user_attr("attempts", 0)
         flush(self.record)
         record = TrialRecord(
             trial.number,
@@ -196,7 +199,7 @@ class Study:
     def fail(
         self, trial: Trial, error: str, where: str = "", fault: Fault = "configuration"
     ) -> None:
-        """Records a trial that failed, or queues it again where that is not its own fault.
+        """Records a trial that failed, or lets it wait again where that is not its own fault.
 
         Args:
             trial: that was in training.
@@ -207,16 +210,13 @@ class Study:
         stored, _ = self._running[trial.number]
         attempts = stored.user_attrs.get("attempts", 0) + (fault == "machine")
         if fault != "configuration" and self._trouble.lost(attempts, error + where, fault):
-            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-                stored.set_user_attr("lost", error + where)
-            attrs = {**stored.user_attrs, "attempts": attempts}
-            self._interrupt(trial.number, stored.params, attrs)
+            self._interrupt(trial.number, {"lost": error + where, "attempts": attempts})
             return
         self._trouble.failed(trial.number, error, where)
         self._end(trial, TrialState.FAIL, {"error": error + where})
 
     def _set_paused(self, trial: Trial, paused: bool) -> None:
-        """Unless another process took this one for dead and has ended the trial."""
+        """Unless another process took this one for dead and has taken over the trial."""
         stored, clock = self._running[trial.number]
         if paused:
             clock.pause()
@@ -237,9 +237,6 @@ class Study:
     def _take(self) -> optuna.Trial | None:
         """A trial of this process's own; None where another process has taken the last one."""
         trial = self.record.ask()
-        if "owner" not in trial.user_attrs:
-            trial.set_user_attr("owner", self._heart.owner)
-            flush(self.record)
         self._running[trial.number] = trial, Clock()
         is_beside = not BESIDE.isdisjoint(trial.user_attrs)
         if is_beside or self._seen().n_counted(trial.number) < self.terms.n_trials:
@@ -247,7 +244,7 @@ class Study:
         attrs = trial.user_attrs
         self._reject(trial, "the study has as many trials as it may have")
         if "config" in attrs:
-            self._queue.put(self._seen().queued_point(trial.number), attrs)
+            self._queue.put(trial.params or self._seen().queued_point(trial.number), attrs)
         return None
 
     def _draw(self, trial: optuna.Trial) -> PeftConfig:
@@ -290,7 +287,8 @@ class Study:
         seed = attrs.get("seed", self.terms.seed)
         rungs = (attrs["epochs"],) if "epochs" in attrs else self.terms.rungs
         folder, stamp = self._folder(trial.number), stamp_of(self._id, config)
-        order = Order(rungs, seed, folder, stamp, tests="repeat_of" in attrs)
+        reached = attrs["reports"][-1]["fidelity"] if attrs.get("reports") else 0.0
+        order = Order(rungs, seed, folder, stamp, tests="repeat_of" in attrs, reached=reached)
         protected = not {"baseline", "repeat_of"}.isdisjoint(attrs)
         return Trial(trial.number, config, order, protected)
 
@@ -310,7 +308,7 @@ class Study:
         attrs: Mapping[str, Any],
         values: Sequence[float] | None = None,
     ) -> None:
-        """Ends a trial, unless another process took this one for dead and has ended it."""
+        """Ends a trial, unless another process took this one for dead and has taken it over."""
         stored, clock = self._running[trial.number]
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
             for key, value in {**attrs, "seconds": clock.seconds}.items():
@@ -318,34 +316,38 @@ class Study:
         self._tell(trial.number, state, values)
 
     def _tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
-        """Ends a trial, unless it has ended; what is not complete keeps no files."""
-        try:
-            state = self.record.tell(number, values, state, skip_if_finished=True).state
-        except optuna.exceptions.UpdateFinishedTrialError:  # another took this process for dead
-            state = TrialState.FAIL
+        """Ends a trial that is still this process's own; what is not complete keeps no files."""
         self._running.pop(number, None)
-        if state != TrialState.COMPLETE:
+        try:
+            ended = self.record.tell(number, values, state, skip_if_finished=True)
+        except (optuna.exceptions.UpdateFinishedTrialError, ValueError):  # it waits in the latter
+            return
+        if ended.state != TrialState.COMPLETE:
             shutil.rmtree(self._folder(number), ignore_errors=True)
 
     def _recover(self) -> int:
-        """Queues again what dead processes were running; how many trials that were."""
-        dead = self._others.abandoned()
-        for trial in dead:
-            attempts = trial.user_attrs.get("attempts", 0) + 1
-            if attempts > N_ATTEMPTS:
-                reason = f"its process died {attempts} times"
-                self.record._storage.set_trial_user_attr(trial._trial_id, "error", reason)
-                self._tell(trial.number, TrialState.FAIL)
-            else:
-                attrs = {**trial.user_attrs, "attempts": attempts}
-                self._interrupt(trial.number, trial.params, attrs)
-        return len(dead)
+        """Lets what dead processes were running wait again; how many trials that were."""
+        return sum(map(self._is_recovered, self._others.abandoned()))
 
-    def _interrupt(self, number: int, params: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
-        """Queues a trial again, then ends it; a failed trial without error was interrupted."""
-        if "config" in attrs:
-            self._queue.put(params, {**attrs, "retry": number})
-        self._tell(number, TrialState.FAIL)
+    def _is_recovered(self, trial: FrozenTrial) -> bool:
+        """Whether a trial of a dead process waits now, or has failed with its last process."""
+        storage, attrs = self.record._storage, trial.user_attrs
+        attempts = attrs.get("attempts", 0) + (not attrs.get("paused"))
+        if not release(self.record, trial._trial_id, {"attempts": attempts}):
+            return False
+        if attempts >= N_DEATHS and storage.set_trial_state_values(
+            trial._trial_id, TrialState.RUNNING
+        ):
+            reason = f"its process died {attempts} times"
+            storage.set_trial_user_attr(trial._trial_id, "error", reason)
+            self._tell(trial.number, TrialState.FAIL)
+        return True
+
+    def _interrupt(self, number: int, attrs: Mapping[str, Any] | None = None) -> None:
+        """Lets a trial wait for whoever takes it next, unless somebody has taken it already."""
+        stored, _ = self._running.pop(number)
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            release(self.record, stored._trial_id, attrs or {})
 
     def _is_over(self, n_refused: int, reason: str | None) -> bool:
         """Whether nothing is left to propose, which a line tells; queues what is found instead.

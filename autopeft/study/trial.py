@@ -43,7 +43,7 @@ class TrialRecord:
         number: of the trial within the study, from 0.
         state: `complete` (trained to the last rung), `stopped` (early), `rejected` (never
             trained: a limit is exceeded), `failed`, `interrupted` (its process or machine gave up;
-            another trial trains the same anew), `running`, `paused` (at a rung), `waiting`.
+            it waits to go on from its last rung), `running`, `paused` (at a rung), `waiting`.
         config: what was, is or will be trained.
         values: by objective, in the user's units; empty unless complete.
         known: the objectives that are computed before training, in the user's units.
@@ -94,12 +94,10 @@ class TrialRecord:
     def curve(self, objectives: Iterable[Objective]) -> Curve:
         """The trial as a stopper sees it; baselines and repeats are never stopped.
 
-        One that was interrupted has reported nothing, since another trains the same anew, and one
-        that trains nothing has no curve.
+        One that trains nothing has no curve.
         """
         known = (o.loss(self.known.get(o.name, math.nan)) for o in objectives if o.known)
         protected = self.baseline is not None or self.repeat_of is not None
-        has_none = self.state == "interrupted" or self.trains_nothing
-        reports = () if has_none else self.reports
-        ended = self.state not in ("running", "paused")
+        reports = () if self.trains_nothing else self.reports
+        ended = self.state not in ("running", "paused", "interrupted")
         return Curve(self.number, tuple(known), reports, protected, self.config, ended)

@@ -11,6 +11,9 @@ N_ALIKE = 5
 N_ATTEMPTS = 3
 """Trainings in a row that the machine breaks off, after which a run or a trial is given up."""
 
+N_DEATHS = 5
+"""Deaths of its process in a row, none at a later rung, after which a trial is given up."""
+
 
 class Trouble:
     """The failures of one run."""

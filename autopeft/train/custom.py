@@ -64,8 +64,8 @@ class CustomTrainer:
     """Evaluates configurations, one after the other, by a function of the user's own.
 
     The report of a rung has the numbers that the function yields, those of the task among them,
-    and the seconds that it took. A configuration that has paused begins anew and is silent up to
-    the rung at which it paused.
+    and the seconds that it took. A configuration that goes on from a rung begins anew and is silent
+    up to it.
 
     Args:
         reference: the backbone, see `load_backbone`.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -127,14 +127,22 @@ class Descent:
             self._losses.pop()
         self._learned = 0
 
-    def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` goes on from, right after a report."""
-        return {"step": self.step, "optimizer": self._optimizer.state_dict()}
+    def state_dict(self) -> dict[str, Tensor]:
+        """What `load_state_dict` goes on from, right after a report; shapes are the optimizer's."""
+        moments = self._optimizer.state_dict()["state"]
+        named = {f"{i}.{name}": t for i, of in moments.items() for name, t in of.items()}
+        return {"step": torch.tensor(self.step), **named}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Goes on at a rung from where another descent with the same order was."""
-        self.step = self._first = state["step"]
-        self._optimizer.load_state_dict(state["optimizer"])
+        self.step = self._first = int(state["step"])
+        moments: dict[int, dict[str, Tensor]] = defaultdict(dict)
+        for key, tensor in state.items():
+            index, _, name = key.partition(".")
+            if name:
+                moments[int(index)][name] = tensor
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": dict(moments), "param_groups": groups})
         for _ in range(self.step):
             self._batch = self._micro_batches()
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_IMODE
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from autopeft.core.order import Order
@@ -18,11 +18,13 @@ from autopeft.method.member import Member
 from autopeft.train.descent import Descent
 from autopeft.train.randomness import Randomness
 
-STATE_FILE, CHECKPOINT = "peft.safetensors", "checkpoint.pt"
-"""In the folder of an order: the trained tensors, and the state of a training that pauses."""
+_log = logging.getLogger("autopeft")
 
-STAMP = "trial"
-"""The key of the file's metadata that holds the stamp of the order."""
+STATE_FILE, CHECKPOINT = "peft.safetensors", "checkpoint.safetensors"
+"""In the folder of an order: the trained tensors, and before those the state of the training."""
+
+STAMP, RUNG = "trial", "rung"
+"""Keys of a file's metadata: the stamp of the order, and the epochs of a state."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +45,8 @@ class MemberTraining:
     randomness: Randomness
     order: Order
 
-    def keep(self) -> None:
-        """Writes what the order asks for at a rung: the tensors at the last, else the state.
+    def keep(self, rung: float) -> None:
+        """Writes the tensors at the last rung, before it the state that training goes on from.
 
         Raises:
             OSError: it cannot be written.
@@ -58,30 +60,32 @@ class MemberTraining:
         if not self.descent.rungs:
             save_tensors(tensors, folder, self.order.stamp)
             (folder / CHECKPOINT).unlink(missing_ok=True)
-        elif self.order.pauses:
-            state = {
-                "tensors": tensors,
-                "descent": self.descent.state_dict(),
-                "randomness": self.randomness.state,
-            }
-            with _whole(folder / CHECKPOINT) as path:
-                torch.save(state, path)
+        else:
+            descent, randomness = self.descent.state_dict(), self.randomness.state_dict()
+            parts = {"tensors": tensors, "descent": descent, "randomness": randomness}
+            state = {f"{part}.{name}": t for part, of in parts.items() for name, t in of.items()}
+            _save(state, folder / CHECKPOINT, self._about(rung))
 
     def go_on(self) -> None:
         """Puts back the state that was kept at the rung from which the order goes on.
 
-        Raises:
-            OSError: it is not there, or cannot be read.
+        Without it the training begins anew, and is silent up to the rungs ahead.
         """
         path = Path(str(self.order.folder)) / CHECKPOINT
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            reason = f"no state to go on from, in a folder that all workers share: {error!r}"
-            raise OSError(f"{path}: {reason}") from error
-        self.tensors.load_state_dict(state["tensors"])
-        self.descent.load_state_dict(state["descent"])
-        self.randomness.state = state["randomness"]
+            with safe_open(path, framework="pt") as file:
+                if file.metadata() != self._about(self.order.reached):
+                    raise OSError("is of another training or rung")
+            state = load_file(path)
+        except (OSError, SafetensorError) as error:
+            _log.warning("training begins anew, without its state: %s: %s", path, error)
+            return
+        self.tensors.load_state_dict(_part(state, "tensors"))
+        self.descent.load_state_dict(_part(state, "descent"))
+        self.randomness.load_state_dict(_part(state, "randomness"))
+
+    def _about(self, rung: float) -> dict[str, str]:
+        return {STAMP: self.order.stamp, RUNG: repr(rung)}
 
 
 def check_finite(tensors: Mapping[str, Tensor]) -> None:
@@ -98,9 +102,19 @@ def save_tensors(tensors: Mapping[str, Tensor], folder: Path, stamp: str) -> Non
     Raises:
         OSError: it cannot be written.
     """
-    with _whole(folder / STATE_FILE) as path:
+    _save(tensors, folder / STATE_FILE, {STAMP: stamp})
+
+
+def _save(tensors: Mapping[str, Tensor], file: Path, about: dict[str, str]) -> None:
+    with _whole(file) as path:
         content = {name: t.cpu().contiguous() for name, t in tensors.items()}
-        save_file(content, path, metadata={STAMP: stamp})
+        save_file(content, path, metadata=about)
+
+
+def _part(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The tensors of a part of a state by their names in it."""
+    names = (name for name in state if name.startswith(f"{part}."))
+    return {name.removeprefix(f"{part}."): state[name] for name in names}
 
 
 @contextmanager
@@ -109,7 +123,10 @@ def _whole(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}")
     try:
+        part.touch()
+        mode = part.stat().st_mode
         yield part
+        part.chmod(S_IMODE(mode))  # safetensors gives all to the owner
         part.replace(path)
     except (RuntimeError, SafetensorError) as error:  # also where the disk is full
         raise OSError(f"{path}: {error}") from error

@@ -171,7 +171,7 @@ class PackTraining:
             metrics = {**descent.report(), **self._validate(member.tensors, last)}
             if last and member.order.tests:
                 metrics |= self._test(member.tensors)
-            member.keep()
+            member.keep(rung)
         except Exception as error:
             return self._failed(member, error)
         if last:

@@ -220,7 +220,7 @@ def members_learn_what_they_learn_alone(bench: Bench, folder: Path) -> None:
 def pauses_change_nothing(bench: Bench, folder: Path) -> None:
     """A training that goes on from its rung ends where it would have ended."""
     (expected,) = bench.ended([lora()])
-    order = {"seed": 3, "folder": str(folder), "pauses": True}
+    order = {"seed": 3, "folder": str(folder)}
     first = next(iter(bench.trainer([lora()], Order((0.5, 1.0), **order))))
     assert first.fidelity == 0.5
     (*_, last) = bench.trainer([lora()], Order((0.5, 1.0), **order, reached=0.5))

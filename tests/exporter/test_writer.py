@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
+from stat import S_IMODE
 
 import pytest
+import torch
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import ExportError
 from autopeft.exporter import Exporter, Obstacle, Trained
 from autopeft.exporter.writer import write
+from autopeft.train.member_training import save_tensors
 from tests.backbones import inputs, tiny
 from tests.contracts.exporter import FACTS, backbone, exported, lora, train
 
@@ -42,6 +46,19 @@ def test_overwriting_replaces_the_folder_whole(trained: Trained, tmp_path: Path)
         "peft.safetensors",
     ]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("umask", [0o027, 0o002])
+def test_files_are_for_whom_the_umask_says(trained: Trained, tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        folder = exported("native", trained, tmp_path / "out")
+        save_tensors({"a": torch.zeros(2)}, tmp_path / "trial", "")
+    finally:
+        os.umask(before)
+    files = [*folder.iterdir(), *(tmp_path / "trial").iterdir()]
+    assert len(files) == 4
+    assert {S_IMODE(file.stat().st_mode) for file in files} == {0o666 & ~umask}
 
 
 def test_the_name_of_a_folder_is_no_code(trained: Trained, tmp_path: Path) -> None:

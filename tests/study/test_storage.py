@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from autopeft.core.report import Report
 from autopeft.study.record import open_storage
-from autopeft.study.storage import flush
+from autopeft.study.storage import flush, release, sign
 from tests.contracts import engine as kit
 
 SPACE = {"rate": FloatDistribution(1e-4, 1e-2, log=True), "r": CategoricalDistribution([0, 4])}
@@ -138,6 +138,49 @@ def test_a_trial_that_another_process_has_ended(tmp_path):
     one.tell(0, state=TrialState.PRUNED, skip_if_finished=True)
     flush(one)
     assert states(other) == ["FAIL"]
+
+
+def owned(folder, owner):
+    """A study whose trials belong to one process."""
+    study = opened(folder)
+    sign(study, {"owner": {"id": owner}})
+    return study
+
+
+def test_a_trial_is_taken_over_once_and_its_last_process_writes_no_more(tmp_path):
+    """Though it lives, be it that the trial waits, runs elsewhere, or has ended there."""
+    first, second, third = (owned(tmp_path, owner) for owner in "abc")
+    trial = first.ask(SPACE)
+    trial.set_user_attr("reports", [1])
+    flush(first)
+    for other in (second, third):
+        assert [t.user_attrs["owner"] for t in other.get_trials()] == [{"id": "a"}]
+    assert release(second, trial._trial_id, {"attempts": 1})
+    assert not release(third, trial._trial_id, {"attempts": 1})
+    assert states(third) == states(second) == ["WAITING"]
+    refused_to(first, trial)
+    taken = third.ask()
+    assert (taken.number, taken.params) == (0, trial.params)
+    assert taken.user_attrs == {"owner": {"id": "c"}, "reports": [1], "attempts": 1}
+    assert not release(second, trial._trial_id, {"attempts": 2})
+    refused_to(first, trial)
+    assert release(third, trial._trial_id, {})
+    again = first.ask()
+    again.set_user_attr("reports", [1, 2])
+    first.tell(again, [1.0, 2.0])
+    refused_to(third, taken)
+    assert third.get_trials()[0].user_attrs["reports"] == [1, 2]
+
+
+def refused_to(study, trial):
+    """A process is told that a trial is no longer its own, and changes nothing."""
+    before = RDBStorage(study._storage._backend.url).get_trial(trial._trial_id)
+    with pytest.raises(UpdateFinishedTrialError):
+        trial.set_user_attr("reports", ["late"]) or flush(study)
+    with pytest.raises(UpdateFinishedTrialError):
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    after = RDBStorage(study._storage._backend.url).get_trial(trial._trial_id)
+    assert (before.state, before.user_attrs) == (after.state, after.user_attrs)
 
 
 def test_a_distribution_that_does_not_go_with_the_others(tmp_path):

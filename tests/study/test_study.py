@@ -1,6 +1,7 @@
 """The record keeps everything; nothing is repeated and nothing is lost."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from autopeft.report.front import Front
 from autopeft.space import SearchSpace
 from autopeft.study.record import agree, find_record, read_trials
 from autopeft.study.repeats import repeats
+from autopeft.study.storage import release
 from tests.contracts import engine as kit
 from tests.contracts.curves import Curves, params
 from tests.report.trials import OBJECTIVES, STUDY, complete
@@ -40,6 +42,32 @@ def test_two_runs_at_once_wait_for_trials_of_each_other(tmp_path):
     trials = trials_of(tmp_path)
     assert sum(t.state in {"complete", "stopped"} for t in trials) == 1 + 2 * kit.GROUP
     kit.check_groups(trials, tmp_path)
+
+
+ENDS = {
+    "finish": lambda study, trial: study.finish(trial),
+    "stop": lambda study, trial: study.stop(trial, "behind"),
+    "fail": lambda study, trial: study.fail(trial, "ValueError: no"),
+    "lose": lambda study, trial: study.fail(trial, "OSError: no", fault="machine"),
+    "leave": lambda study, trial: study.__exit__(None, None, None),
+}
+
+
+@pytest.mark.parametrize("state", ["interrupted", "running"])
+@pytest.mark.parametrize("end", ENDS)
+def test_who_was_taken_for_dead_does_nothing_to_a_trial_that_others_have(end, state, tmp_path):
+    with kit.make_study(tmp_path) as mine, kit.make_study(tmp_path) as theirs:
+        trial = mine.ask()
+        mine.report(trial, Report(1, 1.0, {"accuracy": 0.5, "validation_loss": 1.0}))
+        Path(trial.order.folder).mkdir(parents=True)
+        stored = theirs.record.get_trials(deepcopy=False)[trial.number]
+        assert release(theirs.record, stored._trial_id, {})
+        if state == "running":
+            assert theirs.ask().order.ahead == (3.0,)
+        ENDS[end](mine, trial)
+        (taken,) = trials_of(tmp_path)
+        assert (taken.state, taken.error, len(taken.reports)) == (state, None, 1)
+        assert Path(trial.order.folder).exists()
 
 
 def test_pauses_are_not_counted_as_seconds(tmp_path, monkeypatch):
@@ -367,7 +395,7 @@ def test_an_interrupted_repeat_is_run_again(tmp_path):
         assert study.queue_repeats() == 0
         engine.run(study, Curves, kit.make_halving())
         repeats = [t for t in study.trials() if t.repeat_of is not None]
-    assert sorted(t.state for t in repeats) == ["complete", "complete", "interrupted"]
+    assert [t.state for t in repeats] == ["complete", "complete"]
 
 
 def test_a_repeat_that_fails_is_recorded_and_not_tried_again(tmp_path):

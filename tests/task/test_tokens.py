@@ -69,12 +69,15 @@ def test_texts_are_tokenized_once(cache: Path, table: Dataset) -> None:
     assert torch.equal(read.columns["input_ids"][1], wanted.columns["input_ids"][1] + 1)
 
 
-def test_a_truncated_file_is_made_anew(cache: Path, table: Dataset) -> None:
+def test_a_damaged_file_is_made_anew(cache: Path, table: Dataset) -> None:
     tokenizer = load_tokenizer(MINILM)
     encoded("train", table, tokenizer, 6)
     (file,) = cache.glob("tokens/*/tokens.safetensors")
     for size in (100, 0):
         os.truncate(file, size)
+        same(encoded("train", table, tokenizer, 6), Encoded.of("train", table, tokenizer, 6))
+    for header in (bytes(8), b"\xff" * 8):  # as long as it was
+        file.write_bytes(header + file.read_bytes()[8:])
         same(encoded("train", table, tokenizer, 6), Encoded.of("train", table, tokenizer, 6))
 
 
