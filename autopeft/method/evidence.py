@@ -40,9 +40,9 @@ class Directions(Evidence):
     twice as many as are asked for.
 
     References:
-        Ross et al., "Incremental Learning for Robust Visual Tracking", 2008, section 3.1;
+        Ross et al., "Incremental Learning for Robust Visual Tracking", 2008;
         Paischer et al., "One Initialization to Rule them All: Fine-tuning via Explained Variance
-        Adaptation", 2024, algorithm 1.
+        Adaptation", 2024.
     """
 
     def __init__(self, n: int) -> None:
@@ -84,7 +84,7 @@ class Fisher(Evidence):
     (outputs, inputs).
 
     References:
-        Sung et al., "Training Neural Networks with Fixed Sparse Masks", 2021, equation 5.
+        Sung et al., "Training Neural Networks with Fixed Sparse Masks", 2021.
     """
 
     def __init__(self, n: int, shape: tuple[int, int]) -> None:

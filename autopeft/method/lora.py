@@ -79,7 +79,7 @@ class LoraMethod(BesideLinears[Lora]):
         Zhang et al., "LoRA-FA", 2023; Valipour et al., "DyLoRA", 2023, section 3; Hayou et al.,
         "LoRA+", 2024, equation 5; Meng et al., "PiSSA: Principal Singular Values and Singular
         Vectors Adaptation", 2024, equations 2 to 4; Paischer et al., "One Initialization to Rule
-        them All: Fine-tuning via Explained Variance Adaptation", 2024, section 3.
+        them All: Fine-tuning via Explained Variance Adaptation", 2024.
     """
 
     merges: ClassVar[bool] = True

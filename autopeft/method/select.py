@@ -58,8 +58,8 @@ class SparseTuningMethod(BesideLinears[SparseTuning]):
         Liao et al., "Parameter-Efficient Fine-Tuning without Introducing New Latency", 2023,
         section 3.1 (PaFi: the smallest); Bhardwaj et al., "Sparse High Rank Adapters", 2024,
         section 3.1 (SHiRA: at random, the largest); Sung et al., "Training Neural Networks with
-        Fixed Sparse Masks", 2021, equation 5 (FishMask); Xu et al., "Raise a Child in Large
-        Language Model", 2021, section 2.3 (Child-Tuning-D).
+        Fixed Sparse Masks", 2021 (FishMask); Xu et al., "Raise a Child in Large Language Model",
+        2021 (Child-Tuning-D).
     """
 
     merges: ClassVar[bool] = True
