@@ -355,12 +355,26 @@ class Peft(Declaration):
         return f"peft {self.peft_type}[{','.join(self.targets)}]{own}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProPetl(Adapter):
+    """ProPETL (Zeng et al. 2023): one adapter for all sublayers, of which each has a part.
+
+    The part is the `density` of each matrix with the largest scores, which are trained.
+    """
+
+    method: ClassVar[str] = "propetl"
+    density: float = option(Number(0.5, above=0, below=1))
+
+    def _words(self) -> str:
+        return f"{super()._words()} {self.density:.0%}"
+
+
 DECLARATIONS: Mapping[str, type[Declaration]] = {
     kind.method: kind
     for kind in (
         *(AdaMix, Adapter, BitFit, Compacter, Dora, FullTuning, Hira, Ia3, Ladder, Loha, Lokr),
-        *(Lora, MosLora, NormTuning, Peft, Prefix, Prompt, SparseTuning, Ssf, TinyAttention),
-        Vera,
+        *(Lora, MosLora, NormTuning, Peft, Prefix, Prompt, ProPetl, SparseTuning, Ssf),
+        *(TinyAttention, Vera),
     )
 }
 

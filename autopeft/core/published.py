@@ -95,7 +95,7 @@ PUBLISHED: tuple[Published, ...] = (
         {"method": "tiny-attention", "head_dim": 1, "num_heads": 1},
     ),
     Published("SparseAdapter", "He et al. 2022", remark="scores adapters that start at random"),
-    Published("ProPETL", "Zeng et al. 2023"),
+    Published("ProPETL", "Zeng et al. 2023", {"method": "propetl", "size": 48, "at": "both"}),
     Published("LN-tuning", "Qi et al. 2022", {"method": "norm"}),
     Published("Hadamard adapter", "Chen et al. 2023", space="hadamard"),
     Published("Prefix-tuning", "Li and Liang 2021", _prefix(prefix_projection=True)),

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from autopeft.core.methods import AdaMix, Adapter
+from autopeft.core.methods import AdaMix
 from autopeft.method.adapter import AdapterMethod, Bottlenecks
 from autopeft.method.method import Weight, Weights
 
@@ -33,7 +33,7 @@ class AdaMixMethod(Bottlenecks[AdaMix]):
 
     @property
     def settled(self) -> tuple[str, Mapping[str, Any]]:
-        return "adapter", {name: getattr(self.options, name) for name in Adapter.options()}
+        return self.as_adapter
 
     def settled_weights(self, weights: Weights) -> Weights:
         return {name: weight.mean(0) for name, weight in weights.items()}

@@ -29,6 +29,11 @@ class Bottlenecks(Sublayers[Bottleneck]):
     def matrix(self, name: str, weights: Weights, shape: tuple[int, int]) -> Tensor:
         """The matrix of a projection, of shape (outputs, inputs)."""
 
+    @property
+    def as_adapter(self) -> tuple[str, Mapping[str, Any]]:
+        """The adapter of the same form and size, with its options."""
+        return "adapter", {name: getattr(self.options, name) for name in Adapter.options()}
+
     def bias_weights(self, name: str, outputs: int) -> tuple[Weight, ...]:
         """The tensors of the bias of a projection, if it has one."""
         return (Weight(f"{name}.bias", (outputs,)),) if self.options.bias else ()

@@ -26,6 +26,7 @@ from autopeft.method.moslora import MosLoraMethod
 from autopeft.method.prefix import PrefixMethod
 from autopeft.method.products import HiraMethod, LohaMethod, LokrMethod
 from autopeft.method.prompt import PromptMethod
+from autopeft.method.propetl import ProPetlMethod
 from autopeft.method.select import FullTuningMethod, SparseTuningMethod
 from autopeft.method.tiny_attention import TinyAttentionMethod
 from autopeft.method.vera import VeraMethod
@@ -48,6 +49,7 @@ METHODS: Mapping[str, type[Method]] = {
     "peft": PeftMethod,
     "prefix": PrefixMethod,
     "prompt": PromptMethod,
+    "propetl": ProPetlMethod,
     "sparse": SparseTuningMethod,
     "ssf": SsfMethod,
     "tiny-attention": TinyAttentionMethod,

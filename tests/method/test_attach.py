@@ -195,7 +195,8 @@ def test_merge_names_every_placement_that_it_refuses() -> None:
     on = mix(model)
     stir(on)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    refused = ["adamix", "adapter", "compacter", "ladder", "prefix", "prompt", "tiny-attention"]
+    refused = ["adamix", "adapter", "compacter", "ladder", "prefix", "prompt", "propetl"]
+    refused += ["tiny-attention"]
     assert [placement.method for placement in on.unmergeable()] == refused
     names = "; ".join(f"{name} on layers 0, 1" for name in refused)
     with pytest.raises(AttachError, match=f"^{names}: cannot"):

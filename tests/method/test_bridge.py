@@ -13,7 +13,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError, ExportError, SpaceError
-from autopeft.method import Attached, attach, count, shape_of, trained_elements
+from autopeft.method import Attached, attach, bridge, count, shape_of, trained_elements
 from autopeft.space import SearchSpace
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.exporter import backbone, exported, train
@@ -182,3 +182,21 @@ def test_options_of_a_type_are_values() -> None:
         SearchSpace(place=[{"method": "peft", "peft_type": "miss", "init": {"choice": [[{}]]}}])
     with pytest.raises(SpaceError, match="peft needs peft_type: a name"):
         SearchSpace(place=[{"method": "peft"}])
+
+
+@pytest.mark.parametrize(("kind", "again"), [("lora", 0), ("road", 0), ("oft", 4)])
+def test_a_linear_runs_again_only_on_another_input(
+    kind: str, again: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OFT turns the input, at each of four sites."""
+    on, runs = bridged(kind), 0
+    plain = torch.nn.Linear.forward
+
+    def counted(self: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        nonlocal runs
+        runs += isinstance(self, bridge._Known)
+        return plain(self, x)
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", counted)
+    logits(on.model, inputs("bert"))
+    assert runs == again

@@ -84,6 +84,58 @@ def test_a_product_is_cut_where_its_factors_do_not_divide_a_width() -> None:
     assert all(weight.grad.abs().max() > 0 for weight in on.trainable().values())
 
 
+def test_propetl() -> None:
+    """Of one adapter each sublayer keeps the elements with the largest scores."""
+    on = ours("propetl", **ADAPTER, activation="gelu", bias=True, density=0.25)
+    shared = [name for name in on.state_dict() if name.startswith("shared.")]
+    assert len(shared) == 4
+
+    def adapter(weights: Mapping[str, Tensor], h: Tensor) -> Tensor:
+        common = {name.split(".", 3)[3]: weights[name] for name in shared}
+
+        def matrix(name: str) -> Tensor:
+            sizes = weights[f"{name}.scores"].abs().bfloat16().flatten().tolist()
+            order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
+            kept = torch.zeros(len(sizes))
+            kept[order[: len(sizes) // 4]] = 1
+            return common[f"{name}.weight"] * kept.view_as(common[f"{name}.weight"])
+
+        inner = F.gelu(h @ matrix("down").T + common["down.bias"])
+        return inner @ matrix("up").T + common["up.bias"]
+
+    expected = adapted(on, adapter, "propetl")
+    assert torch.allclose(logits(on.model, inputs("bert")), expected, atol=1e-5)
+
+
+def test_scores_learn_as_if_they_were_the_mask() -> None:
+    """Each from the gradient of its element of the matrix, also where that is left out."""
+    options = {**ADAPTER, "at": "ffn", "activation": "gelu", "bias": False}
+    on = ours("propetl", layers=(1,), **options)
+    (site_here,) = on.sites
+    plain = ours("adapter", layers=(1,), **options)
+    masked = site_here.placed.method.settled_weights(site_here.tensors)
+    plain.load_state_dict({f"layers.1.adapter.ffn.{n}": t.detach() for n, t in masked.items()})
+    for each in (on, plain):
+        logits(each.model, inputs("bert")).square().mean().backward()
+    for name in ("down", "up"):
+        scores, shared = site_here.weights[f"{name}.scores"], site_here.weights[f"{name}.weight"]
+        whole = plain.trainable()[f"layers.1.adapter.ffn.{name}.weight"].grad
+        assert torch.allclose(scores.grad, whole * shared * scores.sign(), atol=1e-6)
+        kept = masked[f"{name}.weight"] != 0
+        assert int(kept.sum()) == kept.numel() // 2
+        assert torch.allclose(shared.grad, whole * kept, atol=1e-6)
+
+
+def test_masks_are_alike_in_any_precision() -> None:
+    on = ours("propetl", **ADAPTER, activation="relu", bias=True)
+    site_here = on.sites[0]
+    narrow = {name: tensor.bfloat16() for name, tensor in site_here.tensors.items()}
+    of = site_here.placed.method.settled_weights
+    wide, rounded = of(site_here.tensors), of(narrow)
+    for name in ("down.weight", "up.weight"):
+        assert torch.equal(wide[name] != 0, rounded[name] != 0)
+
+
 def test_adamix() -> None:
     """One expert of each projection within the training, the means of all after it."""
     options = {**ADAPTER, "at": "ffn", "activation": "relu", "bias": True, "n_experts": 2}
