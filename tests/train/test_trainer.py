@@ -233,7 +233,7 @@ def test_tensors_that_are_not_finite_are_not_kept(trainer: Trainer, tmp_path: Pa
     with torch.no_grad():
         unread[0, 0] = math.inf
     with pytest.raises(RuntimeError, match=r"1 of \d+ tensors, first layers\.2\.lora\.self\.q\.A"):
-        member.keep()
+        member.keep(0.2)
     trainer.leave(0)
 
 
