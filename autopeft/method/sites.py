@@ -35,6 +35,8 @@ _ELSEWHERE = re.compile(
 )
 # Linears of attentions that are not its output.
 _BESIDE = re.compile(r"g_proj|\w*gate\w*|sink_proj|relative_pos_embeddings")
+# What an attention has that keeps a state instead of attending: its linears have no role.
+_RECURRENT = re.compile(r"(^|\.)forget_gate(\.|$)")
 # Norms outside the layers that belong to a head.
 _OUTSIDE = re.compile(r"(^|\.)(pooler|\w*head|classifier|predictions)(\.|$)")
 _STACK = re.compile(r"(^|\.)(encoder|decoder)\.")
@@ -186,7 +188,7 @@ def _attention(
         match = _PROJECTION.fullmatch(leaf)
         if match or not _BESIDE.fullmatch(leaf):
             names[str(match.lastgroup) if match else "o"] = name
-    if "o" not in names:
+    if "o" not in names or any(map(_RECURRENT.search, modules)):
         return {}
     roles: dict[str, tuple[str, Columns | None]] = {
         role: (name, None) for role, name in names.items() if role in ("q", "k", "v", "o")

@@ -69,7 +69,7 @@ def tables(rows: Callable[[], Rows]) -> Callable[[Path], Path]:
 
 
 def _german() -> Rows:
-    sizes = {"train": 200, "validation": 100, "test": 200}
+    sizes = {"train": 400, "validation": 100, "test": 200}
     return {s: numbers("german", n, seed) for seed, (s, n) in enumerate(sizes.items(), 1)}
 
 
@@ -118,6 +118,7 @@ CASES: Mapping[str, Case] = {
         {"type": "seq2seq-lm", "max_length": 16, "max_target_length": 16},
         tables(_german),
         translator,
+        epochs=24.0,
     ),
 }
 
@@ -183,7 +184,8 @@ def _called(trial: TrialRecord) -> str:
 
 def _tested(trial: TrialRecord, metric: str) -> dict[str, Any]:
     params = int(trial.values["trainable_params"])
-    return {"trainable_params": params, metric: trial.test.get(metric)}
+    tested = {metric: trial.test.get(metric), "fresh_trainings": trial.n_seeds}
+    return {"trainable_params": params, **tested}
 
 
 def main() -> None:

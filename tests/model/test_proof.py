@@ -45,6 +45,15 @@ MODELS: Mapping[Kind, tf.PreTrainedConfig] = {
         text_config={**_DECODER, "head_dim": 8},
         vision_config={**_WIDE, "num_hidden_layers": 2, "image_size": 28, "patch_size": 14},
     ),
+    tf.KimiLinearForCausalLM: tf.KimiLinearConfig(
+        **{k: v for k, v in _DECODER.items() if k != "head_dim"},
+        linear_num_heads=4,
+        linear_head_dim=8,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=48,
+        layer_types=["linear_attention", "full_attention"],
+    ),
     tf.Lfm2ForCausalLM: tf.Lfm2Config(
         **_DECODER, layer_types=["conv", "full_attention"], block_multiple_of=16
     ),
