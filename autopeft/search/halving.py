@@ -129,8 +129,6 @@ class SynchronousHalving(Halving):
         Optimization, 2016; Li et al., Hyperband, 2018, algorithm 1 (size of groups).
     """
 
-    pauses = True
-
     def _compare(
         self, latest: Mapping[int, Curve], current: Curve, n_passed: int, closed: bool
     ) -> Decision:

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError
@@ -53,12 +52,7 @@ class Stopper(ABC):
     """Decides at every report, and again during a pause, whether a trial goes on.
 
     A decision is a pure function of its arguments and does not depend on the order of the curves.
-
-    Attributes:
-        pauses: whether trials may have to wait.
     """
-
-    pauses: ClassVar[bool] = False
 
     @abstractmethod
     def decide(self, curves: Sequence[Curve], current: Curve, closed: bool = False) -> Decision:

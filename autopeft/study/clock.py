@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class Clock:
-    """Seconds since it was made, without pauses."""
+    """Seconds since it was made, without pauses, beside those before.
 
-    def __init__(self) -> None:
-        self._before, self._since = 0.0, time.monotonic()
+    Args:
+        reports: of the training that goes on, as they are recorded.
+    """
+
+    def __init__(self, reports: Iterable[Mapping[str, Any]] = ()) -> None:
+        spent = ("train_seconds", "eval_seconds")
+        before = sum(r["metrics"].get(name, 0.0) for r in reports for name in spent)
+        self._before, self._since = before, time.monotonic()
         self._rests = False
 
     @property

@@ -282,8 +282,8 @@ class Study:
         return True
 
     def _handed_out(self, trial: optuna.Trial, config: PeftConfig) -> Trial:
-        self._running[trial.number] = trial, Clock()  # proposing it is no training
         attrs = trial.user_attrs
+        self._running[trial.number] = trial, Clock(attrs.get("reports", ()))  # from here on
         seed = attrs.get("seed", self.terms.seed)
         rungs = (attrs["epochs"],) if "epochs" in attrs else self.terms.rungs
         folder, stamp = self._folder(trial.number), stamp_of(self._id, config)

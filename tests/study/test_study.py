@@ -53,8 +53,17 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("state", ["interrupted", "running"])
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(
+    ("end", "state"),
+    [
+        ("finish", "running"),
+        ("stop", "interrupted"),
+        ("fail", "running"),
+        ("lose", "interrupted"),
+        ("leave", "interrupted"),
+        ("leave", "running"),
+    ],
+)
 def test_who_was_taken_for_dead_does_nothing_to_a_trial_that_others_have(end, state, tmp_path):
     with kit.make_study(tmp_path) as mine, kit.make_study(tmp_path) as theirs:
         trial = mine.ask()
