@@ -49,6 +49,7 @@ ENTRIES: Mapping[str, Entry] = {
     "lora": Entry("lora", _their_lora()),
     "rslora": Entry(_lora(7e-4, use_rslora=True), _their_lora(use_rslora=True)),
     "pissa": Entry(_lora(1e-3, init_lora_weights="pissa"), _their_lora(init_lora_weights="pissa")),
+    "eva": Entry(_lora(1e-3, init_lora_weights="eva")),
     "lora-fa": Entry(_lora(4e-3, freeze_a=True)),
     "lora-plus": Entry(_lora(5e-4, loraplus_lr_ratio=8)),
     "dylora": Entry(_lora(2e-3, use_dylora=True)),
@@ -89,13 +90,14 @@ ENTRIES: Mapping[str, Entry] = {
         {"method": "sparse", "r": 8, "select": "random", "learning_rate": 1e-3},
         ("ShiraConfig", {"r": 8, "target_modules": _QV}),
     ),
+    "fishmask": Entry({"method": "sparse", "r": 8, "select": "fisher", "learning_rate": 1e-3}),
     "full-qv": Entry({"method": "full", "learning_rate": 3e-4}),
     **{
         name: Entry(name)
         for name in (
             *("head-only", "houlsby", "pfeiffer", "parallel", "compacter", "adamix"),
             *("ssf", "hadamard", "bitfit", "pafi", "mam", "unipelt", "lst"),
-            *("apt", "tiny-attention"),
+            *("apt", "tiny-attention", "propetl"),
         )
     },
     "peft-miss": _bridge("miss", 1e-3, r=8),
