@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
 from autopeft.core.order import Order
-from autopeft.core.report import Failure, Report
+from autopeft.core.report import TRAINED, Failure, Report
 from autopeft.task.text_classification import TextClassification
 from autopeft.train.member_training import CHECKPOINT
 from autopeft.train.passes import Passes
@@ -70,7 +70,7 @@ def test_a_report_comes_at_every_rung(trainer: Trainer, tmp_path: Path) -> None:
     reports = list(trainer([lora()], Order((0.5, 1.0, 2.0), folder=str(tmp_path / "new"))))
     assert [(r.step, r.fidelity, r.member) for r in reports] == [(3, 0.5, 0), (6, 1, 0), (12, 2, 0)]
     for report in reports:
-        named = {"validation_loss", "train_loss", "learning_rate", "n_validation"}
+        named = {"validation_loss", "train_loss", "learning_rate", "n_validation", TRAINED}
         assert report.metrics.keys() == trainer.task.goals.keys() | TIMES | named
         assert report.metrics["n_validation"] == 64
     rates = [report.metrics["learning_rate"] for report in reports]
