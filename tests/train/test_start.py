@@ -62,7 +62,7 @@ def test_a_start_is_the_same_beside_others(still: Trainer) -> None:
 def test_training_goes_on_from_what_it_started_with(still: Trainer, tmp_path: Path) -> None:
     order = Order((0.2, 0.4), 1, str(tmp_path / "whole"), tests=True)
     *_, undisturbed = still([CONFIG], order)
-    parts = replace(order, folder=str(tmp_path / "parts"), pauses=True)
+    parts = replace(order, folder=str(tmp_path / "parts"))
     for rung in order.rungs:
         still.join(0, CONFIG, parts)
         (report,) = still.advance()
