@@ -57,7 +57,7 @@ def test_files_are_for_whom_the_umask_says(trained: Trained, tmp_path: Path, uma
     finally:
         os.umask(before)
     files = [*folder.iterdir(), *(tmp_path / "trial").iterdir()]
-    assert len(files) == 4
+    assert len(files) == 5
     assert {S_IMODE(file.stat().st_mode) for file in files} == {0o666 & ~umask}
 
 
