@@ -26,7 +26,7 @@ from autopeft.space.bound import BoundSpace
 from autopeft.space.space import SearchSpace
 from autopeft.task.tokens import cut_told
 
-N_SAMPLES = 24
+N_SAMPLES = 12
 """Random configurations that the ranges of a space are over, beside its ends."""
 
 

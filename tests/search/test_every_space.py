@@ -20,12 +20,13 @@ OPEN = [name for name in names("search_spaces") if not SearchSpace.load(name).is
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
+LARGER = ("layer-mix", "bayes", BERT)
+
+
 @pytest.mark.parametrize(
-    ("sampler", "shape"),
-    [*((sampler, MINILM) for sampler in SAMPLERS), ("bayes", BERT)],
-    ids=[*SAMPLERS, "bayes on twelve layers"],
+    ("name", "sampler", "shape"),
+    [*((name, sampler, MINILM) for name in OPEN for sampler in SAMPLERS), LARGER],
 )
-@pytest.mark.parametrize("name", OPEN)
 def test_five_proposals(name: str, sampler: str, shape: Shape) -> None:
     """After a baseline without a point; the model of `bayes` makes the last one."""
     space = SearchSpace.load(name).on(shape, trained_elements)
