@@ -119,13 +119,13 @@ CASES: Mapping[str, Case] = {
         [
             {
                 "question": text,
-                "choices": ["it is good", "it is bad", "it is long"],
+                "choices": ["it is good", "it is bad"],
                 "label": "AB"[i % 2],
             }
             for i, text in enumerate(TEXTS)
         ],
         _minilm,
-        {"n_choices": 3},
+        {"n_choices": 2},
     ),
     "question-answering": Case(
         [

@@ -33,10 +33,8 @@ def test_contract(name, check, tmp_path):
     check(kit.ENGINES[name](), tmp_path)
 
 
-@pytest.mark.parametrize("members", [1, 2])
-def test_trials_wait_for_those_of_another_worker(members, tmp_path):
-    room = Room(members=members)
-    engine = RayEngine(cpu=0.5, concurrency=2, folder=str(tmp_path), room=room)
+def test_trials_wait_for_those_of_another_worker(tmp_path):
+    engine = RayEngine(cpu=0.5, concurrency=2, folder=str(tmp_path), room=Room(members=2))
     kit.check_trials_wait_for_their_group(engine, tmp_path)
 
 
