@@ -1,9 +1,6 @@
 """One record in every storage, open to every tool of Optuna."""
 
 import json
-import os
-import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,51 +13,14 @@ import pytest
 
 from autopeft.core.errors import StudyError
 from autopeft.study.record import find_record, read_trials
+from benchmarks.faults.postgresql import PostgreSQL, free_port, tool
 from tests.contracts import engine as kit
 from tests.contracts.curves import Curves
-
-SYSTEM = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class PostgreSQL:
-    """A server of its own on loopback; it refuses to run as root and so runs as nobody."""
-
-    def __init__(self, folder):
-        self.folder, self.port = folder, free_port()
-        self.user = "nobody" if os.geteuid() == 0 else None
-        self.url = f"postgresql+psycopg2://autopeft@127.0.0.1:{self.port}/postgres"
-        if self.user:
-            shutil.chown(folder, self.user)
-        self.run("initdb", "--auth=trust", "--username=autopeft", "--no-sync")
-
-    def run(self, tool, *arguments):
-        path = os.pathsep.join([*map(str, reversed(SYSTEM)), os.environ["PATH"]])
-        subprocess.run(
-            [shutil.which(tool, path=path), "-D", str(self.folder / "data"), *arguments],
-            user=self.user,
-            cwd=self.folder,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-
-    def start(self):
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self.folder} -F"
-        self.run("pg_ctl", "start", "-w", "-l", str(self.folder / "log"), "-o", options)
-
-    def stop(self):
-        self.run("pg_ctl", "stop", "-w", "-m", "fast")
 
 
 @pytest.fixture(scope="module")
 def postgres():
-    path = os.pathsep.join([*map(str, SYSTEM), os.environ["PATH"]])
-    if shutil.which("initdb", path=path) is None:
+    if tool("initdb") is None:
         pytest.skip("PostgreSQL is not installed")
     pytest.importorskip("psycopg2")
     with tempfile.TemporaryDirectory() as folder:
