@@ -25,10 +25,10 @@ from torch import Tensor
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import AutoPeftError
-from autopeft.method import attach, shape_of
+from autopeft.method.attach import attach
 from autopeft.method.count import trained_elements
 from autopeft.method.demands import check_methods
-from autopeft.method.sites import layers_of
+from autopeft.method.sites import layers_of, shape_of
 from autopeft.model.backbone import head_of
 from autopeft.model.head import HEADS
 from autopeft.model.hub import quiet

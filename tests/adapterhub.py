@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.exporter.adapterhub_names import NAME, NAMES, Names, base_of
-from autopeft.method import Attached, attach, shape_of
+from autopeft.method.attach import Attached, attach
 from autopeft.method.hook import TrainedSite
+from autopeft.method.sites import shape_of
 
 Read = Callable[[Tensor], Tensor]
 """A tensor of ours from the values of one of theirs."""

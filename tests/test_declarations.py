@@ -28,9 +28,9 @@ from autopeft.core.options import (
     option,
 )
 from autopeft.core.shape import LayerShape
-from autopeft.method import METHODS, attach
+from autopeft.method.attach import attach
 from autopeft.method.method import Change, Method, Site, Weight, Weights
-from autopeft.method.registry import build
+from autopeft.method.registry import METHODS, build
 from autopeft.report import summary
 from autopeft.search.features import features
 from autopeft.space import SearchSpace, choice

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autopeft.method.sites import Columns
-
 
 class Evidence(ABC):
     """A statistic of one linear that takes in one training example after the other.
@@ -21,7 +19,7 @@ class Evidence(ABC):
 
     @abstractmethod
     def watch(
-        self, linear: nn.Module, columns: Columns | None, undo: ExitStack
+        self, linear: nn.Module, columns: slice | Tensor | None, undo: ExitStack
     ) -> tuple[Tensor, ...]:
         """Takes in what passes some columns of a linear, or all, until `undo` closes.
 
@@ -50,7 +48,7 @@ class Directions(Evidence):
         self._mean, self._scaled = torch.zeros(()), torch.zeros(0)
 
     def watch(
-        self, linear: nn.Module, columns: Columns | None, undo: ExitStack
+        self, linear: nn.Module, columns: slice | Tensor | None, undo: ExitStack
     ) -> tuple[Tensor, ...]:
         def take(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             self.take(inputs[0].detach().flatten(0, -2).float())
@@ -91,7 +89,7 @@ class Fisher(Evidence):
         self._n, self._sum = n, torch.zeros(shape)
 
     def watch(
-        self, linear: nn.Module, columns: Columns | None, undo: ExitStack
+        self, linear: nn.Module, columns: slice | Tensor | None, undo: ExitStack
     ) -> tuple[Tensor, ...]:
         self._sum = self._sum.to(linear.get_parameter("weight").device)
         probe = self._sum.new_zeros(()).expand_as(self._sum).requires_grad_()

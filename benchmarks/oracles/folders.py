@@ -73,7 +73,8 @@ def write(folder: Path) -> None:
     """Every folder that can be written, and what its model says."""
     from autopeft.core.config import PeftConfig, Placement
     from autopeft.exporter import EXPORTERS, CardFacts, Trained, export
-    from autopeft.method import attach, shape_of
+    from autopeft.method.attach import attach
+    from autopeft.method.sites import shape_of
     from autopeft.model.backbone import Backbone, head_of
     from autopeft.model.head import NextTokens, OneLabel, TargetTokens, TokenLabels
 

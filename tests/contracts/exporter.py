@@ -21,8 +21,9 @@ from transformers import PreTrainedModel
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import ExportError
 from autopeft.exporter import EXPORTERS, CardFacts, Trained, export, load
-from autopeft.method import attach, shape_of
+from autopeft.method.attach import attach
 from autopeft.method.registry import METHODS, describe
+from autopeft.method.sites import shape_of
 from autopeft.model.backbone import Backbone, head_of
 from autopeft.model.head import OneLabel
 from tests import adapterhub
@@ -204,7 +205,11 @@ def _trained(
     on = backbone(tiny(architecture))
     has_bias = any(linear.bias for linear in on.shape.layers[0].linears)
     chosen = {name: MIXES[name] for name in names or MIXES}
-    mixes = {n: c for n, c in chosen.items() if has_bias or BITFIT not in c.placements}
+    mixes = {
+        name: config
+        for name, config in chosen.items()
+        if has_bias or all(p.method != "bitfit" for p in config.placements)
+    }
     return [(name, *train(on, config, inputs(architecture))) for name, config in mixes.items()]
 
 

@@ -22,22 +22,14 @@ from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.declaration import GATES
 from autopeft.core.errors import AttachError
 from autopeft.core.methods import size_option
-from autopeft.method import (
-    Attached,
-    Member,
-    Pack,
-    attach,
-    attention,
-    beside,
-    count,
-    draw,
-    head,
-    hook,
-    shape_of,
-)
-from autopeft.method.attach import HOLDER
+from autopeft.method import attention, beside, head, hook
+from autopeft.method.attach import HOLDER, Attached, attach
+from autopeft.method.count import count
+from autopeft.method.member import Member, draw
 from autopeft.method.method import Method
+from autopeft.method.pack import Pack
 from autopeft.method.registry import METHODS, build
+from autopeft.method.sites import shape_of
 from tests.backbones import inputs, logits, tiny
 
 GATED: Mapping[str, Any] = {"use_gating": True}

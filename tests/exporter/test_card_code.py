@@ -15,7 +15,7 @@ from torch import Tensor
 from autopeft.core.config import PeftConfig
 from autopeft.core.settings import BackboneSettings
 from autopeft.exporter import Trained
-from autopeft.method import attach
+from autopeft.method.attach import attach
 from autopeft.model.backbone import load_backbone
 from autopeft.model.head import Head
 from autopeft.task.registry import task_of

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autopeft.core.config import PeftConfig, Placement
-from autopeft.method import Attached, attach
+from autopeft.method.attach import Attached, attach
 from tests.backbones import inputs, tiny
 from tests.contracts.method import stir
 

@@ -30,7 +30,7 @@ import torch
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
-from autopeft.method import Attached, attach
+from autopeft.method.attach import Attached, attach
 from benchmarks.oracles import formula
 from tests.adapterhub import fill
 

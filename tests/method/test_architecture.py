@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from autopeft.core.errors import AttachError
-from autopeft.method import METHODS, shape_of
+from autopeft.method.registry import METHODS
+from autopeft.method.sites import shape_of
 from tests.backbones import ARCHITECTURES, inputs, logits, tiny
 from tests.contracts.method import (
     attached,

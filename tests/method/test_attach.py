@@ -10,8 +10,9 @@ import transformers as tf
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
-from autopeft.method import METHODS, Attached, attach, shape_of
-from autopeft.method.attach import HOLDER
+from autopeft.method.attach import HOLDER, Attached, attach
+from autopeft.method.registry import METHODS
+from autopeft.method.sites import shape_of
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.method import assert_same, attached, fingerprint, step, stir
 

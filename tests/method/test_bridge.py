@@ -13,7 +13,10 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError, ExportError, SpaceError
-from autopeft.method import Attached, attach, bridge, count, shape_of, trained_elements
+from autopeft.method import bridge
+from autopeft.method.attach import Attached, attach
+from autopeft.method.count import count, trained_elements
+from autopeft.method.sites import shape_of
 from autopeft.space import SearchSpace
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.exporter import backbone, exported, train

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autopeft.core.config import PeftConfig, Placement
-from autopeft.method import Attached, attach, count, shape_of
+from autopeft.method.attach import Attached, attach
+from autopeft.method.count import count
+from autopeft.method.sites import shape_of
 from tests.backbones import inputs, logits, tiny
 from tests.method.test_count import meta
 from tests.method.test_oracles import LAYERS, assert_equal, gradients, ours, site, sites

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from autopeft.core.methods import DECLARATIONS
-from autopeft.method import METHODS
 from autopeft.method.adapter import AdapterMethod
 from autopeft.method.lora import LoraMethod
 from autopeft.method.method import Base, Fold, Site, Weight, Weights
 from autopeft.method.prefix import PrefixMethod
+from autopeft.method.registry import METHODS
 from autopeft.method.select import SparseTuningMethod
 from tests.contracts.method import (
     CHECKS,

@@ -6,7 +6,9 @@ import transformers as tf
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
-from autopeft.method import attach, count, shape_of, trained_elements
+from autopeft.method.attach import attach
+from autopeft.method.count import count, trained_elements
+from autopeft.method.sites import shape_of
 
 QV = {"targets": ("q", "v"), "r": 8, "lora_alpha": None, "lora_dropout": 0.0}
 ALL = ("q", "k", "v", "o", "gate", "up", "down")

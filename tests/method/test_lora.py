@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from autopeft.core.config import PeftConfig, Placement
-from autopeft.method import Attached, attach
+from autopeft.method.attach import Attached, attach
 from autopeft.method.sites import layers_of
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.method import stir

@@ -12,7 +12,7 @@ import transformers as tf
 from torch import Tensor
 
 from autopeft.core.config import PeftConfig, Placement
-from autopeft.method import Attached, attach
+from autopeft.method.attach import Attached, attach
 from tests.backbones import inputs, logits, tiny
 
 BERT = {"q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value"}

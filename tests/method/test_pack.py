@@ -13,8 +13,11 @@ from torch import nn
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
-from autopeft.method import METHODS, Member, Pack, attach, draw, lowest_layer, shape_of
-from autopeft.method.registry import build
+from autopeft.method.attach import attach
+from autopeft.method.member import Member, draw
+from autopeft.method.pack import Pack
+from autopeft.method.registry import METHODS, build, lowest_layer
+from autopeft.method.sites import shape_of
 from autopeft.model.dropout import QuickDropout
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.method import (

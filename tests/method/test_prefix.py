@@ -9,7 +9,7 @@ from transformers import DynamicCache, GenerationConfig
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
-from autopeft.method import Attached, attach
+from autopeft.method.attach import Attached, attach
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.method import stir
 

@@ -10,7 +10,9 @@ from transformers import GenerationConfig
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
-from autopeft.method import Attached, Pack, attach, draw
+from autopeft.method.attach import Attached, attach
+from autopeft.method.member import draw
+from autopeft.method.pack import Pack
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.method import stir
 

@@ -8,7 +8,9 @@ import transformers as tf
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
-from autopeft.method import METHODS, attach, shape_of
+from autopeft.method.attach import attach
+from autopeft.method.registry import METHODS
+from autopeft.method.sites import shape_of
 from autopeft.model.backbone import _keep_4bit_layout
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.method import assert_same, examples, fingerprint, stir

@@ -5,8 +5,8 @@ import pytest
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
 from autopeft.core.methods import Lora
-from autopeft.method import METHODS, attach
-from autopeft.method.registry import build
+from autopeft.method.attach import attach
+from autopeft.method.registry import METHODS, build
 from tests.backbones import tiny
 
 

@@ -10,7 +10,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
 from autopeft.core.shape import Linear, Norm
-from autopeft.method import attach
+from autopeft.method.attach import attach
 from autopeft.method.sites import layers_of, shape_of
 from tests.backbones import ARCHITECTURES, LAYERS, inputs, tiny
 from tests.contracts.method import stir

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
-from autopeft.method import Attached, attach
+from autopeft.method.attach import Attached, attach
 from autopeft.method.evidence import Directions
 from tests.backbones import logits, tiny
 from tests.contracts.method import assert_same, examples, fingerprint, placement

@@ -7,8 +7,10 @@ import torch
 import transformers as tf
 
 from autopeft.core.config import PeftConfig, Placement
-from autopeft.method import METHODS, Attached, attach, count, shape_of
-from autopeft.method.registry import build
+from autopeft.method.attach import Attached, attach
+from autopeft.method.count import count
+from autopeft.method.registry import METHODS, build
+from autopeft.method.sites import shape_of
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.method import stir
 

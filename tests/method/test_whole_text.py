@@ -8,7 +8,8 @@ from transformers import GenerationConfig
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
-from autopeft.method import METHODS, attach
+from autopeft.method.attach import attach
+from autopeft.method.registry import METHODS
 from tests.backbones import inputs, logits, tiny
 from tests.contracts.method import placement, stir
 
