@@ -78,8 +78,8 @@ PUBLISHED: tuple[Published, ...] = (
         "Pfeiffer adapter",
         "Pfeiffer et al. 2021",
         _adapter(at="ffn"),
-        remark="in the form of He et al. 2022: it reads what leaves the network, in the paper the "
-        "norm of that and the residual",
+        remark="in the form of He et al. 2022: it reads what leaves the network, in AdapterHub's "
+        "library the norm of that and the residual",
     ),
     Published(
         "Scaled parallel adapter", "He et al. 2022", _adapter(form="parallel", at="ffn", scale=4.0)

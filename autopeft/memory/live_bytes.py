@@ -12,6 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from autopeft.memory.replay import replay
 
+_AUTOGRADS = 4, 2
+"""Most references to a gradient, and to its storage, where autograd alone holds it."""
+
 Expansion = Callable[..., Any]
 REST = "activations"
 
@@ -97,6 +100,8 @@ class Live(TorchDispatchMode):
         if expansion is not None:
             with self:
                 return expansion(*args, **(kwargs or {}))
+        if not kwargs and _accumulates(func, args):
+            return args[0].add_(args[1])
         out = replay(func, args, kwargs or {})
         self._enter_all(out)
         self._look()
@@ -140,3 +145,19 @@ class Live(TorchDispatchMode):
                 live.total -= entry.size
 
         return gone
+
+
+def _accumulates(func: Any, args: Sequence[Any]) -> bool:
+    """Whether autograd adds a gradient to one that it alone holds.
+
+    It does so in place, but not under a mode, which asks for a new tensor.
+    """
+    in_backward = torch._C._current_graph_task_id() != -1 and not torch.is_grad_enabled()
+    if func is not torch.ops.aten.add.Tensor or not in_backward:
+        return False
+    sum_so_far, gradient = args
+    storage = sum_so_far.untyped_storage()
+    counts = sum_so_far._use_count(), torch._C._storage_Use_Count(storage._cdata)
+    is_alone = all(count <= most for count, most in zip(counts, _AUTOGRADS, strict=True))
+    is_alike = isinstance(gradient, torch.Tensor) and sum_so_far.shape == gradient.shape
+    return is_alone and is_alike and sum_so_far.is_contiguous()
