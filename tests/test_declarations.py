@@ -43,7 +43,7 @@ KEYS = {
     "head-only": "3947b05cd20868c1",
     "houlsby": "f112fd55f4209f1c",
     "lora": "910bf2182df3ed2b",
-    "mam": "9131370af8ecc1b5",
+    "mam": "160cf5dab2346c95",
     "parallel": "2587d3fa49317e13",
     "pfeiffer": "c3b81d6e26af3a0c",
     "prefix": "3b4ae82cc2fdb112",
@@ -54,6 +54,16 @@ KEYS = {
 @pytest.mark.parametrize(("name", "key"), KEYS.items())
 def test_keys_in_records_stay(name: str, key: str) -> None:
     assert SearchSpace.load(name).on(6).resolve({}).key == key
+
+
+def test_the_key_of_what_the_catalog_had_before_stays() -> None:
+    """`mam` had one rate for all."""
+    place = [
+        {"method": "prefix", "length": 30, "learning_rate": 5e-2},
+        {"method": "adapter", "form": "parallel", "at": "ffn", "size": 512, "scale": 4},
+    ]
+    space = SearchSpace(name="mam", place=place, train={"learning_rate": 2e-3})
+    assert space.on(6).resolve({}).key == "9131370af8ecc1b5"
 
 
 def test_keys_of_options_beside_the_defaults_stay() -> None:
