@@ -27,7 +27,7 @@ from autopeft.api.identity import (
 )
 from autopeft.api.outcome import Outcome, outcome_of
 from autopeft.api.placements import check_peft_options, methods_in, placements_in
-from autopeft.api.workers import device_of, engine_of
+from autopeft.api.workers import device_memory, device_of, engine_of
 from autopeft.core.catalog import Reference, place
 from autopeft.core.config import PeftConfig
 from autopeft.core.declaration import GATES
@@ -95,18 +95,20 @@ class Prepared:
             StudyError: it was begun with another space, model, task, data or set of objectives.
         """
         spec = self.spec
-        record = open_record(spec.storage_url, spec.name, self.objectives, self._sampler())
+        limits = dict(self.limits)
+        sampler = self._sampler(limits)
+        record = open_record(spec.storage_url, spec.name, self.objectives, sampler)
         agree(record, self._identity(data), meaning)
         record.set_user_attr(SPEC, spec.recorded())
-        return Study(record, self.space, self.objectives, self._terms())
+        return Study(record, self.space, self.objectives, self._terms(limits))
 
-    def _sampler(self) -> BaseSampler:
+    def _sampler(self, limits: Mapping[str, float]) -> BaseSampler:
         search = self.spec.search
         problem = Problem(
             space=self.space,
             objectives=self.objectives,
             known=self.known,
-            limits=self.limits,
+            limits=limits,
             seed=search.seed,
             earlier=observations(search.warm_start, self.objectives),
         )
@@ -123,11 +125,10 @@ class Prepared:
             "fidelity.epochs": list(self.rungs),
         }
 
-    def _terms(self) -> Terms:
-        needed = {o.name for o in self.objectives if o.known} | set(self.limits)
+    def _terms(self, limits: dict[str, float]) -> Terms:
         return Terms(
-            known={name: self.known[name] for name in sorted(needed)},
-            limits=self.limits,
+            known=self.known,
+            limits=limits,
             n_trials=self.spec.search.n_trials,
             seed=self.spec.search.seed,
             rungs=self.rungs,
@@ -136,6 +137,7 @@ class Prepared:
             n_finalists=self.spec.search.n_finalists,
             n_seeds=self.spec.search.n_seeds,
             lengths=self.spec.fidelity.lengths,
+            device_memory=device_memory(self.spec, self.setting),
         )
 
     def examples(self, data: Data) -> Examples:

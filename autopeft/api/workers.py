@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psutil
 import torch
 
 from autopeft.core.config import PeftConfig
@@ -46,6 +47,13 @@ def room_of(spec: StudySpec, setting: Setting) -> Room:
 
     share = gpu if engine.type == "ray" and gpu != "auto" and 0 < gpu < 1 else 1.0
     return Room(members, None if memory is None else memory * engine.devices, share, need)
+
+
+def device_memory(spec: StudySpec, setting: Setting) -> float | None:
+    """Bytes of what a worker trains on; None where the machines of a cluster may differ."""
+    if spec.engine.device_bytes is not None or spec.engine.type != "inline":
+        return spec.engine.device_bytes
+    return _memory_here() if setting.device == "cuda" else psutil.virtual_memory().total
 
 
 def engine_of(spec: StudySpec, setting: Setting) -> Engine:

@@ -46,6 +46,21 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Shortage:
+    """Memory that was not enough.
+
+    Attributes:
+        device: whose it is, such as `cpu` or `NVIDIA H200`.
+        total: bytes that the device has in all.
+        batch_size: sequences that were computed together.
+    """
+
+    device: str
+    total: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
 class Failure:
     """The end of the training of one configuration that cannot go on.
 
@@ -54,17 +69,19 @@ class Failure:
         error: kind and text.
         where: the machine, to be added to the text; not part of what tells errors apart.
         fault: what is to blame; only a configuration that is has had its go.
+        shortage: of what, where it does not fit.
     """
 
     member: int
     error: str
     where: str = ""
     fault: Fault = "configuration"
+    shortage: Shortage | None = None
 
     @classmethod
-    def of(cls, member: int, error: Exception) -> Failure:
+    def of(cls, member: int, error: Exception, shortage: Shortage | None = None) -> Failure:
         """What an error is to one member; what the system refuses is the machine's failure."""
-        return cls(member, described(error), fault=fault_of(error))
+        return cls(member, described(error), fault=fault_of(error), shortage=shortage)
 
     @classmethod
     def of_all(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from autopeft.core.report import Failure, Report, described
+from autopeft.core.report import Failure, Report, Shortage
+from autopeft.core.settings import TrainSettings
 from autopeft.engine.engine import Watch
 from autopeft.engine.room import Room
 from autopeft.search.stopping import Stopper
@@ -87,14 +89,27 @@ class Dispatcher:
 
     def lost(self, worker: str) -> None:
         """Records that a worker is gone, with all that it trained."""
-        pack = self.pack(worker)
-        if pack:
-            self.record(worker, Failure.of_all(pack, "the worker process died", "machine"))
+        self._lose(worker, "the worker process died")
 
     def lost_all(self) -> None:
         """Records that every worker is gone."""
         for worker in list(self._packs):
             self.lost(worker)
+
+    def killed(self, worker: str, total: int) -> None:
+        """Records that a worker is gone because its node, of so many bytes, had no more memory."""
+        configs = [trial.config for trial in self.pack(worker).values()]
+        shortage = None
+        if len(configs) == 1:
+            batch_size = TrainSettings(**dict(configs[0].train)).batch_size
+            shortage = Shortage("cpu", total, batch_size)
+        self._lose(worker, "the worker process was killed, its node is out of memory", shortage)
+
+    def _lose(self, worker: str, told: str, shortage: Shortage | None = None) -> None:
+        pack = self.pack(worker)
+        if pack:
+            failures = Failure.of_all(pack, told, "machine")
+            self.record(worker, [replace(failure, shortage=shortage) for failure in failures])
 
     def _has_place(self, worker: str) -> bool:
         most = self.room.members
@@ -137,7 +152,7 @@ class Dispatcher:
     def _goes_on(self, trial: Trial, event: Report | Failure) -> bool:
         """Records an event; whether its trial is still trained."""
         if isinstance(event, Failure):
-            self.study.fail(trial, event.error, event.where, event.fault)
+            self.study.fail(trial, event)
             return False
         try:
             curve = self.study.report(trial, event)
@@ -146,7 +161,7 @@ class Dispatcher:
                 return False
             decision = self.stopper.decide(self.study.curves(), curve, self._closed)
         except Exception as error:
-            self.study.fail(trial, described(error))
+            self.study.fail(trial, Failure.of(trial.number, error))
             return False
         if decision.waits:
             self._paused[trial.number] = self.study.pause(trial, event.fidelity)
@@ -163,7 +178,7 @@ class Dispatcher:
             try:
                 decision = self.stopper.decide(list(curves.values()), curves[number], self._closed)
             except Exception as error:
-                self.study.fail(trial, described(error))
+                self.study.fail(trial, Failure.of(number, error))
             else:
                 if decision.waits:
                     continue

@@ -17,7 +17,6 @@ from typing import Any, Literal, TypeVar
 
 import ray
 from ray import tune
-from ray.exceptions import OutOfMemoryError
 from ray.tune.search import Searcher
 
 from autopeft.core.errors import StudyError
@@ -25,6 +24,7 @@ from autopeft.core.report import Failure, Report
 from autopeft.engine.dispatcher import PAUSE, Dispatcher
 from autopeft.engine.engine import Engine, Watch, interrupts
 from autopeft.engine.evaluator import MakeEvaluator
+from autopeft.engine.ray_memory import Actors, Kill
 from autopeft.engine.ray_worker import Change, open_board, worker_of
 from autopeft.engine.room import SHARES, Room
 from autopeft.search.stopping import Stopper
@@ -86,22 +86,23 @@ class RayEngine(Engine):
             with board_if_any as board, redirect_stdout(sys.stderr), interrupts() as asked:
                 driver = _Driver(dispatcher, self._gpu_for, board, asked)
                 worker = worker_of(make, board)
-                while not self._ends(driver, worker, workers):  # Ray writes of deaths
-                    driver.lost_all()
+                while kill := self._run(driver, worker, workers):  # Ray writes of deaths
+                    driver.lost_all(kill)
             if driver.error is not None:
                 raise driver.error
             if asked.is_set():
                 raise KeyboardInterrupt
 
-    def _ends(self, driver: _Driver, worker: type[tune.Trainable], workers: int) -> bool:
-        """Runs to the end; False where Ray kills a worker for memory, by which all of Tune ends."""
+    def _run(self, driver: _Driver, worker: type[tune.Trainable], workers: int) -> Kill | None:
+        """Runs to the end, or until a worker is killed for memory."""
+        actors = Actors()
         try:
-            self._tuner(driver, worker, workers).fit()
+            self._tuner(driver, worker, workers, actors).fit()
         except RuntimeError as error:
-            if not isinstance(error.__cause__, OutOfMemoryError):
-                raise
-            return False
-        return True
+            if kill := Kill.told_by(error, actors):
+                return kill
+            raise
+        return None
 
     @contextmanager
     def _cluster(self) -> Iterator[None]:
@@ -183,7 +184,9 @@ class RayEngine(Engine):
             return self.gpu
         return 1.0 if self.room.members > 1 else self.room.share_for(trials[0].config)
 
-    def _tuner(self, driver: _Driver, trainable: type[tune.Trainable], workers: int) -> tune.Tuner:
+    def _tuner(
+        self, driver: _Driver, trainable: type[tune.Trainable], workers: int, actors: Actors
+    ) -> tune.Tuner:
         cpu = self.cpu  # no more of the engine goes to the nodes
         for name in ("ray.tune", "ray.train", "ray.air"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -205,6 +208,7 @@ class RayEngine(Engine):
                 storage_path=str(Path(self.folder).resolve()),
                 stop=driver,
                 verbose=0,
+                callbacks=[actors],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
@@ -261,9 +265,10 @@ class _Driver(Searcher, tune.Stopper):
         self._look_again = 0.0
         self._go(lambda: self.dispatcher.lost(trial_id), None)
 
-    def lost_all(self) -> None:
-        """Records that every worker is gone, though Tune has not told of it."""
+    def lost_all(self, kill: Kill) -> None:
+        """Records that every worker is gone, one of them for memory."""
         self._look_again = 0.0
+        self._go(lambda: self.dispatcher.killed(kill.worker, kill.total), None)
         self._go(self.dispatcher.lost_all, None)
 
     def stop_all(self) -> bool:

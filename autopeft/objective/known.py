@@ -43,7 +43,7 @@ class KnownLosses:
     Args:
         objectives: of the study; a known one without an entry in `known` has to be learned.
         known: how known objectives are computed, by name.
-        limits: greatest values of known objectives, by name.
+        limits: greatest values of known objectives, by name, as they are at each question.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class KnownLosses:
         known: Mapping[str, Known],
         limits: Mapping[str, float],
     ) -> None:
-        self._objectives, self._known, self._limits = objectives, dict(known), dict(limits)
+        self._objectives, self._known, self._limits = objectives, dict(known), limits
         self._value = lru_cache(N_REMEMBERED)(self._computed)
         is_exact = [o.known and o.name in known for o in objectives]
         self.exact = [i for i, exact in enumerate(is_exact) if exact]

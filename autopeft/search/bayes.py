@@ -81,7 +81,8 @@ class BayesSampler(BaseSampler):
         objectives: in the order of the study's directions.
         known: how known objectives are computed, by name; a known objective that is not among
             them is learned.
-        limits: greatest values of known objectives, by name; candidates beyond are left out.
+        limits: greatest values of known quantities, by name, which may fall; candidates beyond
+            are left out.
         earlier: observations of earlier studies, losses in the order of the objectives; None for
             the trials that come with autopeft.
         seed: of all randomness.
@@ -105,7 +106,7 @@ class BayesSampler(BaseSampler):
         n_startup: int | None = None,
     ) -> None:
         self.space, self.objectives, self.seed = space, tuple(objectives), seed
-        self._known = KnownLosses(self.objectives, known or {}, limits or {})
+        self._known = KnownLosses(self.objectives, known or {}, {} if limits is None else limits)
         if not self._known.learned:
             raise StudyError("bayes needs an objective that training measures", "objectives")
         self._everything = everything(space)

@@ -129,7 +129,7 @@ class Problem:
         space: bound to the backbone.
         objectives: in the order of the study's directions.
         known: how known objectives are computed, by name.
-        limits: greatest values of known objectives, by name.
+        limits: greatest values of known quantities, by name, which may fall.
         seed: of all randomness.
         earlier: observations of earlier studies, losses in the order of the objectives; None for
             the trials that come with autopeft.

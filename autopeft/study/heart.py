@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import threading
@@ -48,7 +49,8 @@ class Heart:
         self.study = study
         pid = os.getpid()
         self.id = uuid.uuid4().hex
-        self.owner: Owner = {**_numbering(), "pid": pid, "started": _start(pid), "id": self.id}
+        process = {"pid": pid, "started": _start(pid), "id": self.id, "kills": _kills()}
+        self.owner: Owner = {**_numbering(), **process}
         self._pulses: dict[str, _Pulse] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -121,6 +123,18 @@ def _numbering() -> dict[str, str]:
 
 def _is_here(owner: Owner) -> bool:
     return all(owner.get(key) == value for key, value in _numbering().items())
+
+
+def has_kernel_killed(owner: Owner) -> bool:
+    """Whether, since a process of this machine began, the kernel has killed some for memory."""
+    return _is_here(owner) and _kills() > owner.get("kills", math.inf)
+
+
+def _kills() -> int:
+    """How many processes the kernel has killed for memory since the boot."""
+    counters = Path("/proc/vmstat")
+    lines = counters.read_text().splitlines() if counters.exists() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
 
 def _start(pid: int) -> float | None:

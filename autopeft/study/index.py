@@ -27,6 +27,9 @@ class Index:
 
     Args:
         names: of the objectives, in the order of the recorded values.
+
+    Attributes:
+        shortages: what trials recorded that did not fit into memory, by number.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -37,6 +40,7 @@ class Index:
         self._counted = bytearray()
         self._named: dict[Name, set[int]] = defaultdict(set)
         self._keys: set[str] = set()
+        self.shortages: dict[int, Mapping[str, Any]] = {}
 
     def __len__(self) -> int:
         return len(self._trials)
@@ -122,6 +126,8 @@ class Index:
         self._counted[trial.number] = _counts(trial)
         for name in _names(trial):
             self._named[name].add(trial.number)
+        if "shortage" in trial.user_attrs:
+            self.shortages[trial.number] = trial.user_attrs["shortage"]
         if "key" in trial.user_attrs:
             self._keys.add(trial.user_attrs["key"])
 

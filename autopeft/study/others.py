@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Container
 
 import optuna
+import psutil
 from optuna.trial import FrozenTrial, TrialState
 
-from autopeft.study.heart import Heart
+from autopeft.core.document import Document
+from autopeft.core.report import Failure, Shortage
+from autopeft.core.settings import TrainSettings
+from autopeft.study.heart import Heart, has_kernel_killed
 from autopeft.study.ledger import OWNER
+from autopeft.study.trouble import N_DEATHS, N_KILLS
 
 LOOK_AGAIN = 1.0
 """Seconds between two looks at whether a process elsewhere lives."""
@@ -34,6 +39,18 @@ class Others:
         """Whether it is still to be seen if some process elsewhere lives."""
         owners = (trial.user_attrs.get(OWNER) for trial in self._trials())
         return any(owner is not None and self._heart.is_in_doubt(owner) for owner in owners)
+
+    def end_of(self, trial: FrozenTrial, deaths: int) -> Failure | None:
+        """How a trial ends whose processes have died so many times in a row; None: it goes on."""
+        owner, config = trial.user_attrs.get(OWNER, {}), Document(trial.user_attrs).config
+        if config and deaths >= N_KILLS and has_kernel_killed(owner):
+            batch_size = TrainSettings(**dict(config.train)).batch_size
+            shortage = Shortage("cpu", psutil.virtual_memory().total, batch_size)
+            told = "the kernel killed its process, the machine is out of memory"
+            return Failure(trial.number, told, shortage=shortage)
+        if deaths >= N_DEATHS:
+            return Failure(trial.number, f"its process died {deaths} times")
+        return None
 
     def _trials(self) -> list[FrozenTrial]:
         running = self._record.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

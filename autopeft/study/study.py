@@ -17,9 +17,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autopeft.core.config import PeftConfig
+from autopeft.core.document import Document
 from autopeft.core.errors import StudyError, unknown
 from autopeft.core.order import Order
-from autopeft.core.report import Fault, Report
+from autopeft.core.report import Failure, Report
 from autopeft.objective.objective import Objective
 from autopeft.search.stopping import Curve
 from autopeft.space.bound import BoundSpace
@@ -30,12 +31,13 @@ from autopeft.study.ledger import OWNER
 from autopeft.study.others import LOOK_AGAIN, Others
 from autopeft.study.queue import Queue
 from autopeft.study.record import lost, record_id, stamp_of
+from autopeft.study.shortages import Shortages
 from autopeft.study.spare import Spare
 from autopeft.study.storage import flush, release, sign
 from autopeft.study.suggest import suggest
 from autopeft.study.terms import Terms
 from autopeft.study.trial import Trial, TrialRecord
-from autopeft.study.trouble import N_DEATHS, Trouble
+from autopeft.study.trouble import Trouble
 
 _log = logging.getLogger("autopeft")
 
@@ -67,7 +69,7 @@ class Study:
         self._queue, self._index = Queue(record), Index(self.names)
         self._curves: dict[int, Curve] = {}
         self._spare, self._has_told = Spare(space, terms), False
-        self._trouble = Trouble()
+        self._trouble, self._shortages = Trouble(), Shortages(terms)
 
     def __enter__(self) -> Study:
         self._heart.start()
@@ -123,6 +125,7 @@ class Study:
                 machine breaks off all of them.
         """
         self._check_trouble()
+        self._shortages.learn(self._seen().shortages)
         n_refused, reason = 0, None
         while self._wants_more() and not self._is_over(n_refused, reason):
             trial = self._take()
@@ -182,11 +185,11 @@ class Study:
         measured = {**(reports[-1]["metrics"] if reports else {}), **attrs["known"]}
         missing = [name for name in self.names if name not in measured]
         if missing:
-            self.fail(trial, unknown("metric", missing[0], measured))
+            self.fail(trial, Failure(trial.number, unknown("metric", missing[0], measured)))
             return
         values = {name: float(measured[name]) for name in self.names}
         if not all(map(math.isfinite, values.values())):
-            self.fail(trial, f"a value is not finite: {values}")
+            self.fail(trial, Failure(trial.number, f"a value is not finite: {values}"))
             return
         self._trouble.finished()
         self._end(trial, TrialState.COMPLETE, {"folder": trial.order.folder}, list(values.values()))
@@ -196,24 +199,22 @@ class Study:
         self._trouble.stopped()
         self._end(trial, TrialState.PRUNED, {"stopped": reason})
 
-    def fail(
-        self, trial: Trial, error: str, where: str = "", fault: Fault = "configuration"
-    ) -> None:
-        """Records a trial that failed, or lets it wait again where that is not its own fault.
-
-        Args:
-            trial: that was in training.
-            error: kind and text.
-            where: the machine; no part of what tells errors apart.
-            fault: what is to blame, as `machine` for a full disk or a killed process.
-        """
+    def fail(self, trial: Trial, failure: Failure) -> None:
+        """Records a trial that failed, or lets it wait again where that is not its own fault."""
         stored, _ = self._running[trial.number]
-        attempts = stored.user_attrs.get("attempts", 0) + (fault == "machine")
-        if fault != "configuration" and self._trouble.lost(attempts, error + where, fault):
-            self._interrupt(trial.number, {"lost": error + where, "attempts": attempts})
+        attempts = stored.user_attrs.get("attempts", 0) + (failure.fault == "machine")
+        if self._trouble.lost(attempts, failure):
+            told = failure.error + failure.where
+            self._interrupt(trial.number, {"lost": told, "attempts": attempts})
             return
-        self._trouble.failed(trial.number, error, where)
-        self._end(trial, TrialState.FAIL, {"error": error + where})
+        self._trouble.failed(trial.number, failure.error, failure.where)
+        self._end(trial, TrialState.FAIL, self._shortages.attributes(failure, trial.config))
+
+    @property
+    def _needed(self) -> list[str]:
+        """What is to be known of a trial before training."""
+        known = {o.name for o in self.objectives if o.known}
+        return sorted((known | self.terms.limits.keys()) & self.terms.known.keys())
 
     def _set_paused(self, trial: Trial, paused: bool) -> None:
         """Unless another process took this one for dead and has taken over the trial."""
@@ -270,10 +271,10 @@ class Study:
     def _has_known(self, trial: optuna.Trial, config: PeftConfig) -> bool:
         """Records what is known of a trial before training; one of which it is not fails."""
         try:
-            known = {name: known.value(config) for name, known in self.terms.known.items()}
+            known = {name: self.terms.known[name].value(config) for name in self._needed}
         except Exception as error:  # whatever computes it, other trials go on
             reason = f"{type(error).__name__}: {error}"
-            self._trouble.failed(trial.number, reason, "")
+            self._trouble.failed(trial.number, reason)
             trial.set_user_attr("error", reason)
             self._tell(trial.number, TrialState.FAIL)
             return False
@@ -335,11 +336,10 @@ class Study:
         attempts = attrs.get("attempts", 0) + (not attrs.get("paused"))
         if not release(self.record, trial._trial_id, {"attempts": attempts}):
             return False
-        if attempts >= N_DEATHS and storage.set_trial_state_values(
-            trial._trial_id, TrialState.RUNNING
-        ):
-            reason = f"its process died {attempts} times"
-            storage.set_trial_user_attr(trial._trial_id, "error", reason)
+        end = self._others.end_of(trial, attempts)
+        if end and storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+            for key, value in self._shortages.attributes(end, Document(attrs).config).items():
+                storage.set_trial_user_attr(trial._trial_id, key, value)
             self._tell(trial.number, TrialState.FAIL)
         return True
 

@@ -14,8 +14,9 @@ class Terms:
     """What a study must respect.
 
     Attributes:
-        known: how known objectives and limited quantities are computed, by name.
-        limits: the greatest value of each limited quantity, in its unit.
+        known: how quantities are computed that are known before training, by name.
+        limits: the greatest value of each limited quantity, in its unit; falls where memory is
+            too short.
         n_trials: trials in all, baselines and failures included.
         seed: of training.
         rungs: epochs after which a trial reports.
@@ -25,10 +26,11 @@ class Terms:
             nothing is.
         n_seeds: fresh trainings of each of those.
         lengths: epochs that these trainings may have, see `repeats`.
+        device_memory: bytes of what a worker trains on; None where it is not known.
     """
 
     known: Mapping[str, Known]
-    limits: Mapping[str, float]
+    limits: dict[str, float]
     n_trials: int
     seed: int
     rungs: tuple[float, ...]
@@ -37,6 +39,7 @@ class Terms:
     n_finalists: int = 0
     n_seeds: int = 1
     lengths: tuple[float, ...] = (1.0,)
+    device_memory: float | None = None
 
     def excess(self, known: Mapping[str, float]) -> str | None:
         """Which limit these quantities do not keep, as NaN keeps none; None where they keep all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autopeft.core.errors import StudyError
-from autopeft.core.report import Fault
+from autopeft.core.report import Failure
 
 N_ALIKE = 5
 """First trials of a run that all fail with one error, after which the run gives up."""
@@ -15,6 +15,10 @@ N_DEATHS = 5
 """Deaths of its process in a row, none at a later rung, after which a trial is given up."""
 
 
+N_KILLS = 2
+"""Deaths of its process for want of memory in a row, after which a trial counts as too large."""
+
+
 class Trouble:
     """The failures of one run."""
 
@@ -23,19 +27,24 @@ class Trouble:
         self._n_lost = 0
         self._broken = ""
 
-    def failed(self, number: int, error: str, where: str) -> None:
+    def failed(self, number: int, error: str, where: str = "") -> None:
         """A trial has failed; `where` is no part of what tells errors apart."""
         if self._first is not None:
             self._first[number] = error, where
 
-    def lost(self, attempts: int, error: str, fault: Fault) -> bool:
-        """The machine has broken off so many trainings of a trial; whether it deserves another.
+    def lost(self, attempts: int, failure: Failure) -> bool:
+        """Whether a trial deserves another training, the machine having broken off so many.
 
         It does also where nothing else was finished meanwhile, or a worker can train none: then
         the run ends at `check`.
         """
+        if failure.fault == "configuration":
+            return False
+        if failure.shortage:
+            return attempts < N_KILLS
+        error = failure.error + failure.where
         self._n_lost += 1
-        if fault == "worker":
+        if failure.fault == "worker":
             self._broken = f"a worker can train nothing: {error}"
         elif attempts >= N_ATTEMPTS and self._n_lost >= N_ATTEMPTS:
             self._broken = f"the machine broke off the last {self._n_lost} trainings: {error}"

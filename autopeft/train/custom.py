@@ -18,8 +18,10 @@ from autopeft.core.settings import BackboneSettings, TrainSettings
 from autopeft.method.attach import Attached, attach
 from autopeft.model.backbone import Backbone, Reader, load_backbone
 from autopeft.model.checkpoint import trust
+from autopeft.model.precision import target_device
 from autopeft.task.custom import Custom
 from autopeft.train.member_training import check_finite, save_tensors
+from autopeft.train.shortage import shortage_of
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,15 @@ class _Current:
     """
 
     number: int
+    config: PeftConfig
     order: Order
     attached: Attached
     reports: Iterator[Mapping[str, float]]
     left: list[float]
+
+    @property
+    def asked(self) -> tuple[int, PeftConfig, Order]:
+        return self.number, self.config, self.order
 
 
 class CustomTrainer:
@@ -109,18 +116,17 @@ class CustomTrainer:
 
     def advance(self) -> Sequence[Report | Failure]:
         """Trains until the member in training reports or fails; never raises."""
-        number = self._current.number if self._current else None
+        if self._current is None and not self._waiting:
+            return []
+        current = self._current
+        number, config, order = current.asked if current else self._waiting.pop(0)
         try:
-            if self._current is None:
-                if not self._waiting:
-                    return []
-                number, config, order = self._waiting.pop(0)
-                self._current = self._begun(number, config, order)
+            self._current = current or self._begun(number, config, order)
             return [self._next(self._current)]
         except Exception as error:  # whatever the function does, others go on
             self._end()
-            assert number is not None
-            return [Failure.of(number, error)]
+            shortage = shortage_of(error, config, target_device(self._device))
+            return [Failure.of(number, error, shortage)]
 
     def _begun(self, number: int, config: PeftConfig, order: Order) -> _Current:
         backbone = self._loaded(BackboneSettings(**dict(config.backbone)))
@@ -135,7 +141,7 @@ class CustomTrainer:
         except Exception:
             attached.detach()
             raise
-        return _Current(number, order, attached, reports, list(order.rungs))
+        return _Current(number, config, order, attached, reports, list(order.rungs))
 
     def _next(self, current: _Current) -> Report:
         """The report of the next rung that is due."""

@@ -17,6 +17,7 @@ from autopeft.train.evaluation import Measure, evaluate
 from autopeft.train.member_training import MemberTraining
 from autopeft.train.passes import Passes
 from autopeft.train.randomness import Randomness
+from autopeft.train.shortage import free, is_short, shortage_of
 
 EARLY = 256
 """Validation examples before the last rung, whose decisions need no more."""
@@ -27,7 +28,7 @@ class PackTraining:
 
     Gradients, steps and failures of a member are those of training alone; dropout is other
     random numbers. Where the device has no memory for all, half of them rest until the others
-    have ended.
+    have ended; one for which it has none alone has failed.
 
     Args:
         passes: of the backbone.
@@ -100,31 +101,51 @@ class PackTraining:
         What goes wrong with all of them is the failure of each.
         """
         try:
-            failures = self._train()
+            events: list[Report | Failure] = [*self._train()]
         except Exception as error:
-            numbers = [member.number for member in self._active]
-            failures = Failure.of_all(numbers, described(error), fault_of(error))
-            for failure in failures:
-                self.leave(failure.member)
-        return [*failures, *map(self._report, [m for m in self._active if m.descent.is_at_rung])]
+            return [*self._all_failed(error)]
+        for member in [member for member in self._active if member.descent.is_at_rung]:
+            if member in self._active:  # else it rests by now
+                events.append(self._report(member))
+        return events
+
+    def _all_failed(self, error: Exception) -> list[Failure]:
+        if len(self._active) == 1:
+            return [self._failed(self._active[0], error)]
+        numbers = [member.number for member in self._active]
+        for number in numbers:
+            self.leave(number)
+        return Failure.of_all(numbers, described(error), fault_of(error))
 
     def _train(self) -> list[Failure]:
         """Steps until some member is at a rung, or cannot go on."""
-        while self._resting and len(self._active) < self._most:
-            self.join(self._resting.pop(0))
         failures: list[Failure] = []
+        while self._resting and len(self._active) < self._most:
+            failures += self._wake(self._resting.pop(0))
         self._passes.backbone.model.train()
         self._began = time.perf_counter()
+        if not self._active:
+            return failures
         with self._active[0].randomness.resumed():
             while not failures and not any(m.descent.is_at_rung for m in self._active):
                 failures = self._try_step()
         return failures
 
+    def _wake(self, member: MemberTraining) -> list[Failure]:
+        """Takes in a member that rests, which rests on where there is no memory beside others."""
+        try:
+            self.join(member)
+        except Exception as error:
+            if not (is_short(error) and len(self._active) > 1):
+                return [self._failed(member, error)]
+            self._rest([member])
+        return []
+
     def _try_step(self) -> list[Failure]:
         try:
             return self._step()
-        except torch.OutOfMemoryError:
-            if len(self._active) == 1:
+        except Exception as error:
+            if len(self._active) == 1 or not is_short(error):
                 raise
         self._rest(self._active[len(self._active) // 2 :])
         return []
@@ -147,8 +168,13 @@ class PackTraining:
         return failures
 
     def _failed(self, member: MemberTraining, error: Exception) -> Failure:
+        """What an error is to a member; what is too much beside others is tried again."""
+        is_alone = len(self._active) <= 1
         self.leave(member.number)
-        return Failure.of(member.number, error)
+        if is_short(error) and not is_alone:
+            return Failure(member.number, described(error), fault="machine")
+        device = self._passes.backbone.device
+        return Failure.of(member.number, error, shortage_of(error, member.tensors.config, device))
 
     def _lap(self) -> float:
         """Seconds since the last lap, in which optimizers of the step before took theirs too."""
@@ -163,20 +189,33 @@ class PackTraining:
             member.descent.forget()
         self._resting = [*members, *self._resting]
         self._most = len(self._active)
+        free()
 
     def _report(self, member: MemberTraining) -> Report | Failure:
         descent = member.descent
         rung, last = descent.rung, descent.is_at_last_rung
         try:
-            metrics = {**descent.report(), **self._validate(member.tensors, last)}
-            if last and member.order.tests:
-                metrics |= self._test(member.tensors)
+            metrics = {**descent.report(), **self._scores(member, last)}
             member.keep(rung)
         except Exception as error:
             return self._failed(member, error)
         if last:
             self.leave(member.number)
         return Report(descent.step, rung, metrics, member.number)
+
+    def _scores(self, member: MemberTraining, last: bool) -> dict[str, float]:
+        """The metrics that are due; the others rest where they leave no memory for that."""
+        try:
+            return self._scored(member, last)
+        except Exception as error:
+            if len(self._active) == 1 or not is_short(error):
+                raise
+        self._rest([other for other in self._active if other is not member])
+        return self._scored(member, last)
+
+    def _scored(self, member: MemberTraining, last: bool) -> dict[str, float]:
+        measured = self._validate(member.tensors, last)
+        return measured | (self._test(member.tensors) if last and member.order.tests else {})
 
     def _validate(self, tensors: Member, last: bool) -> dict[str, float]:
         """The metrics on all validation examples, or on some that are the same for everyone."""

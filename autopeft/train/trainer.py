@@ -31,6 +31,7 @@ from autopeft.train.member_training import MemberTraining
 from autopeft.train.pack_training import PackTraining
 from autopeft.train.passes import Passes
 from autopeft.train.randomness import Randomness
+from autopeft.train.shortage import free, is_short, shortage_of
 
 CACHE = 2**30
 """Bytes of hidden states that a worker keeps, unless told otherwise."""
@@ -125,11 +126,9 @@ class Trainer:
 
     def advance(self) -> Sequence[Report | Failure]:
         """Trains until some member reports or fails; nothing without members, and never raises."""
-        refused = self._admit()
-        if refused or self._pack is None:
-            return refused
-        events = self._pack.advance()
-        self._close_if_empty()
+        events = self._admit() or self._trained()
+        if any(isinstance(event, Failure) and event.shortage for event in events):
+            free()
         return events
 
     def __call__(
@@ -173,6 +172,13 @@ class Trainer:
         finally:
             passes.pack.close()
 
+    def _trained(self) -> Sequence[Report | Failure]:
+        if self._pack is None:
+            return []
+        events = self._pack.advance()
+        self._close_if_empty()
+        return events
+
     def _admit(self) -> list[Failure]:
         """Lets in whoever fits those in training, or the first in line if nobody is."""
         refused: list[Failure] = []
@@ -182,8 +188,12 @@ class Trainer:
                 if not self._lets_in(each):
                     waiting.append(each)
             except Exception as error:  # whatever a configuration asks for, others go on
-                refused.append(Failure.of(each.number, error))
                 self._close_if_empty()
+                if self._pack is not None and is_short(error):
+                    waiting.append(each)
+                    continue
+                shortage = shortage_of(error, each.config, self.device)
+                refused.append(Failure.of(each.number, error, shortage))
         self._waiting = waiting
         return refused
 

@@ -72,14 +72,16 @@ def make_study(  # noqa: PLR0913
     url=None,
     rungs=RUNGS,
     space=SPACE,
+    known=None,
+    **more,
 ):
     space = space.on(FOUR_LAYERS, trained_elements)
-    known = {"trainable_params": Known(params)}
-    made = make_sampler(sampler, Problem(space, OBJECTIVES, known, limits or {}))
+    known, limits = {"trainable_params": Known(params), **(known or {})}, dict(limits or {})
+    made = make_sampler(sampler, Problem(space, OBJECTIVES, known, limits))
     url = url or f"sqlite:///{folder}/study.db"
     record = open_record(url, name, OBJECTIVES, made)
     empty = SearchSpace(place=[], train={"learning_rate": 1e-3}).on(4).resolve({})
-    terms = Terms(known, limits or {}, n_trials, 0, rungs, str(folder), {"head-only": empty})
+    terms = Terms(known, limits, n_trials, 0, rungs, str(folder), {"head-only": empty}, **more)
     return Study(record, space, OBJECTIVES, terms)
 
 

@@ -110,16 +110,14 @@ class Mortal(Slow):
 
 
 class Hungry(Slow):
-    """Takes memory in the third trial, once, until its process is killed for it."""
+    """Takes memory in the third trial until its process is killed for it."""
 
-    def __init__(self, folder):
+    def __init__(self):
         super().__init__()
-        self.folder, self.held = folder, []
+        self.held = []
 
     def advance(self):
-        mark = self.folder / "hungry"
-        if 3 in self.members and not mark.exists():
-            mark.touch()
+        if 3 in self.members:
             while len(self.held) < 70:
                 self.held.append(bytearray(b"1" * 10**8))
                 time.sleep(0.02)

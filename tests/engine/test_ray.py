@@ -69,14 +69,19 @@ def test_two_nodes_and_a_worker_that_dies(two_nodes, tmp_path, capfd):
 
 
 def test_a_worker_that_ray_kills_for_memory(tmp_path, monkeypatch):
-    """Tune ends with it; the study does not. Whatever else takes memory here may have more die."""
+    """Its trial is too large the second time; Tune ends with it, the study goes on.
+
+    Whatever else takes memory here may have more workers die.
+    """
     memory = psutil.virtual_memory()
     share = (memory.total - memory.available + 3e9) / memory.total
     monkeypatch.setenv("RAY_memory_usage_threshold", f"{share:.3f}")
     with kit.make_study(tmp_path, n_trials=6) as study:
-        RayEngine(folder=str(tmp_path)).run(study, partial(Hungry, tmp_path), kit.make_halving())
-        trials = study.trials()
-        assert 3 in lost_in(study)
+        RayEngine(folder=str(tmp_path)).run(study, Hungry, kit.make_halving())
+        trials, lost = study.trials(), lost_in(study)
+    assert lost[3] == "the worker process was killed, its node is out of memory"
+    assert trials[3].state == "failed"
+    assert trials[3].error.startswith(f"{lost[3]} (batches of 16 on cpu: ")
     assert sum(t.state in {"complete", "stopped", "failed"} for t in trials) == 6
     assert {t.state for t in trials} <= {"complete", "stopped", "failed", "rejected"}
 

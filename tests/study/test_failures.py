@@ -129,8 +129,8 @@ def test_only_trials_that_are_complete_or_go_on_keep_their_files(tmp_path):
         study.report(complete, Report(1, 3.0, {"accuracy": 0.5}))
         study.finish(complete)
         study.stop(stopped, "behind")
-        study.fail(failed, "ValueError: no")
-        study.fail(lost, "the worker process died", fault="machine")
+        study.fail(failed, Failure(0, "ValueError: no"))
+        study.fail(lost, Failure(0, "the worker process died", fault="machine"))
     states = {trial.number: trial.state for trial in study.trials()}
     assert [states[trial.number] for trial in trials] == [
         "complete",

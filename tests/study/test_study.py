@@ -47,8 +47,8 @@ def test_two_runs_at_once_wait_for_trials_of_each_other(tmp_path):
 ENDS = {
     "finish": lambda study, trial: study.finish(trial),
     "stop": lambda study, trial: study.stop(trial, "behind"),
-    "fail": lambda study, trial: study.fail(trial, "ValueError: no"),
-    "lose": lambda study, trial: study.fail(trial, "OSError: no", fault="machine"),
+    "fail": lambda study, trial: study.fail(trial, Failure(0, "ValueError: no")),
+    "lose": lambda study, trial: study.fail(trial, Failure(0, "OSError: no", fault="machine")),
     "leave": lambda study, trial: study.__exit__(None, None, None),
 }
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -449,3 +451,63 @@ def test_what_the_system_refuses_to_all_members_is_the_failure_of_the_machine(
         failures = trainer.advance()
     assert [failure.fault for failure in failures] == ["machine", "machine"]
     assert trainer.advance() == []
+
+
+@contextmanager
+def a_gigabyte_at_most() -> Iterator[None]:
+    """The process may take no more than that beside what it has."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 10**9, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def huge() -> PeftConfig:
+    """Each of its tensors takes 1.5 GB."""
+    return replace(lora(), placements=(Placement.of("lora", [5], {"r": 10**6}),))
+
+
+def test_what_has_no_memory_alone_does_not_fit(trainer: Trainer) -> None:
+    trainer.join(0, huge(), ONE_EPOCH)
+    with a_gigabyte_at_most():
+        (failure,) = trainer.advance()
+    assert isinstance(failure, Failure)
+    assert failure.fault == "configuration"
+    assert failure.shortage
+    assert (failure.shortage.device, failure.shortage.batch_size) == ("cpu", 16)
+    assert failure.shortage.total > 10**9
+
+
+def test_what_has_no_memory_beside_others_waits_for_their_end(trainer: Trainer) -> None:
+    trainer.join(0, lora([5]), ONE_EPOCH)
+    assert trainer.advance()
+    trainer.join(1, lora([5]), Order((0.2, 1.0)))
+    trainer.join(2, huge(), ONE_EPOCH)
+    with a_gigabyte_at_most():
+        events = [event for _ in range(3) for event in trainer.advance()]
+    assert [event.member for event in events] == [1, 1, 2]
+    assert [type(event) for event in events] == [Report, Report, Failure]
+
+
+def test_an_evaluation_without_memory_beside_others(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others rest meanwhile."""
+    model = trainer._backbone(lora()).model
+    attention = model.get_submodule("bert.encoder.layer.5.output.dense")
+
+    def refuse(module: Any, args: Any) -> None:
+        assert trainer._pack
+        if not model.training and len(trainer._pack._active) > 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    hook = attention.register_forward_pre_hook(refuse)
+    try:
+        reports = list(trainer([lora([5]) for _ in range(3)], Order((0.2, 0.5))))
+    finally:
+        hook.remove()
+    assert sorted((r.member, r.fidelity) for r in reports) == [
+        (member, fidelity) for member in range(3) for fidelity in (0.2, 0.5)
+    ]

@@ -1,0 +1,73 @@
+"""What trials that did not fit into memory mean for those that come."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from autopeft.core.config import PeftConfig
+from autopeft.core.quantity import prefixed
+from autopeft.core.report import Failure
+from autopeft.study.terms import Terms
+
+_log = logging.getLogger("autopeft")
+
+MEMORY = "peak_memory"
+"""The quantity whose limit falls; where nothing predicts it, none does."""
+
+
+class Shortages:
+    """Lowers the limit of predicted memory below what did not fit.
+
+    What did not fit on a smaller device than that of this run says nothing.
+
+    Args:
+        terms: of the study, whose limits fall.
+    """
+
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+        self._seen: set[int] = set()
+
+    def attributes(self, failure: Failure, config: PeftConfig | None) -> dict[str, Any]:
+        """What the record keeps of a failure, with the bytes that were predicted, 0 for none."""
+        error = failure.error + failure.where
+        if failure.shortage is None or config is None:
+            return {"error": error}
+        try:
+            predicted = int(self._terms.known[MEMORY].value(config))
+        except Exception:  # whatever stops a prediction, the shortage is known
+            predicted = 0
+        shortage = {**asdict(failure.shortage), "predicted": predicted}
+        return {"error": error + _circumstances(shortage), "shortage": shortage}
+
+    def learn(self, recorded: Mapping[int, Mapping[str, Any]]) -> None:
+        """Takes in what the record keeps, by number of the trial."""
+        for number in recorded.keys() - self._seen:
+            self._seen.add(number)
+            self._lower(number, recorded[number])
+
+    def _lower(self, number: int, shortage: Mapping[str, Any]) -> None:
+        predicted, limits = shortage["predicted"], self._terms.limits
+        if not predicted or shortage["total"] < (self._terms.device_memory or 0):
+            return
+        if predicted <= limits.get(MEMORY, math.inf):
+            limits[MEMORY] = predicted - 1
+            told = f"{_amount(predicted)} or more of predicted memory are not tried any more"
+            _log.warning("trial %d does not fit on %s; %s", number, shortage["device"], told)
+
+
+def _circumstances(shortage: Mapping[str, Any]) -> str:
+    """Of a shortage, to follow the text of the error."""
+    told = {"total": "in all", "predicted": "predicted"}
+    bytes_ = [f"{_amount(shortage[key])} {what}" for key, what in told.items() if shortage[key]]
+    place = f"batches of {shortage['batch_size']} on {shortage['device']}"
+    return f" ({': '.join([place, ', '.join(bytes_)]) if bytes_ else place})"
+
+
+def _amount(value: float) -> str:
+    """Bytes as people read them."""
+    return "{} {}B".format(*prefixed(value, 3))
