@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 import warnings
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import sqlalchemy.event
 import sqlalchemy.exc
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
@@ -28,10 +30,15 @@ from autopeft.study.ledger import OWNER
 from autopeft.study.storage import KeptStorage
 from autopeft.study.trial import State, TrialRecord
 
+_log = logging.getLogger("autopeft")
+
 _DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
 
 
 Meaning = Callable[[str, Any], Any]
+
+PATIENCE = 120
+"""Seconds that a server may be away."""
 
 N_DIFFERENCES = 3
 """Keys that a message names."""
@@ -78,12 +85,31 @@ def _made(url: str) -> optuna.storages.BaseStorage:
     options = {**waiting, "pool_pre_ping": True}
     for pause in (0.1, 0.3, 1.0, 3.0):
         try:
-            return KeptStorage(RDBStorage(url, engine_kwargs=options))
+            return KeptStorage(_waiting_for_its_server(RDBStorage(url, engine_kwargs=options)))
         except (sqlalchemy.exc.SQLAlchemyError, AssertionError, RuntimeError) as error:
             if isinstance(error, sqlalchemy.exc.OperationalError) and "exist" not in str(error):
                 raise
             time.sleep(pause)
-    return KeptStorage(RDBStorage(url, engine_kwargs=options))
+    return KeptStorage(_waiting_for_its_server(RDBStorage(url, engine_kwargs=options)))
+
+
+def _waiting_for_its_server(storage: RDBStorage) -> RDBStorage:
+    """Tries again to connect to a server that has answered before, for `PATIENCE` seconds."""
+
+    def connect(dialect: Any, _: object, arguments: Any, options: Any) -> Any:
+        for second in range(PATIENCE):
+            try:
+                return dialect.connect(*arguments, **options)
+            except dialect.loaded_dbapi.OperationalError as error:
+                if not second:
+                    reason = str(error).strip().splitlines()[0]
+                    _log.warning("the storage does not answer, it is tried again: %s", reason)
+                time.sleep(1)
+        return dialect.connect(*arguments, **options)
+
+    if storage.engine.dialect.name != "sqlite":
+        sqlalchemy.event.listen(storage.engine, "do_connect", connect)
+    return storage
 
 
 def find_record(url: str, name: str) -> optuna.Study:

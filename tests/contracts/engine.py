@@ -4,11 +4,11 @@ Trials follow tabulated curves: the accuracy of a configuration is a formula of 
 a study of dozens of trials takes seconds and is the same everywhere.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -204,18 +204,22 @@ STOPPERS = {
 }
 
 
-def start(folder, engine="inline", url="", n_trials=12, stopper="halving", n_runs=1):
+CONTAINER = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""Lets a command run with processes of its own, on a host of the same name."""
+
+
+def start(folder, engine="inline", url="", n_trials=12, stopper="halving", n_runs=1, within=()):
     """A process that runs the study of a folder, as soon as so many have entered it."""
     arguments = [engine, str(folder), url, str(n_trials), stopper, str(n_runs)]
     return subprocess.Popen(
-        [sys.executable, "-m", __spec__.name, *arguments], stderr=subprocess.DEVNULL
+        [*within, sys.executable, "-m", __spec__.name, *arguments], stderr=subprocess.DEVNULL
     )
 
 
 def main(engine, folder, url, n_trials, stopper, n_runs):
     make, rungs = STOPPERS[stopper]
     with make_study(Path(folder), int(n_trials), url=url, rungs=rungs) as study:
-        (Path(folder) / f"{os.getpid()}.entered").touch()
+        (Path(folder) / f"{uuid.uuid4()}.entered").touch()
         while len(list(Path(folder).glob("*.entered"))) < int(n_runs):
             time.sleep(0.05)
         ENGINES[engine]().run(study, SlowForEach, make())

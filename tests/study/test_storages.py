@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -65,17 +66,18 @@ def test_runs_at_once_share_postgresql(postgres, tmp_path):
     check_kept(postgres.url, "toy", trials)
 
 
-def test_a_server_that_starts_again_during_a_trial(postgres, tmp_path):
+def test_a_server_that_is_away_during_a_trial(postgres, tmp_path, caplog):
     class Restarting(Curves):
         def join(self, member, config, order):
             if order.folder.endswith("/1"):
-                postgres.stop()
-                postgres.start()
+                postgres.stop("immediate")
+                threading.Timer(3, postgres.start).start()
             super().join(member, config, order)
 
     with kit.make_study(tmp_path, n_trials=3, name="again", url=postgres.url) as study:
         kit.ENGINES["inline"]().run(study, Restarting, kit.make_halving())
         assert [t.error for t in study.trials()] == [None] * 3
+    assert "the storage does not answer" in caplog.text
 
 
 def test_a_storage_that_is_lost_during_a_trial(tmp_path):

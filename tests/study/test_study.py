@@ -1,5 +1,6 @@
 """The record keeps everything; nothing is repeated and nothing is lost."""
 
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,10 +24,30 @@ def trials_of(folder):
     return read_trials(record, [o.name for o in kit.OBJECTIVES])
 
 
-def test_two_runs_at_once_share_a_study(tmp_path):
-    processes = [kit.start(tmp_path), kit.start(tmp_path)]
+def has_containers():
+    return (
+        subprocess.run([*kit.CONTAINER, "true"], check=False, capture_output=True).returncode == 0
+    )
+
+
+@pytest.mark.parametrize(
+    "within",
+    [
+        (),
+        pytest.param(
+            kit.CONTAINER,
+            marks=pytest.mark.skipif(not has_containers(), reason="needs namespaces"),
+        ),
+    ],
+    ids=["one machine", "two containers"],
+)
+def test_two_runs_at_once_share_a_study(tmp_path, within):
+    """In containers both may have the same process numbers, on hosts of one name."""
+    processes = [kit.start(tmp_path, n_runs=2, within=within) for _ in range(2)]
     assert [process.wait(120) for process in processes] == [0, 0]
     trials = trials_of(tmp_path)
+    record = find_record(f"sqlite:///{tmp_path}/study.db", "toy")
+    assert len({trial.user_attrs["owner"]["id"] for trial in record.trials}) == 2
     trained = [t.config.key for t in trials if t.state in {"complete", "stopped"}]
     assert len(trained) == len(set(trained)) == 12
     assert sum(t.baseline is not None and t.state == "complete" for t in trials) == 1
