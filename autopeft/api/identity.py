@@ -15,8 +15,6 @@ from autopeft.task.registry import task_of
 from autopeft.task.task import Task
 
 DATA = "task.data"
-EXTENT = "extent"
-"""Attribute of the record that says how many examples there are, and what is cut of them."""
 
 
 def model_identity(reference: str) -> dict[str, str]:

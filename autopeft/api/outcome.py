@@ -10,9 +10,9 @@ from typing import Any
 
 import optuna
 
-from autopeft.api.identity import EXTENT
 from autopeft.core.catalog import Reference
 from autopeft.core.errors import ExportError, StudyError, inside, redacted
+from autopeft.core.extent import EXTENT, cut_told
 from autopeft.objective.objective import Objective, load_objectives
 from autopeft.report.baseline import Comparison, compare
 from autopeft.report.choice import Choice, choose
@@ -22,7 +22,6 @@ from autopeft.report.plot import plot
 from autopeft.study.record import find_record, reachable, read_trials, record_id
 from autopeft.study.spec import SPEC, StudySpec, load_spec
 from autopeft.study.trial import TrialRecord
-from autopeft.task.tokens import cut_told
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from autopeft.api.run import Prepared, configuration, on_backbone, prepare
 from autopeft.core.catalog import Reference, names
 from autopeft.core.config import PeftConfig, freeze, thaw
 from autopeft.core.errors import StudyError, inside
+from autopeft.core.extent import cut_told
 from autopeft.core.quantity import parse_quantity
 from autopeft.core.settings import BackboneSettings, TrainSettings
 from autopeft.memory.fit import fit as fitted
@@ -24,7 +25,6 @@ from autopeft.model.proof import check_sites
 from autopeft.search.candidates import least
 from autopeft.space.bound import BoundSpace
 from autopeft.space.space import SearchSpace
-from autopeft.task.tokens import cut_told
 
 N_SAMPLES = 12
 """Random configurations that the ranges of a space are over, beside its ends."""

@@ -17,7 +17,6 @@ from autopeft.api.earlier import observations
 from autopeft.api.frames import on_disk
 from autopeft.api.identity import (
     DATA,
-    EXTENT,
     data_identity,
     meaning,
     model_identity,
@@ -32,6 +31,7 @@ from autopeft.core.catalog import Reference, place
 from autopeft.core.config import PeftConfig
 from autopeft.core.declaration import GATES
 from autopeft.core.errors import StudyError, inside, unknown
+from autopeft.core.extent import EXTENT, cut_told
 from autopeft.core.settings import BackboneSettings
 from autopeft.engine.engine import Watch
 from autopeft.engine.evaluator import MakeEvaluator
@@ -60,7 +60,7 @@ from autopeft.task.custom import Custom
 from autopeft.task.data import Data
 from autopeft.task.registry import task_of
 from autopeft.task.task import Task
-from autopeft.task.tokens import Examples, cut_told
+from autopeft.task.tokens import Examples
 from autopeft.train.custom import CustomTrainer
 from autopeft.train.trainer import Trainer
 

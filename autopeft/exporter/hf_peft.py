@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
-import peft
 import torch
 from safetensors.torch import save_file
 
@@ -102,7 +102,7 @@ class HFPeft(Exporter):
             tensors = {**translation.tensors(), **named}
         config = translation.config(_about(trained, heads)).to_dict()
         plain = {key: sorted(v) if isinstance(v, set) else v for key, v in config.items()}
-        text = json.dumps(plain | {"peft_version": peft.__version__}, indent=2, sort_keys=True)
+        text = json.dumps(plain | {"peft_version": version("peft")}, indent=2, sort_keys=True)
         (folder / "adapter_config.json").write_text(text, encoding="utf-8")
         laid_out = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         save_file(laid_out, folder / "adapter_model.safetensors", {"format": "pt"})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-import peft
 import torch
 from transformers import PreTrainedModel
 
@@ -39,9 +38,11 @@ class Prompts(Translation):
         return {"prompt_embeddings": values(self.sites[0])["vectors"]}
 
     def config(self, about: Mapping[str, Any]) -> Any:
+        from peft import PromptTuningConfig  # takes seconds
+
         length, width = values(self.sites[0])["vectors"].shape
         own = {name: value for name, value in about.items() if name != "modules_to_save"}
-        return peft.PromptTuningConfig(
+        return PromptTuningConfig(
             num_virtual_tokens=length, token_dim=width, num_transformer_submodules=1, **own
         )
 

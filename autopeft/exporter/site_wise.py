@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
 
-import peft
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -178,11 +177,13 @@ def _shared(placed: Placed) -> list[Weight]:
 
 def _takes_conv1d(placement: Placement, inputs: int, outputs: int) -> bool:
     """Whether HF peft wraps a `Conv1D` in a layer of its own, which not every type does."""
+    from peft import inject_adapter_in_model  # takes seconds
+
     config = bridge.configured(str(placement["peft_type"]), bridge.own_of(placement), ["linear"])
     alone = nn.ModuleDict({"linear": Conv1D(outputs, inputs)})
     try:
         with quiet():
-            peft.inject_adapter_in_model(config, alone)
+            inject_adapter_in_model(config, alone)
     except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError):
         return False
     return True

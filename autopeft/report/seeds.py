@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import sqrt
 from statistics import fmean, stdev
 
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from autopeft.study.trial import TrialRecord
 
@@ -50,7 +50,7 @@ def contenders(records: Iterable[TrialRecord]) -> list[TrialRecord]:
 
 def half_width(degrees: float) -> float:
     """Half the width of an interval of a mean, in standard errors."""
-    return float(student.ppf((1 + CONFIDENCE) / 2, degrees))
+    return float(stdtrit(degrees, (1 + CONFIDENCE) / 2))
 
 
 def _mean(record: TrialRecord, repeats: Sequence[TrialRecord]) -> TrialRecord:

@@ -10,7 +10,6 @@ from autopeft.core.config import PeftConfig
 from autopeft.objective.array import Array
 from autopeft.objective.objective import Objective
 from autopeft.search.features import Encoder
-from autopeft.search.surrogate import Surrogate, one_thread, tempered
 
 N_LEAST = 8
 """Trials below which a loss is taken as it was measured."""
@@ -36,6 +35,8 @@ def expected_losses(
     expected = np.array(losses, dtype=np.float64)
     if len(configs) < N_LEAST:
         return expected
+    from autopeft.search.surrogate import Surrogate, one_thread, tempered  # imports torch
+
     n_layers = 1 + max((layer for c in configs for layer in c.layers), default=0)
     rows = Encoder(configs, n_layers)(configs)
     for column, objective in enumerate(objectives):

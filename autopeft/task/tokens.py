@@ -50,15 +50,6 @@ class Examples:
         return cls(data.label_names, splits)
 
 
-def cut_told(extent: Mapping[str, int]) -> str:
-    """The share of the examples of a split and of their tokens that is too long, in words."""
-    examples, tokens = extent.get("cut_examples", 0), extent.get("cut_tokens", 0)
-    if not examples:
-        return ""
-    share = f"{examples} of {extent['examples']} examples ({examples / extent['examples']:.0%})"
-    return f"{share} are too long and lose {tokens / extent['tokens']:.1%} of all tokens"
-
-
 def encoded(
     name: str, table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> Encoded:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ from benchmarks.rows import Row
 
 SECONDS, BYTES = 60, 6 * 2**30
 """What a command may take of time and address space to find out that an input is broken."""
+
+LOADED = ("autopeft.api.plan", "autopeft.api.export", "autopeft.engine.inline")
+"""What commands would import anew in every process."""
 
 WORDS = ["<pad>", "<unk>", "good", "bad", "fine", "dull", "film", "book", "1", "2", "3"]
 
@@ -57,6 +61,8 @@ def refused(order: Broken) -> Row:
     """How many inputs were refused, how many were none after all, and which ended otherwise."""
     from autopeft.cli import main as command
 
+    for module in LOADED:
+        import_module(module)
     rng = random.Random(f"{order.kind} {order.seed}")
     counts = {"refused": 0, "accepted": 0}
     wrong = []
