@@ -16,7 +16,12 @@ from optuna.trial import TrialState
 GONE = "Record does not exist."
 """What Optuna says of a study or a trial that was deleted."""
 
-USER, SYSTEM = "trial_user_attributes", "trial_system_attributes"
+TRIALS, PARAMS, VALUES = "trials", "trial_params", "trial_values"
+STEPS, USER, SYSTEM = (
+    "trial_intermediate_values",
+    "trial_user_attributes",
+    "trial_system_attributes",
+)
 
 OWNER = "owner"
 """The user's attribute that says which process trains a trial, or trained it last."""
@@ -50,19 +55,26 @@ class End:
     time: datetime
 
 
+def tables_of(engine: sql.Engine) -> dict[str, sql.Table]:
+    """Optuna's tables of trials by name, as they are found."""
+    metadata = sql.MetaData()
+    return {
+        name: sql.Table(name, metadata, autoload_with=engine, resolve_fks=False)
+        for name in (TRIALS, PARAMS, VALUES, STEPS, USER, SYSTEM)
+    }
+
+
 class Ledger:
-    """Optuna's tables of trials, as they are found.
+    """Writes into the tables of trials, and asks what others have written.
 
     Raises:
         sqlalchemy.exc.SQLAlchemyError: see SQLAlchemy; so do all methods.
     """
 
-    def __init__(self, engine: sql.Engine) -> None:
-        self._engine, tables = engine, sql.MetaData()
-        names = ("trials", "trial_params", "trial_values", USER, SYSTEM)
-        self._trials, self._params, self._values, self._user, self._system = (
-            sql.Table(name, tables, autoload_with=engine, resolve_fks=False) for name in names
-        )
+    def __init__(self, engine: sql.Engine, tables: Mapping[str, sql.Table]) -> None:
+        self._engine = engine
+        self._trials, self._params, self._values = (tables[n] for n in (TRIALS, PARAMS, VALUES))
+        self._user, self._system = tables[USER], tables[SYSTEM]
 
     def started(self, trial_id: int) -> tuple[int, datetime]:
         """Number and start of a trial."""

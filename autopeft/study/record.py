@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from sqlalchemy.engine import make_url
 from autopeft.core.config import PeftConfig
 from autopeft.core.document import Document
 from autopeft.core.errors import AutoPeftError, StudyError, unknown
+from autopeft.core.report import Report
 from autopeft.objective.objective import Objective
 from autopeft.study.heart import Heart
 from autopeft.study.ledger import OWNER
@@ -257,7 +259,7 @@ def stamp_of(record: str, config: PeftConfig) -> str:
 
 
 def read_trials(study: optuna.Study, names: Sequence[str]) -> tuple[TrialRecord, ...]:
-    """Every trial of a record as a value, in order of number.
+    """Every trial of a record as a value, in order of number; none has its point.
 
     Args:
         study: the record.
@@ -265,8 +267,15 @@ def read_trials(study: optuna.Study, names: Sequence[str]) -> tuple[TrialRecord,
     """
     heart = Heart(study)
     with reachable():
-        trials = study.get_trials(deepcopy=False)
+        trials = _glance(study)
         return tuple(_looked_at(read_trial(trial, names), trial, heart) for trial in trials)
+
+
+def _glance(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials of a study, without parameters where its storage can leave them out."""
+    if isinstance(study._storage, KeptStorage):
+        return study._storage.glance(study._study_id)
+    return study.get_trials(deepcopy=False)
 
 
 def _looked_at(record: TrialRecord, trial: FrozenTrial, heart: Heart) -> TrialRecord:
@@ -281,14 +290,12 @@ def read_trial(trial: FrozenTrial, names: Sequence[str]) -> TrialRecord:
     """One trial as a value."""
     attrs, document = trial.user_attrs, Document(trial.user_attrs)
     values = trial.values if trial.state == TrialState.COMPLETE else None
-    reports = document.reports
-    return TrialRecord(
+    return _Written.of(
+        document,
         number=trial.number,
         state=_state(trial),
-        config=document.config or PeftConfig(),
         values=dict(zip(names, values or (), strict=False)),
         known=document.known,
-        reports=reports,
         baseline=document.baseline,
         error=attrs.get("error", attrs.get("rejected")),
         seconds=attrs.get("seconds"),
@@ -297,8 +304,33 @@ def read_trial(trial: FrozenTrial, names: Sequence[str]) -> TrialRecord:
         folder=attrs.get("folder") if trial.state == TrialState.COMPLETE else None,
         point=trial.params,
         repeat_of=attrs.get("repeat_of"),
-        test=reports[-1].test if reports else {},
+        test_margins={},
+        margins={},
     )
+
+
+class _Written(TrialRecord):
+    """A trial whose configuration and learning curve are read when they are asked for."""
+
+    _document: Document
+
+    @classmethod
+    def of(cls, document: Document, **fields: Any) -> TrialRecord:
+        record = object.__new__(cls)
+        vars(record).update(fields, _document=document)
+        return record
+
+    @cached_property
+    def config(self) -> PeftConfig:
+        return self._document.config or PeftConfig()
+
+    @cached_property
+    def reports(self) -> tuple[Report, ...]:
+        return self._document.reports
+
+    @cached_property
+    def test(self) -> Mapping[str, float]:
+        return self.reports[-1].test if self.reports else {}
 
 
 def is_interrupted(trial: FrozenTrial) -> bool:

@@ -17,7 +17,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autopeft.study.frozen import copied, fresh
-from autopeft.study.ledger import OWNER, SYSTEM, USER, End, Entry, Ledger
+from autopeft.study.ledger import OWNER, SYSTEM, USER, End, Entry, Ledger, tables_of
+from autopeft.study.reading import Reader
 
 
 @dataclass
@@ -54,7 +55,9 @@ class KeptStorage(BaseStorage):
     """
 
     def __init__(self, backend: RDBStorage) -> None:
-        self._backend, self._ledger = backend, Ledger(backend.engine)
+        self._backend, tables = backend, tables_of(backend.engine)
+        self._ledger = Ledger(backend.engine, tables)
+        self._reader = Reader(backend.engine, tables)
         self._studies: dict[int, _Cached] = {}
         self._places: dict[int, tuple[int, int]] = {}
         self._unwritten: dict[int, None] = {}
@@ -215,6 +218,10 @@ class KeptStorage(BaseStorage):
             trials = [trial for trial in trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 
+    def glance(self, study_id: int) -> list[FrozenTrial]:
+        """The trials as they are now, without parameters, of which there are most by far."""
+        return self._reader.trials(study_id, params=False)
+
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
         """As the backend does."""
         cached = self._studies.get(study_id)
@@ -278,7 +285,7 @@ class KeptStorage(BaseStorage):
     def _cached(self, study_id: int) -> _Cached:
         """What is kept of a study, read at the first question."""
         if study_id not in self._studies:
-            trials = self._backend.get_all_trials(study_id, deepcopy=False)
+            trials = self._reader.trials(study_id)
             self._studies[study_id] = _Cached()
             for trial in trials:
                 self._keep(study_id, trial)
