@@ -46,16 +46,25 @@ def lines_figure(
 ) -> go.Figure:
     """Curves (name, xs, ys) over common axes; the first `strong` in colour, the others faint."""
     figure = _figure(x, y)
-    for index, (name, xs, ys) in reversed(list(enumerate(lines))):
-        colour = LINES[index % len(LINES)] if index < strong else MUTED
+    if faint := lines[strong:]:
+        figure.add_scatter(
+            x=[place for _, xs, _ in faint for place in (*xs, None)],
+            y=[value for _, _, ys in faint for value in (*ys, None)],
+            text=[html.escape(name) for name, xs, _ in faint for _ in (*xs, None)],
+            hoverinfo="x+y+text",
+            mode="lines+markers",
+            line={"color": MUTED, "width": 1},
+            opacity=0.35,
+            showlegend=False,
+        )
+    for index, (name, xs, ys) in reversed(list(enumerate(lines[:strong]))):
         figure.add_scatter(
             x=list(xs),
             y=list(ys),
             name=html.escape(name),
             mode="lines+markers" if len(xs) < 12 else "lines",
-            line={"color": colour, "width": 2 if index < strong else 1},
-            opacity=1.0 if index < strong else 0.35,
-            showlegend=index < strong and len(lines) > 1,
+            line={"color": LINES[index % len(LINES)], "width": 2},
+            showlegend=len(lines) > 1,
             legendrank=index,
         )
     return figure

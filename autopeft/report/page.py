@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from autopeft.objective import pareto
 from autopeft.objective.objective import Objective
 from autopeft.report.baseline import compare
@@ -22,6 +24,9 @@ from autopeft.report.value import scored, tested, title, valued
 from autopeft.study.trial import TrialRecord
 
 FILE = "report.html"
+
+MOST = 1000
+"""Trials that a page draws and lists."""
 
 
 def write_report(
@@ -63,15 +68,16 @@ def render(
 ) -> str:
     """The text of the page."""
     front = Front.of(records, objectives)
-    figure = fragment(pareto_figure(chart(records, objectives)), library=True)
+    chosen = _chosen(records, front)
+    figure = fragment(pareto_figure(chart(chosen, objectives)), library=True)
     sections = [
         f"<h1>{_text(name)}</h1>",
         _facts(facts, records, objectives),
         _section("Pareto front", figure + _front_table(front)),
         _section("Against the standards", _baselines(records, objectives)),
-        _section("Learning curves", _curves(records, objectives, front)),
+        _section("Learning curves", _curves(chosen, objectives, front)),
         _section("Hypervolume", _hypervolume(records, objectives)),
-        _section("All trials", _trial_table(records, objectives)),
+        _section("All trials", _left_out(records, chosen) + _trial_table(chosen, objectives)),
     ]
     return _PAGE.format(title=_text(name), style=STYLESHEET, body="\n".join(sections))
 
@@ -82,13 +88,36 @@ def hypervolumes(records: Sequence[TrialRecord], objectives: Sequence[Objective]
     Only complete trials add to it; the corner is the reference of each objective.
     """
     corner = [o.worst for o in objectives]
-    rows: list[list[float]] = []
-    volumes: list[float] = []
+    best, volumes = np.empty((0, len(objectives))), [0.0]
     for record in sorted(folded(records), key=lambda record: record.number):
-        if record.state == "complete":
-            rows.append(losses(record, objectives))
-        volumes.append(pareto.hypervolume(rows, corner) if rows else 0.0)
-    return volumes
+        volumes.append(volumes[-1])
+        row = np.array(losses(record, objectives)) if record.state == "complete" else None
+        if row is not None and not (best <= row).all(axis=1).any():
+            best = np.vstack([best[~(row <= best).all(axis=1)], row])
+            volumes[-1] = pareto.hypervolume(best, corner)
+    return volumes[1:]
+
+
+def _chosen(records: Sequence[TrialRecord], front: Front) -> Sequence[TrialRecord]:
+    """As many as a page holds: the latest, the front, and all that is trained more than once."""
+    best = {trial.number for trial in front.trials}
+    again = {record.repeat_of for record in records}
+    beside = [
+        record.number
+        for record in records
+        if record.repeat_of is None
+        and record.baseline is None
+        and record.number not in best | again
+    ]
+    left_out = set(beside[: max(0, len(records) - MOST)])
+    return [record for record in records if record.number not in left_out]
+
+
+def _left_out(records: Sequence[TrialRecord], chosen: Sequence[TrialRecord]) -> str:
+    if len(chosen) == len(records):
+        return ""
+    n = f"{len(chosen):,} of {len(records):,} trials"
+    return f"<p>{n} are drawn and listed: the front, baselines, repeats and the latest.</p>"
 
 
 def _facts(

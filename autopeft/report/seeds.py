@@ -7,8 +7,6 @@ from dataclasses import replace
 from math import sqrt
 from statistics import fmean, stdev
 
-from scipy.special import stdtrit
-
 from autopeft.study.trial import TrialRecord
 
 CONFIDENCE = 0.95
@@ -50,6 +48,8 @@ def contenders(records: Iterable[TrialRecord]) -> list[TrialRecord]:
 
 def half_width(degrees: float) -> float:
     """Half the width of an interval of a mean, in standard errors."""
+    from scipy.special import stdtrit  # takes longer than all else here
+
     return float(stdtrit(degrees, (1 + CONFIDENCE) / 2))
 
 

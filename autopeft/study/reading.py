@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -28,7 +28,10 @@ class Reader:
         self._engine, self._tables = engine, tables
 
     def trials(self, study_id: int, *, params: bool = True) -> list[FrozenTrial]:
-        """The trials of a study in order of number, whose parameters can be left out."""
+        """The trials of a study in order of number.
+
+        Parameters can be left out; attributes of the user are then parsed when asked for.
+        """
         table = self._tables[TRIALS]
         query = sql.select(table).where(table.c.study_id == study_id).order_by(table.c.trial_id)
         with self._engine.connect() as connection:
@@ -51,7 +54,28 @@ class Reader:
         return by_trial
 
 
+class Written(Mapping[str, Any]):
+    """Attributes that are parsed when they are asked for."""
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        self._json = {row.key: row.value_json for row in rows}
+
+    def __getitem__(self, key: str) -> Any:
+        return json.loads(self._json[key])
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._json
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._json)
+
+    def __len__(self) -> int:
+        return len(self._json)
+
+
 def _trial(row: Any, of: Mapping[str, Any]) -> FrozenTrial:
+    written = Written(of[USER])
+    user: Any = dict(written) if PARAMS in of else written
     params = of.get(PARAMS, ())
     distributions = {p.param_name: _distribution(p.distribution_json) for p in params}
     numbers = sorted(of[VALUES], key=lambda value: value.objective)
@@ -67,7 +91,7 @@ def _trial(row: Any, of: Mapping[str, Any]) -> FrozenTrial:
             for p in params
         },
         distributions=distributions,
-        user_attrs={attr.key: json.loads(attr.value_json) for attr in of[USER]},
+        user_attrs=user,
         system_attrs={attr.key: json.loads(attr.value_json) for attr in of[SYSTEM]},
         intermediate_values={
             v.step: _NUMBERS.get(v.intermediate_value_type, v.intermediate_value) for v in of[STEPS]

@@ -28,6 +28,8 @@ TASKS: Mapping[str, type[Task]] = {
     "token-classification": TokenClassification,
 }
 
+DEFAULT = "text-classification"
+
 
 def task_of(mapping: Mapping[str, Any]) -> Task:
     """The task that `mapping` describes.
@@ -35,10 +37,10 @@ def task_of(mapping: Mapping[str, Any]) -> Task:
     Raises:
         StudyError: an unknown type or key, a missing one, or a value out of its range.
     """
-    kind = mapping.get("type", "text-classification") if isinstance(mapping, Mapping) else ""
-    if isinstance(mapping, Mapping) and kind not in TASKS:
+    kind = mapping.get("type", DEFAULT) if isinstance(mapping, Mapping) else DEFAULT
+    if not isinstance(kind, str) or kind not in TASKS:
         raise StudyError(unknown("type", kind, TASKS), "task.type")
-    task = validated(TASKS.get(kind, TextClassification), mapping, "task")
+    task = validated(TASKS[kind], mapping, "task")
     if task.metric is not None and task.metric not in task.goals:
         raise StudyError(unknown("metric", task.metric, task.goals), "task.metric")
     return task

@@ -250,7 +250,7 @@ def _of_data(rng: random.Random) -> Case:
                 lambda row=row: row.__setitem__(slice(None), [""] * len(row)),
                 lambda row=row: row.__setitem__(slice(0, 1), ['"']),
                 lambda: rows.sort(),
-                lambda: rows.__delitem__(slice(rng.randrange(1, len(rows)), None)),
+                lambda: rows.__delitem__(slice(rng.randint(1, len(rows)), None)),
             )
         )()
     content = "\n".join(",".join(row) for row in rows).encode()

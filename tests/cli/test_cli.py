@@ -183,7 +183,7 @@ def test_version_and_help(autopeft):
     ("module", "heavy"),
     [
         ("autopeft.cli", {"torch", "transformers", "optuna", "ray"}),
-        ("autopeft.cli.show", {"torch", "transformers", "ray", "scipy.stats"}),
+        ("autopeft.cli.show", {"torch", "transformers", "ray", "scipy", "matplotlib"}),
         ("autopeft.api.plan", {"peft", "bitsandbytes", "ray"}),
     ],
 )

@@ -6,10 +6,12 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.report import Front, hypervolumes, write_report
+from autopeft.report.page import MOST
 from tests.report.trials import ACCURACY, OBJECTIVES, PARAMS, STUDY, again, complete
 
 EVIL = "<img src=x onerror=alert(1)>&\"'"
@@ -128,3 +130,26 @@ def test_hypervolume_grows_with_complete_trials_only() -> None:
     assert volumes == pytest.approx([first, both, both, both])
     assert Front.of(records, (ACCURACY, PARAMS)).hypervolume == pytest.approx(both)
     assert Front.of([], (ACCURACY, PARAMS)).hypervolume == 0
+
+
+def test_a_page_of_many_trials_holds_the_front_what_is_compared_and_the_latest(
+    tmp_path: Path,
+) -> None:
+    many = [complete(100 + i, 0.6, 5e5 + i) for i in range(MOST)]
+    repeat = replace(again(100 + MOST, 4, 0.84, 0.83), known=STUDY[4].known)
+    reader = page(tmp_path, (*STUDY, *many, repeat))
+    assert f"{MOST:,} of {len(STUDY) + MOST + 1:,} trials are drawn and listed" in reader.text
+    listed = re.sub(r"\s+", " ", reader.text.split("All trials")[1])
+    assert "0 lora complete" in listed
+    assert f" {99 + MOST} complete" in listed
+    assert f" {100 + MOST} 4 again complete" in listed
+    assert " 100 complete" not in listed
+
+
+def test_hypervolumes_are_those_of_all_trials_so_far() -> None:
+    rng = np.random.default_rng(0)
+    records = [complete(i, rng.uniform(0.5, 1), rng.uniform(1, 1e6)) for i in range(60)]
+    volumes = hypervolumes(records, (ACCURACY, PARAMS))
+    assert volumes == pytest.approx(
+        [Front.of(records[: i + 1], (ACCURACY, PARAMS)).hypervolume for i in range(60)]
+    )

@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from autopeft.core.errors import StudyError
 from autopeft.report import plot
 from autopeft.report.chart import ZERO_STEP, chart
-from autopeft.report.plot import draw
+from autopeft.report.picture import draw
 from tests.report.trials import ACCURACY, MEMORY, OBJECTIVES, PARAMS, STUDY, complete
 
 

@@ -61,9 +61,13 @@ def test_what_is_flushed_is_what_optuna_reads(tmp_path):
     running = study.ask(SPACE)
     running.set_user_attr("owner", {"pid": 1})
     flush(study)
-    plain = optuna.load_study(
-        study_name="one", storage=RDBStorage(f"sqlite:///{tmp_path}/study.db")
-    )
+    url = f"sqlite:///{tmp_path}/study.db"
+    plain = optuna.load_study(study_name="one", storage=RDBStorage(url))
+    again = optuna.load_study(study_name="one", storage=open_storage(url))
+    assert again.get_trials() == plain.get_trials()
+    glance = again._storage.glance(again._study_id)
+    assert [dict(t.user_attrs) for t in glance] == [t.user_attrs for t in plain.get_trials()]
+    assert not any(t.params for t in glance)
     kept, stored = study.get_trials(), plain.get_trials()
     assert [t.state.name for t in stored] == ["COMPLETE", "COMPLETE", "PRUNED", "RUNNING"]
     assert stored[0].params == {"rate": 5e-3, "r": 4}

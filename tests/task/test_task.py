@@ -60,6 +60,7 @@ def test_a_task_knows_its_defaults() -> None:
             {"type": "regression"},
             "task.type: unknown type 'regression'; known: causal-lm, custom, image-class",
         ),
+        ({"type": {"regression": 1}}, "task.type: unknown type .*; known: causal-lm, custom"),
         ({"data": None}, "task.data: .*valid string, got None"),
     ],
 )
