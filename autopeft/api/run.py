@@ -38,8 +38,8 @@ from autopeft.engine.evaluator import MakeEvaluator
 from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.method.count import trained_elements
 from autopeft.method.demands import check_gates, check_methods
-from autopeft.model.backbone import Backbone, load_reader, meta_backbone
-from autopeft.model.checkpoint import check_weights, trust
+from autopeft.model.backbone import Backbone, check_checkpoint, load_reader, meta_backbone
+from autopeft.model.checkpoint import trust
 from autopeft.model.positions import positions
 from autopeft.model.proof import check_sites
 from autopeft.objective.known import Known
@@ -187,7 +187,7 @@ class Prepared:
             StudyError: see `open`; the data or the backbone cannot be used.
         """
         with inside(self.spec.place):
-            check_weights(self.spec.model)
+            check_checkpoint(self.spec.model, self.setting.backbone)
             engine = engine_of(self.spec, self.setting)
             data = self.task.load()
             examples = self.examples(data)

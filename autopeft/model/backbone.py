@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +23,7 @@ from autopeft.core.errors import StudyError, unknown
 from autopeft.core.settings import BackboneSettings
 from autopeft.core.shape import Shape
 from autopeft.method.sites import shape_of
-from autopeft.model.checkpoint import is_trusted, source_of
+from autopeft.model.checkpoint import is_trusted, source_of, weight_files
 from autopeft.model.head import HEADS, Criterion, Head
 from autopeft.model.hub import quiet, unreachable
 from autopeft.model.loaded import Loaded, check_layers, check_loaded, draw_head, drawn, seeded
@@ -226,6 +227,31 @@ def _only_generates(config: PreTrainedConfig) -> bool:
         config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
         and config.model_type not in masked
     )
+
+
+def check_checkpoint(reference: str, backbone: Backbone) -> None:
+    """Checks that a local reference holds the weights of a backbone, of which none is read.
+
+    Args:
+        reference: as in `load_backbone`; an id of the hub is taken on trust.
+        backbone: what it is as `meta_backbone`.
+
+    Raises:
+        StudyError: it holds no weights, or lacks some.
+    """
+    source = source_of(reference, needs_weights=True)
+    folder = Path(source)
+    if not folder.is_dir() or any(f.suffix != ".safetensors" for f in weight_files(folder)):
+        return
+    arguments = {
+        "config": copy.deepcopy(backbone.model.config),
+        "device_map": {"": "meta"},
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,
+    }
+    with quiet():
+        _, info = _pretrained(type(backbone.model), source, arguments)
+    check_loaded(info, backbone.modules_to_save)
 
 
 def head_of(model: PreTrainedModel) -> tuple[str, ...]:

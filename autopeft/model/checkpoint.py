@@ -72,15 +72,6 @@ def source_of(reference: str, *, needs_weights: bool) -> str:
     return str(path)
 
 
-def check_weights(reference: str) -> None:
-    """Checks that a local reference holds a model with weights; a hub id is taken on trust.
-
-    Raises:
-        StudyError: see `source_of`.
-    """
-    source_of(reference, needs_weights=True)
-
-
 def fetched(reference: str) -> Path | None:
     """Where the files of an id of the hub lie on this machine; None before they are fetched."""
     try:

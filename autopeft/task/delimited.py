@@ -10,7 +10,7 @@ import re
 import sys
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -139,10 +139,17 @@ def _check_names(names: list[str], separator: str) -> None:
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"line 1: two columns are called {twice!r}")
+    _check_nul(names, "line 1")
     others = (s for s in (",", *_SEPARATORS) if s != separator and s in names[0])
     other = next(others, None) if len(names) == 1 else None
     if other is not None:
         raise ValueError(f"the columns are separated by {other!r}, expected {separator!r}")
+
+
+def _check_nul(names: Iterable[str], place: str) -> None:
+    wrong = next((name for name in names if "\0" in name), None)
+    if wrong is not None:
+        raise ValueError(f"{place}: the name of a column holds a byte 0: {shown(wrong)}")
 
 
 def _decoded(text: str, number: int) -> Any:
@@ -159,7 +166,9 @@ def _decoded(text: str, number: int) -> Any:
 def _of_records(records: list[tuple[str, dict[str, Any]]]) -> Dataset:
     names = dict.fromkeys(name for _, record in records for name in record)
     columns = {name: [record.get(name) for _, record in records] for name in names}
-    arrays = {}
+    arrays: dict[str, Any] = {}
+    for place, record in records:
+        _check_nul(record, place)
     for name, values in columns.items():
         if _reason(values):
             first = bisect_left(

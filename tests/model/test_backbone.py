@@ -14,6 +14,7 @@ from autopeft.core.errors import StudyError
 from autopeft.core.settings import BackboneSettings
 from autopeft.model.backbone import (
     Backbone,
+    check_checkpoint,
     head_of,
     load_backbone,
     load_tokenizer,
@@ -324,8 +325,11 @@ def test_a_checkpoint_that_lacks_part_of_the_backbone_is_refused(minilm: Path) -
     weights = load_file(minilm / "model.safetensors")
     del weights["encoder.layer.3.output.dense.weight"]
     save_file(weights, minilm / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(StudyError, match=r"^model: .*lacks 1 tensors.*layer\.3\.output\.dense"):
+    lacks = r"^model: .*lacks 1 tensors.*layer\.3\.output\.dense"
+    with pytest.raises(StudyError, match=lacks):
         load(str(minilm))
+    with pytest.raises(StudyError, match=lacks):
+        check_checkpoint(str(minilm), meta_backbone(str(minilm), FLOAT32))
 
 
 def test_a_pooler_that_the_checkpoint_lacks_is_drawn_anew(minilm: Path) -> None:

@@ -15,8 +15,12 @@ from safetensors.torch import load_file, save_file
 from autopeft.core.errors import StudyError
 from autopeft.core.settings import BackboneSettings
 from autopeft.core.validation import validated
-from autopeft.model.backbone import load_backbone, load_tokenizer, meta_backbone
-from autopeft.model.checkpoint import check_weights
+from autopeft.model.backbone import (
+    check_checkpoint,
+    load_backbone,
+    load_tokenizer,
+    meta_backbone,
+)
 from autopeft.model.loaded import check_layers
 from tests import backbones
 
@@ -33,13 +37,17 @@ def plan(reference: str) -> tf.PreTrainedModel:
     return meta_backbone(reference, FLOAT32).model
 
 
+def check(reference: str) -> None:
+    check_checkpoint(reference, meta_backbone(reference, FLOAT32))
+
+
 def write_adapter(folder: Path) -> None:
     model = tf.AutoModelForCausalLM.from_pretrained(folder)
     adapter = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"]))
     adapter.save_pretrained(folder)
 
 
-@pytest.mark.parametrize("use", [load, plan, load_tokenizer, check_weights])
+@pytest.mark.parametrize("use", [load, plan, load_tokenizer, check])
 def test_a_folder_with_an_adapter_is_refused(
     use: Callable[[str], object], tiny_llama: Path
 ) -> None:
@@ -148,16 +156,16 @@ def without_an_index(folder: Path) -> Path:
 def test_weights_that_cannot_be_loaded_are_named_before_they_are(
     damage: Callable[[Path], Path], tiny_llama: Path
 ) -> None:
-    check_weights(str(tiny_llama))
+    check(str(tiny_llama))
     file = damage(tiny_llama)
     with pytest.raises(StudyError, match=rf"^model: '{file}' "):
-        check_weights(str(tiny_llama))
+        check(str(tiny_llama))
 
 
 def test_weights_in_shards_are_loaded(tiny_llama: Path) -> None:
     whole = load(str(tiny_llama)).state_dict()
     in_shards(tiny_llama)
-    check_weights(str(tiny_llama))
+    check(str(tiny_llama))
     loaded = load(str(tiny_llama)).state_dict()
     assert all(torch.equal(loaded[name], whole[name]) for name in whole)
 

@@ -58,6 +58,8 @@ REFUSED: dict[str, tuple[Reader, str, str]] = {
     "semicolons": (read_csv, "text;label\na;1", "the columns are separated by ';', expected ','"),
     "tabs": (read_csv, TABBED, r"the columns are separated by '\\t', expected ','"),
     "commas": (read_tsv, HEAD, r"the columns are separated by ',', expected '\\t'"),
+    "nul": (read_csv, "te\0xt,label\na,b", "line 1: the name of a column holds a byte 0: 'te"),
+    "nul in json": (read_json, '{"a": 1}\n{"b\\u0000": 1}', "line 2: the name of a column holds a"),
     "twice": (read_csv, "text,text\na,b", "line 1: two columns are called 'text'"),
     "too few": (read_csv, HEAD + '"a\nb",1\nc\n', "line 4: 1 fields, but 2 columns are named"),
     "too many": (read_csv, HEAD + "a,b,1\n", "line 2: 3 fields, but 2 columns"),
