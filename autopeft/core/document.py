@@ -46,6 +46,11 @@ class Document:
         return tuple(Report(**report) for report in self.attributes.get("reports", ()))
 
     @property
+    def diverged(self) -> bool:
+        """Whether numbers of the training were not finite any more."""
+        return self.attributes.get("diverged", False)
+
+    @property
     def baseline(self) -> str | None:
         """Name of the fixed configuration, or None where the search proposed it."""
         return self.attributes.get("baseline")

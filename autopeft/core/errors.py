@@ -44,6 +44,10 @@ class AttachError(AutoPeftError):
     """A configuration that does not fit the backbone."""
 
 
+class DivergenceError(RuntimeError):
+    """Numbers of a training are not finite any more."""
+
+
 class ExportError(AutoPeftError):
     """A trial that cannot be written in the asked form."""
 

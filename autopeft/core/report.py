@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Fault = Literal["configuration", "machine", "worker"]
-"""Why a training fails: the configuration; the machine, so that another go may succeed; or the
-worker, which can train nothing, as where it finds no data."""
+from autopeft.core.errors import DivergenceError
+
+Fault = Literal["configuration", "divergence", "machine", "worker"]
+"""Why a training fails: the configuration, also where it diverges; the machine, so that another go
+may succeed; or the worker, which can train nothing, as where it finds no data."""
 
 TEST = "test_"
 """What the names of metrics of the test split begin with."""
@@ -68,7 +70,7 @@ class Failure:
         member: as in `Report`.
         error: kind and text.
         where: the machine, to be added to the text; not part of what tells errors apart.
-        fault: what is to blame; only a configuration that is has had its go.
+        fault: what is to blame; a machine or a worker that is gives the configuration another go.
         shortage: of what, where it does not fit.
     """
 
@@ -104,4 +106,6 @@ def described(error: BaseException) -> str:
 
 def fault_of(error: Exception) -> Fault:
     """What is to blame for an error of a training."""
+    if isinstance(error, DivergenceError):
+        return "divergence"
     return "machine" if isinstance(error, OSError) else "configuration"

@@ -104,7 +104,8 @@ def _losses(
 ) -> list[tuple[float, float]]:
     """The losses of one objective and their variances; NaN and 0 where a trial tells nothing.
 
-    Measured values of complete trials, promised ones of stopped trials, known ones of all.
+    Measured values of complete trials, promised ones of stopped trials, the worst of those for
+    trials that diverged, known ones of all.
     """
     finals = [_final(trial, objective, index) for trial in trials]
     if objective.known:
@@ -117,9 +118,14 @@ def _losses(
         for trial, document in zip(trials, documents, strict=True)
     ]
     promises = Promises(curves, finals)
-    return [
+    told = [
         promises(curve) if trial.state == TrialState.PRUNED else (final, 0.0)
         for trial, curve, final in zip(trials, curves, finals, strict=True)
+    ]
+    worst = max((loss for loss, _ in told if math.isfinite(loss)), default=math.nan)
+    return [
+        (worst, 0.0) if document.diverged else pair
+        for document, pair in zip(documents, told, strict=True)
     ]
 
 

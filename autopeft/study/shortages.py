@@ -35,6 +35,8 @@ class Shortages:
     def attributes(self, failure: Failure, config: PeftConfig | None) -> dict[str, Any]:
         """What the record keeps of a failure, with the bytes that were predicted, 0 for none."""
         error = failure.error + failure.where
+        if failure.fault == "divergence":
+            return {"error": error, "diverged": True}
         if failure.shortage is None or config is None:
             return {"error": error}
         try:

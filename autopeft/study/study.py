@@ -189,7 +189,8 @@ class Study:
             return
         values = {name: float(measured[name]) for name in self.names}
         if not all(map(math.isfinite, values.values())):
-            self.fail(trial, Failure(trial.number, f"a value is not finite: {values}"))
+            told = f"a value is not finite: {values}"
+            self.fail(trial, Failure(trial.number, told, fault="divergence"))
             return
         self._trouble.finished()
         self._end(trial, TrialState.COMPLETE, {"folder": trial.order.folder}, list(values.values()))

@@ -38,7 +38,7 @@ class Trouble:
         It does also where nothing else was finished meanwhile, or a worker can train none: then
         the run ends at `check`.
         """
-        if failure.fault == "configuration":
+        if failure.fault not in ("machine", "worker"):
             return False
         if failure.shortage:
             return attempts < N_KILLS

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from autopeft.core.config import PeftConfig
+from autopeft.core.errors import DivergenceError
 from autopeft.core.order import Order
 from autopeft.core.report import TEST, Failure, Report
 from autopeft.core.settings import BackboneSettings, TrainSettings
@@ -168,7 +169,8 @@ class CustomTrainer:
             if not math.isfinite(yielded.get(name, math.nan)):
                 got = yielded.get(name, "nothing")
                 reason = f"must yield a finite {name!r} at {rung:g} epochs, got {got}"
-                raise RuntimeError(f"{self._task.function} {reason}")
+                kind = DivergenceError if name in yielded else RuntimeError
+                raise kind(f"{self._task.function} {reason}")
         done = current.order.rungs.index(rung)
         epochs = rung - (current.order.rungs[done - 1] if done else 0.0)
         times = {"train_seconds": seconds, "epoch_seconds": seconds / epochs, "eval_seconds": 0.0}

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from autopeft.core.errors import DivergenceError
 from autopeft.core.order import Order
 from autopeft.core.report import TRAINED
 from autopeft.core.settings import TrainSettings
@@ -107,7 +108,7 @@ class Descent:
             seconds: that the micro-batch took.
 
         Raises:
-            RuntimeError: the loss is no longer finite.
+            DivergenceError: the loss is no longer finite.
         """
         if self._learned:
             self._losses[-1] += loss.detach()
@@ -200,6 +201,4 @@ class Descent:
         if not all(finite):
             index = finite.index(False)
             value = self._losses[index].item()
-            raise RuntimeError(
-                f"training diverged: loss is {value} at step {self._first + index + 1}"
-            )
+            raise DivergenceError(f"loss is {value} at step {self._first + index + 1}")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autopeft.core.errors import DivergenceError
 from autopeft.core.settings import TrainSettings
 from autopeft.method.member import Member
 from autopeft.task.batches import Encoded, by_length
@@ -38,7 +39,7 @@ def evaluate(
         measure: of the task.
 
     Raises:
-        RuntimeError: some output is not finite.
+        DivergenceError: some output is not finite.
     """
     passes.backbone.model.eval()
     criterion = passes.criterion
@@ -63,7 +64,7 @@ def evaluate(
         del outputs  # before those of the next batch, or answers, need memory
     if n_broken:
         examples = f"{n_broken} of {len(rows)} {split.name} examples"
-        raise RuntimeError(f"training diverged: the logits of {examples} are not finite")
+        raise DivergenceError(f"the logits of {examples} are not finite")
     values = measure(Judged(wanted, given, loss / max(1.0, weight), references))
     measured = {**values, "n_examples": split.n_units(rows)}
     if split.answers is None:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from autopeft.core.errors import DivergenceError
 from autopeft.core.order import Order
 from autopeft.method.member import Member
 from autopeft.train.descent import Descent
@@ -50,7 +51,7 @@ class MemberTraining:
 
         Raises:
             OSError: it cannot be written.
-            RuntimeError: a tensor is not finite.
+            DivergenceError: a tensor is not finite.
         """
         tensors = self.tensors.state_dict()
         check_finite(tensors)
@@ -89,11 +90,11 @@ class MemberTraining:
 
 
 def check_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Raises RuntimeError for a tensor that is not finite."""
+    """Raises DivergenceError for a tensor that is not finite."""
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         some = f"{len(broken)} of {len(tensors)} tensors, first {broken[0]}"
-        raise RuntimeError(f"training diverged: not finite are {some}")
+        raise DivergenceError(f"not finite are {some}")
 
 
 def save_tensors(tensors: Mapping[str, Tensor], folder: Path, stamp: str) -> None:

@@ -158,7 +158,7 @@ class Trainer:
 
         Raises:
             AttachError: `state` does not belong to `config`, or something is being trained.
-            RuntimeError: some logit is not finite.
+            DivergenceError: some logit is not finite.
         """
         start = self._start_of(config)
         passes = self._passes(start)

@@ -53,6 +53,17 @@ def test_states() -> None:
     assert read.seen == {CONFIGS[i].key for i in (0, 1, 2, 3, 4, 6)}
 
 
+def test_a_trial_that_diverged_is_as_bad_as_the_worst() -> None:
+    trials = [
+        trial(0, TrialState.COMPLETE, [0.8, 999.0]),
+        trial(1, TrialState.COMPLETE, [0.6, 999.0]),
+        trial(2, TrialState.FAIL, diverged=True, known={"trainable_params": 99.0}),
+    ]
+    read = read_history(trials, SPACE, OBJECTIVES)
+    assert read.observed[2].losses == pytest.approx((-0.6, 2.0))
+    assert not read_history(trials[2:], SPACE, OBJECTIVES).observed
+
+
 def test_parameters_serve_where_no_configuration_is_recorded() -> None:
     drawn = SPACE.draw(np.random.default_rng(0))
     distributions = {name: SPACE.distributions()[name] for name in drawn.point}

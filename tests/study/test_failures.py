@@ -10,6 +10,7 @@ import pytest
 from autopeft.core.errors import StudyError
 from autopeft.core.report import Failure, Report
 from autopeft.objective.known import Known
+from autopeft.search.history import read_history
 from tests.contracts import engine as kit
 from tests.contracts.curves import Curves, params
 
@@ -64,6 +65,19 @@ def test_what_is_not_a_number_keeps_no_limit(tmp_path):
         assert study.terms.excess({"trainable_params": math.nan}).startswith("trainable_params is")
         with pytest.raises(StudyError, match="no configuration can be trained"):
             run(study)
+
+
+def test_divergence_is_recorded_for_the_sampler(tmp_path):
+    def diverges(member):
+        return Failure(member, "no", fault="divergence") if member == 2 else None
+
+    with kit.make_study(tmp_path, sampler="bayes") as study:
+        run(study, curves_that(diverges))
+        read = read_history(study.record.trials, study.space, kit.OBJECTIVES)
+    losses = [observation.losses[0] for observation in read.observed]
+    diverged = [t for t in study.record.trials if t.user_attrs.get("diverged")]
+    assert [t.number for t in diverged] == [2]
+    assert losses.count(max(losses)) == 2
 
 
 def test_a_trial_that_the_machine_breaks_off_is_trained_again(tmp_path):

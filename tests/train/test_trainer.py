@@ -110,7 +110,7 @@ def test_closing_early_takes_the_configuration_off(trainer: Trainer) -> None:
 def test_a_failing_configuration_leaves_the_backbone_usable(trainer: Trainer) -> None:
     undisturbed = numbers(trainer([lora()], Order((0.5,))))
     with untouched(trainer, lora()):
-        with pytest.raises(RuntimeError, match=r": training diverged: loss is nan at step \d+$"):
+        with pytest.raises(RuntimeError, match=r"^DivergenceError: loss is nan at step \d+$"):
             list(trainer([lora(learning_rate=1e30, max_grad_norm=1e30)], ONE_EPOCH))
         absent = PeftConfig.of([Placement.of("lora", [7], dict(lora().placements[0].options))])
         with pytest.raises(RuntimeError, match=r"^AttachError: .*no layer 7"):
@@ -195,7 +195,8 @@ def test_a_member_that_diverges_leaves_the_others(trainer: Trainer) -> None:
         events += found
     failure, report = events
     assert failure.member == 1
-    assert "diverged: loss is nan" in failure.error
+    assert failure.fault == "divergence"
+    assert failure.error.startswith("DivergenceError: loss is nan at step ")
     assert report.member == 0
     assert math.isfinite(report.metrics["train_loss"])
 
