@@ -30,7 +30,7 @@ from benchmarks.faults.small import (
 )
 from benchmarks.rows import Row
 
-LATEST = 20.0
+LATEST = 6.0
 """Seconds between the start of a process, or the last fault that it survived, and a fault."""
 
 PATIENCE = 180.0
