@@ -5,9 +5,10 @@ driver, its workers, Ray's daemons and PostgreSQL's server at random moments, in
 do, and lets another process go on each time. Recovery is the time from a fault to the next report
 of a training, the start of another process included. Then it breaks spaces, studies, data, models
 and command lines at random places; each is to end with exit code 2 and one line, and nothing
-written, unless it means something after all. What ends otherwise is left in `runs/faults`. Last it
-times commands and a proposal where a study has ten thousand trials of 64 workers. It writes
-`benchmarks/results/faults.json` from rows that are kept as they come.
+written, unless it means something after all. What ends otherwise is left in `runs/faults`. Spaces
+are also read for ten minutes in one process, where an error of any other kind counts. Last it times
+commands and a proposal where a study has ten thousand trials of 64 workers. It writes
+`benchmarks/results/faults.json` and `docs/faults.md` from rows that are kept as they come.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from benchmarks.faults.dsl import Fuzz, fuzzed
 from benchmarks.faults.inputs import orders as inputs
 from benchmarks.faults.inputs import refused
 from benchmarks.faults.kills import Disturbed, disturbed
 from benchmarks.faults.large import Large, large
+from benchmarks.faults.page import page
 from benchmarks.rows import Row, rows_of
 from benchmarks.value.__main__ import machine
 
 ROOT = Path(__file__).parent.parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "faults.json"
+RESULTS, PAGE = ROOT / "benchmarks" / "results" / "faults.json", ROOT / "docs" / "faults.md"
 CASES = (
     ("inline", "sqlite", "halving"),
     ("inline", "sqlite", "synchronous_halving"),
@@ -76,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=3, help="of each case")
     parser.add_argument("--inputs", type=int, default=150, help="of each kind")
+    parser.add_argument("--seconds", type=float, default=600, help="for broken spaces, in process")
     parser.add_argument("--trials", type=int, default=10_000, help="of a large study")
     parser.add_argument("--only", nargs="+", choices=("inline", "ray"), default=("inline", "ray"))
     parser.add_argument("--output", type=Path, default=RESULTS)
@@ -93,6 +97,10 @@ def main() -> None:
     if chosen.inputs:
         file = chosen.output.with_name("faults_inputs.jsonl")
         document |= of_inputs(rows_of([*inputs(chosen.inputs)], refused, file, 1))
+    if chosen.seconds:
+        file = chosen.output.with_name("faults_dsl.jsonl")
+        (row,) = rows_of([Fuzz(chosen.seconds)], fuzzed, file, 1)
+        document["dsl"] = {key: row[key] for key in ("seconds", "documents", "errors")}
     if chosen.trials:
         sizes = [Large(storage, chosen.trials) for storage in ("sqlite", "postgresql")]
         rows = rows_of(sizes, large, chosen.output.with_name("faults_large.jsonl"), 1)
@@ -102,6 +110,8 @@ def main() -> None:
         }
     document["machine"] = machine()
     chosen.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if chosen.output == RESULTS:
+        PAGE.write_text(page(document), encoding="utf-8")
     print(json.dumps(document, indent=1))
 
 
