@@ -14,7 +14,7 @@ def page(document: Mapping[str, Any]) -> str:
 def _head(machine: Mapping[str, Any]) -> Iterator[str]:
     yield "# What was broken on purpose"
     yield ""
-    yield "`python -m benchmarks.faults` writes this page from what it finds; see there what it does."
+    yield "`python -m benchmarks.faults` writes this page from what it finds and says what it does."
     yield f"Measured on {machine['cores']} cores ({machine['cpu']})."
 
 
