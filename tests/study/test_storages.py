@@ -1,6 +1,7 @@
 """One record in every storage, open to every tool of Optuna."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -13,10 +14,10 @@ import optuna
 import pytest
 
 from autopeft.core.errors import StudyError
-from autopeft.study.record import find_record, read_trials
+from autopeft.study.record import VERSION, find_record, read_trials
 from benchmarks.faults.postgresql import PostgreSQL, free_port, tool
 from tests.contracts import engine as kit
-from tests.contracts.curves import Curves
+from tests.contracts.curves import Curves, params
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,31 @@ def check_kept(url, name, trials):
     assert not complete
     assert study.best_trials
     assert kit.outcome(read_trials(study, study.metric_names)) == kit.outcome(trials)
+
+
+RECORDS = Path(__file__).parent / "records"
+
+
+@pytest.mark.parametrize("version", range(1, VERSION + 1))
+def test_a_record_of_every_version_goes_on(version, tmp_path):
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        database.executescript((RECORDS / f"version-{version}.sql").read_text(encoding="utf-8"))
+    with kit.make_study(tmp_path, n_trials=8, sampler="random") as study:
+        before = study.trials()
+        kit.ENGINES["inline"]().run(study, Curves, kit.make_halving())
+        after = study.trials()
+    assert [(t.state, len(t.reports)) for t in before] == [
+        ("complete", 2),
+        ("complete", 2),
+        ("stopped", 1),
+        ("stopped", 1),
+        ("complete", 2),
+    ]
+    assert before[1].values == {"accuracy": 0.884584512135105, "trainable_params": 520.0}
+    assert before[0].baseline == "head-only"
+    assert [params(t.config) for t in before] == [t.known["trainable_params"] for t in before]
+    assert after[:5] == before
+    assert sum(t.state != "rejected" for t in after) == 8
 
 
 def test_postgresql_keeps_the_same_record(postgres, tmp_path):
