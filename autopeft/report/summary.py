@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
-from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.config import PeftConfig, Settings
 from autopeft.core.methods import DECLARATIONS
 
 
@@ -16,7 +17,7 @@ def summary(config: PeftConfig) -> str:
     Layers are indices from 0. Options of no consequence for the size are named where they differ
     from the default.
     """
-    parts = [f"{_what(p)} @{spans(p.layers)}" for p in config.placements]
+    parts = [f"{_what(p.method, p.options)} @{spans(p.layers)}" for p in config.placements]
     return " · ".join(parts) or "head only"
 
 
@@ -29,11 +30,11 @@ def spans(layers: Iterable[int]) -> str:
     return ",".join(runs)
 
 
-def _what(placement: Placement) -> str:
-    if placement.method in DECLARATIONS:
-        return DECLARATIONS[placement.method].closed(dict(placement.options)).words()
-    options = (f"{key}={_text(value)}" for key, value in placement.options)
-    return " ".join((placement.method, *options))
+@lru_cache(4096)
+def _what(method: str, options: Settings) -> str:
+    if method in DECLARATIONS:
+        return DECLARATIONS[method].closed(dict(options)).words()
+    return " ".join((method, *(f"{key}={_text(value)}" for key, value in options)))
 
 
 def _text(value: Any) -> str:
