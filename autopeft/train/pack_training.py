@@ -136,7 +136,7 @@ class PackTraining:
         try:
             self.join(member)
         except Exception as error:
-            if not (is_short(error) and len(self._active) > 1):
+            if self._is_alone(member) or not is_short(error):
                 return [self._failed(member, error)]
             self._rest([member])
         return []
@@ -169,12 +169,15 @@ class PackTraining:
 
     def _failed(self, member: MemberTraining, error: Exception) -> Failure:
         """What an error is to a member; what is too much beside others is tried again."""
-        is_alone = len(self._active) <= 1
+        is_alone = self._is_alone(member)
         self.leave(member.number)
         if is_short(error) and not is_alone:
             return Failure(member.number, described(error), fault="machine")
         device = self._passes.backbone.device
         return Failure.of(member.number, error, shortage_of(error, member.tensors.config, device))
+
+    def _is_alone(self, member: MemberTraining) -> bool:
+        return not any(other is not member for other in self._active)
 
     def _lap(self) -> float:
         """Seconds since the last lap, in which optimizers of the step before took theirs too."""
@@ -208,7 +211,7 @@ class PackTraining:
         try:
             return self._scored(member, last)
         except Exception as error:
-            if len(self._active) == 1 or not is_short(error):
+            if self._is_alone(member) or not is_short(error):
                 raise
         self._rest([other for other in self._active if other is not member])
         return self._scored(member, last)
