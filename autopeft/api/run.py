@@ -137,6 +137,7 @@ class Prepared:
             n_finalists=self.spec.search.n_finalists,
             n_seeds=self.spec.search.n_seeds,
             lengths=self.spec.fidelity.lengths,
+            device=self.setting.device,
             device_memory=device_memory(self.spec, self.setting),
         )
 

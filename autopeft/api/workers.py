@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import psutil
 import torch
 
+from autopeft.core import host
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError
 from autopeft.engine.engine import Engine
@@ -53,7 +53,7 @@ def device_memory(spec: StudySpec, setting: Setting) -> float | None:
     """Bytes of what a worker trains on; None where the machines of a cluster may differ."""
     if spec.engine.device_bytes is not None or spec.engine.type != "inline":
         return spec.engine.device_bytes
-    return _memory_here() if setting.device == "cuda" else psutil.virtual_memory().total
+    return _memory_here() if setting.device == "cuda" else host.memory()
 
 
 def engine_of(spec: StudySpec, setting: Setting) -> Engine:

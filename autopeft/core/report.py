@@ -81,9 +81,9 @@ class Failure:
     shortage: Shortage | None = None
 
     @classmethod
-    def of(cls, member: int, error: Exception, shortage: Shortage | None = None) -> Failure:
+    def of(cls, member: int, error: Exception) -> Failure:
         """What an error is to one member; what the system refuses is the machine's failure."""
-        return cls(member, described(error), fault=fault_of(error), shortage=shortage)
+        return cls(member, described(error), fault=fault_of(error))
 
     @classmethod
     def of_all(

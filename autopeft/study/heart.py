@@ -16,6 +16,8 @@ from typing import Any
 import optuna
 import psutil
 
+from autopeft.core import host
+
 INTERVAL = 20.0
 """Seconds between two signs of life."""
 
@@ -49,7 +51,7 @@ class Heart:
         self.study = study
         pid = os.getpid()
         self.id = uuid.uuid4().hex
-        process = {"pid": pid, "started": _start(pid), "id": self.id, "kills": _kills()}
+        process = {"pid": pid, "started": _start(pid), "id": self.id, "kills": host.kills()}
         self.owner: Owner = {**_numbering(), **process}
         self._pulses: dict[str, _Pulse] = {}
         self._stop = threading.Event()
@@ -127,14 +129,7 @@ def _is_here(owner: Owner) -> bool:
 
 def has_kernel_killed(owner: Owner) -> bool:
     """Whether, since a process of this machine began, the kernel has killed some for memory."""
-    return _is_here(owner) and _kills() > owner.get("kills", math.inf)
-
-
-def _kills() -> int:
-    """How many processes the kernel has killed for memory since the boot."""
-    counters = Path("/proc/vmstat")
-    lines = counters.read_text().splitlines() if counters.exists() else []
-    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+    return _is_here(owner) and host.kills() > owner.get("kills", math.inf)
 
 
 def _start(pid: int) -> float | None:

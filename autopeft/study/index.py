@@ -105,6 +105,12 @@ class Index:
         """Whether any trial is queued."""
         return any(trial.state == TrialState.WAITING for trial in self._trials)
 
+    def greatest(self, quantity: str) -> float:
+        """The greatest recorded value of a known quantity of complete trials; 0 for none."""
+        complete = (t for t in self._trials if t.state == TrialState.COMPLETE)
+        known = (t.user_attrs.get("known", {}).get(quantity, 0.0) for t in complete)
+        return max(known, default=0.0)
+
     def knows(self, key: str) -> bool:
         """Whether a trial, be it a rejected one, has the configuration of a key."""
         return key in self._keys

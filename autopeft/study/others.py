@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 
 import optuna
-import psutil
 from optuna.trial import FrozenTrial, TrialState
 
+from autopeft.core import host
 from autopeft.core.document import Document
 from autopeft.core.report import Failure, Shortage
 from autopeft.core.settings import TrainSettings
@@ -40,12 +40,21 @@ class Others:
         owners = (trial.user_attrs.get(OWNER) for trial in self._trials())
         return any(owner is not None and self._heart.is_in_doubt(owner) for owner in owners)
 
-    def end_of(self, trial: FrozenTrial, deaths: int) -> Failure | None:
-        """How a trial ends whose processes have died so many times in a row; None: it goes on."""
+    def end_of(
+        self, trial: FrozenTrial, deaths: int, abandoned: Sequence[FrozenTrial]
+    ) -> Failure | None:
+        """How a trial ends whose processes have died so often in a row; None where it goes on.
+
+        Args:
+            trial: of a dead process.
+            deaths: so often.
+            abandoned: all trials of dead processes.
+        """
         owner, config = trial.user_attrs.get(OWNER, {}), Document(trial.user_attrs).config
-        if config and deaths >= N_KILLS and has_kernel_killed(owner):
+        is_alone = sum(owner == other.user_attrs.get(OWNER) for other in abandoned) == 1
+        if config and is_alone and deaths >= N_KILLS and has_kernel_killed(owner):
             batch_size = TrainSettings(**dict(config.train)).batch_size
-            shortage = Shortage("cpu", psutil.virtual_memory().total, batch_size)
+            shortage = Shortage("cpu", host.memory(), batch_size)
             told = "the kernel killed its process, the machine is out of memory"
             return Failure(trial.number, told, shortage=shortage)
         if deaths >= N_DEATHS:

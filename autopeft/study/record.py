@@ -39,8 +39,8 @@ _DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.M
 
 Meaning = Callable[[str, Any], Any]
 
-PATIENCE = 120
-"""Seconds that a server may be away."""
+PATIENCE = 60.0
+"""Seconds that a server may be away; processes that give no sign for longer count as dead."""
 
 N_DIFFERENCES = 3
 """Keys that a message names."""
@@ -99,15 +99,18 @@ def _waiting_for_its_server(storage: RDBStorage) -> RDBStorage:
     """Tries again to connect to a server that has answered before, for `PATIENCE` seconds."""
 
     def connect(dialect: Any, _: object, arguments: Any, options: Any) -> Any:
-        for second in range(PATIENCE):
+        deadline, has_told = time.monotonic() + PATIENCE, False
+        while True:
             try:
                 return dialect.connect(*arguments, **options)
             except dialect.loaded_dbapi.OperationalError as error:
-                if not second:
-                    reason = str(error).strip().splitlines()[0]
+                if time.monotonic() > deadline:
+                    raise
+                if not has_told:
+                    reason = str(error).strip().partition("\n")[0]
                     _log.warning("the storage does not answer, it is tried again: %s", reason)
-                time.sleep(1)
-        return dialect.connect(*arguments, **options)
+                has_told = True
+            time.sleep(1)
 
     if storage.engine.dialect.name != "sqlite":
         sqlalchemy.event.listen(storage.engine, "do_connect", connect)
@@ -322,11 +325,13 @@ class _Written(TrialRecord):
 
     @cached_property
     def config(self) -> PeftConfig:
-        return self._document.config or PeftConfig()
+        with reachable():
+            return self._document.config or PeftConfig()
 
     @cached_property
     def reports(self) -> tuple[Report, ...]:
-        return self._document.reports
+        with reachable():
+            return self._document.reports
 
     @cached_property
     def test(self) -> Mapping[str, float]:

@@ -11,6 +11,7 @@ from typing import Any
 from autopeft.core.config import PeftConfig
 from autopeft.core.quantity import prefixed
 from autopeft.core.report import Failure
+from autopeft.study.index import Index
 from autopeft.study.terms import Terms
 
 _log = logging.getLogger("autopeft")
@@ -22,7 +23,8 @@ MEMORY = "peak_memory"
 class Shortages:
     """Lowers the limit of predicted memory below what did not fit.
 
-    What did not fit on a smaller device than that of this run says nothing.
+    What did not fit on a device of another kind or a smaller one than this run's says nothing, and
+    nothing what is predicted to take less than what has been trained to its end.
 
     Args:
         terms: of the study, whose limits fall.
@@ -46,17 +48,19 @@ class Shortages:
         shortage = {**asdict(failure.shortage), "predicted": predicted}
         return {"error": error + _circumstances(shortage), "shortage": shortage}
 
-    def learn(self, recorded: Mapping[int, Mapping[str, Any]]) -> None:
-        """Takes in what the record keeps, by number of the trial."""
-        for number in recorded.keys() - self._seen:
+    def learn(self, index: Index) -> None:
+        """Takes in what trials have recorded."""
+        for number in sorted(index.shortages.keys() - self._seen):
             self._seen.add(number)
-            self._lower(number, recorded[number])
+            self._lower(number, index.shortages[number], index.greatest(MEMORY))
 
-    def _lower(self, number: int, shortage: Mapping[str, Any]) -> None:
-        predicted, limits = shortage["predicted"], self._terms.limits
-        if not predicted or shortage["total"] < (self._terms.device_memory or 0):
+    def _lower(self, number: int, shortage: Mapping[str, Any], fits: float) -> None:
+        predicted, limits, terms = shortage["predicted"], self._terms.limits, self._terms
+        is_of_it = (shortage["device"] == "cpu") == (terms.device == "cpu")
+        is_larger = shortage["total"] < (terms.device_memory or 0)
+        if MEMORY not in terms.known or not is_of_it or is_larger:
             return
-        if predicted <= limits.get(MEMORY, math.inf):
+        if fits < predicted <= limits.get(MEMORY, math.inf):
             limits[MEMORY] = predicted - 1
             told = f"{_amount(predicted)} or more of predicted memory are not tried any more"
             _log.warning("trial %d does not fit on %s; %s", number, shortage["device"], told)

@@ -20,7 +20,7 @@ from autopeft.core.config import PeftConfig
 from autopeft.core.document import Document
 from autopeft.core.errors import StudyError, unknown
 from autopeft.core.order import Order
-from autopeft.core.report import Failure, Report
+from autopeft.core.report import Failure, Fault, Report
 from autopeft.objective.objective import Objective
 from autopeft.search.stopping import Curve
 from autopeft.space.bound import BoundSpace
@@ -125,7 +125,7 @@ class Study:
                 machine breaks off all of them.
         """
         self._check_trouble()
-        self._shortages.learn(self._seen().shortages)
+        self._shortages.learn(self._seen())
         n_refused, reason = 0, None
         while self._wants_more() and not self._is_over(n_refused, reason):
             trial = self._take()
@@ -136,7 +136,8 @@ class Study:
             if reason is None and not self._has_known(trial, config):
                 self._check_trouble()
                 continue
-            reason = reason or self.terms.excess(trial.user_attrs["known"])
+            if {"repeat_of", "reports"}.isdisjoint(trial.user_attrs):  # else it has kept them
+                reason = reason or self.terms.excess(trial.user_attrs["known"])
             if reason is None:
                 return self._handed_out(trial, config)
             self._reject(trial, reason)
@@ -190,7 +191,9 @@ class Study:
         values = {name: float(measured[name]) for name in self.names}
         if not all(map(math.isfinite, values.values())):
             told = f"a value is not finite: {values}"
-            self.fail(trial, Failure(trial.number, told, fault="divergence"))
+            is_known = all(math.isfinite(values[n]) for n in values if n not in attrs["known"])
+            fault: Fault = "configuration" if is_known else "divergence"
+            self.fail(trial, Failure(trial.number, told, fault=fault))
             return
         self._trouble.finished()
         self._end(trial, TrialState.COMPLETE, {"folder": trial.order.folder}, list(values.values()))
@@ -329,15 +332,16 @@ class Study:
 
     def _recover(self) -> int:
         """Lets what dead processes were running wait again; how many trials that were."""
-        return sum(map(self._is_recovered, self._others.abandoned()))
+        abandoned = self._others.abandoned()
+        return sum(self._is_recovered(trial, abandoned) for trial in abandoned)
 
-    def _is_recovered(self, trial: FrozenTrial) -> bool:
+    def _is_recovered(self, trial: FrozenTrial, abandoned: Sequence[FrozenTrial]) -> bool:
         """Whether a trial of a dead process waits now, or has failed with its last process."""
         storage, attrs = self.record._storage, trial.user_attrs
         attempts = attrs.get("attempts", 0) + (not attrs.get("paused"))
         if not release(self.record, trial._trial_id, {"attempts": attempts}):
             return False
-        end = self._others.end_of(trial, attempts)
+        end = self._others.end_of(trial, attempts, abandoned)
         if end and storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
             for key, value in self._shortages.attributes(end, Document(attrs).config).items():
                 storage.set_trial_user_attr(trial._trial_id, key, value)

@@ -26,7 +26,8 @@ class Terms:
             nothing is.
         n_seeds: fresh trainings of each of those.
         lengths: epochs that these trainings may have, see `repeats`.
-        device_memory: bytes of what a worker trains on; None where it is not known.
+        device: `cpu` or `cuda`, what a worker trains on.
+        device_memory: bytes of that; None where it is not known.
     """
 
     known: Mapping[str, Known]
@@ -39,6 +40,7 @@ class Terms:
     n_finalists: int = 0
     n_seeds: int = 1
     lengths: tuple[float, ...] = (1.0,)
+    device: str = "cpu"
     device_memory: float | None = None
 
     def excess(self, known: Mapping[str, float]) -> str | None:

@@ -22,7 +22,7 @@ from autopeft.model.checkpoint import trust
 from autopeft.model.precision import target_device
 from autopeft.task.custom import Custom
 from autopeft.train.member_training import check_finite, save_tensors
-from autopeft.train.shortage import shortage_of
+from autopeft.train.shortage import failure_of
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,7 @@ class CustomTrainer:
             return [self._next(self._current)]
         except Exception as error:  # whatever the function does, others go on
             self._end()
-            shortage = shortage_of(error, config, target_device(self._device))
-            return [Failure.of(number, error, shortage)]
+            return [failure_of(number, error, config, target_device(self._device))]
 
     def _begun(self, number: int, config: PeftConfig, order: Order) -> _Current:
         backbone = self._loaded(BackboneSettings(**dict(config.backbone)))

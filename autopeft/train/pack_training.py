@@ -17,7 +17,7 @@ from autopeft.train.evaluation import Measure, evaluate
 from autopeft.train.member_training import MemberTraining
 from autopeft.train.passes import Passes
 from autopeft.train.randomness import Randomness
-from autopeft.train.shortage import free, is_short, shortage_of
+from autopeft.train.shortage import failure_of, free, is_short
 
 EARLY = 256
 """Validation examples before the last rung, whose decisions need no more."""
@@ -163,18 +163,18 @@ class PackTraining:
         for member, loss, size in zip(list(self._active), losses, sizes, strict=True):
             try:
                 member.descent.learn(loss, seconds * size)
-            except RuntimeError as error:
+            except Exception as error:
                 failures.append(self._failed(member, error))
         return failures
 
     def _failed(self, member: MemberTraining, error: Exception) -> Failure:
         """What an error is to a member; what is too much beside others is tried again."""
-        is_alone = self._is_alone(member)
+        is_alone, device = self._is_alone(member), self._passes.backbone.device
         self.leave(member.number)
         if is_short(error) and not is_alone:
-            return Failure(member.number, described(error), fault="machine")
-        device = self._passes.backbone.device
-        return Failure.of(member.number, error, shortage_of(error, member.tensors.config, device))
+            self._most = len(self._active)
+        config = member.tensors.config
+        return failure_of(member.number, error, config, device, is_alone=is_alone)
 
     def _is_alone(self, member: MemberTraining) -> bool:
         return not any(other is not member for other in self._active)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 
-import psutil
 import torch
 
+from autopeft.core import host
 from autopeft.core.config import PeftConfig
-from autopeft.core.report import Shortage
+from autopeft.core.report import Failure, Shortage, described
 from autopeft.core.settings import TrainSettings
 
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 """What allocators and libraries of CUDA say in errors of no kind of their own."""
+
+SHARED = 0.15
+"""The part of a device from which on others than this process count; each has a context on it."""
 
 
 def is_short(error: BaseException) -> bool:
@@ -22,15 +25,34 @@ def is_short(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
 
 
-def shortage_of(error: BaseException, config: PeftConfig, device: torch.device) -> Shortage | None:
-    """What a configuration alone has too little of; None where the error says nothing of it."""
+def failure_of(
+    number: int,
+    error: Exception,
+    config: PeftConfig,
+    device: torch.device,
+    *,
+    is_alone: bool = True,
+) -> Failure:
+    """What an error is to a member; where others take memory, too, it deserves another go."""
     if not is_short(error):
-        return None
+        return Failure.of(number, error)
+    if not is_alone or _is_shared(device):
+        return Failure(number, described(error), fault="machine")
     batch_size = TrainSettings(**dict(config.train)).batch_size
     if device.type == "cuda":
         about = torch.cuda.get_device_properties(device)
-        return Shortage(about.name, about.total_memory, batch_size)
-    return Shortage(device.type, psutil.virtual_memory().total, batch_size)
+        shortage = Shortage(about.name, about.total_memory, batch_size)
+    else:
+        shortage = Shortage(device.type, host.memory(), batch_size)
+    return Failure(number, described(error), shortage=shortage)
+
+
+def _is_shared(device: torch.device) -> bool:
+    """Whether other processes hold a good part of a device."""
+    if device.type != "cuda":
+        return False
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free - torch.cuda.memory_reserved(device) > SHARED * total
 
 
 def free() -> None:

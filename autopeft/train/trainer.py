@@ -31,7 +31,7 @@ from autopeft.train.member_training import MemberTraining
 from autopeft.train.pack_training import PackTraining
 from autopeft.train.passes import Passes
 from autopeft.train.randomness import Randomness
-from autopeft.train.shortage import free, is_short, shortage_of
+from autopeft.train.shortage import failure_of, free, is_short
 
 CACHE = 2**30
 """Bytes of hidden states that a worker keeps, unless told otherwise."""
@@ -192,8 +192,7 @@ class Trainer:
                 if self._pack is not None and is_short(error):
                     waiting.append(each)
                     continue
-                shortage = shortage_of(error, each.config, self.device)
-                refused.append(Failure.of(each.number, error, shortage))
+                refused.append(failure_of(each.number, error, each.config, self.device))
         self._waiting = waiting
         return refused
 

@@ -104,6 +104,7 @@ def main() -> None:
     if chosen.trials:
         sizes = [Large(storage, chosen.trials) for storage in ("sqlite", "postgresql")]
         rows = rows_of(sizes, large, chosen.output.with_name("faults_large.jsonl"), 1)
+        document["large"] = chosen.trials
         document["seconds"] = {
             command: {row["storage"]: row["seconds"][command] for row in rows}
             for command in rows[0]["seconds"]

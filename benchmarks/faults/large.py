@@ -61,8 +61,10 @@ def _storage(kind: str, folder: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as data:
         server = PostgreSQL(Path(data))
         server.start()
-        yield server.url
-        server.stop()
+        try:
+            yield server.url
+        finally:
+            server.stop()
 
 
 def _simulated(url: str, trials: int) -> str:

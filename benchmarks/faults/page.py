@@ -36,6 +36,18 @@ def _body(document: Mapping[str, Any]) -> Iterator[str]:
                 "inline: the end of a run that nobody disturbs": document["same_end"],
             },
         )
+    yield from _of_inputs(document)
+    if "seconds" in document:
+        by_storage = {
+            command: ", ".join(f"{s:.1f} s ({storage})" for storage, s in seconds.items())
+            for command, seconds in document["seconds"].items()
+        }
+        yield from _table(
+            f"Where a study has {document['large']:,} trials of 64 workers", by_storage
+        )
+
+
+def _of_inputs(document: Mapping[str, Any]) -> Iterator[str]:
     if "bad_inputs" in document:
         kinds = ", ".join(f"{n} × {kind}" for kind, n in document["bad_inputs_by_kind"].items())
         yield from _table(
@@ -54,12 +66,6 @@ def _body(document: Mapping[str, Any]) -> Iterator[str]:
             "errors of other kinds": len(dsl["errors"]),
         }
         yield from _table("Spaces that are broken at random, in one process", rows)
-    if "seconds" in document:
-        by_storage = {
-            command: ", ".join(f"{s:.1f} s ({storage})" for storage, s in seconds.items())
-            for command, seconds in document["seconds"].items()
-        }
-        yield from _table("Where a study has 10,000 trials of 64 workers", by_storage)
 
 
 def _table(title: str, rows: Mapping[str, object]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ class Bounded(Curves):
 
 
 def make_study(folder, n_trials=16, sampler="bayes", device_memory=None):
-    more = {"known": {"peak_memory": MEMORY}, "device_memory": device_memory}
+    more = {"known": {"peak_memory": MEMORY}, "device": "cuda", "device_memory": device_memory}
     return kit.make_study(folder, n_trials, sampler, **more)
 
 
@@ -83,6 +84,29 @@ def test_without_a_prediction_nothing_is_ruled_out(tmp_path):
         states = [t.state for t in study.trials()]
     assert study.terms.limits == {}
     assert states.count("failed") > 1
+
+
+def test_what_has_been_trained_is_trained_again_all_the_same(tmp_path):
+    """Though an unlucky trial that needs less has found no memory."""
+
+    class Unlucky(Curves):
+        def reach(self, member, rung):
+            if member != 4:
+                return super().reach(member, rung)
+            self.leave(member)
+            return Failure(member, "no", shortage=Shortage("cuda", 1, 16))
+
+    runs = []
+    for _ in range(2):
+        study = make_study(tmp_path, n_trials=8, sampler="random")
+        study.terms = replace(study.terms, n_finalists=2, n_seeds=2)
+        runs.append((run(study, Unlucky), study.terms.limits))
+    trials, limits = runs[0]
+    repeats = [t for t in trials if t.repeat_of is not None]
+    assert trials[4].state == "failed"
+    assert limits["peak_memory"] < max(MEMORY.value(t.config) for t in repeats)
+    assert {t.state for t in repeats} == {"complete"}
+    assert runs[1] == (trials, {})
 
 
 @pytest.mark.skipif(not os.access(CGROUP, os.W_OK), reason="needs a memory cgroup")

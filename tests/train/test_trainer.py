@@ -20,6 +20,7 @@ from autopeft.core.errors import AttachError
 from autopeft.core.order import Order
 from autopeft.core.report import TRAINED, Failure, Report
 from autopeft.task.text_classification import TextClassification
+from autopeft.train.descent import Descent
 from autopeft.train.member_training import CHECKPOINT
 from autopeft.train.passes import Passes
 from autopeft.train.trainer import Trainer
@@ -512,3 +513,26 @@ def test_an_evaluation_without_memory_beside_others(
     assert sorted((r.member, r.fidelity) for r in reports) == [
         (member, fidelity) for member in range(3) for fidelity in (0.2, 0.5)
     ]
+
+
+def test_a_step_without_memory_beside_others_is_tried_again_alone(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine is to blame; when it comes again, it rests until the others have ended."""
+    take_step = Descent._take_step
+
+    def refuse(descent: Descent) -> None:
+        assert trainer._pack
+        if descent._settings.batch_size == 8 and len(trainer._pack._active) > 1:
+            raise torch.OutOfMemoryError("too many moments")
+        take_step(descent)
+
+    monkeypatch.setattr(Descent, "_take_step", refuse)
+    trainer.join(0, lora([5]), ONE_EPOCH)
+    trainer.join(1, lora([5], batch_size=8), Order((0.2,)))
+    (failure,) = trainer.advance()
+    assert isinstance(failure, Failure)
+    assert (failure.member, failure.fault, failure.shortage) == (1, "machine", None)
+    trainer.join(1, lora([5], batch_size=8), Order((0.2,)))
+    events = [*trainer.advance(), *trainer.advance()]
+    assert [(type(event), event.member) for event in events] == [(Report, 0), (Report, 1)]

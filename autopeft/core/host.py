@@ -1,0 +1,45 @@
+"""Memory of the machine, or of the container that this process runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+_MOUNT = Path("/sys/fs/cgroup")
+_LIMITS = ("memory.max", "memory.limit_in_bytes")
+_EVENTS = ("memory.events", "memory.oom_control")
+
+
+def memory() -> int:
+    """Bytes that processes here may take in all."""
+    limits = (_text(folder / name).strip() for folder in _groups() for name in _LIMITS)
+    return min([psutil.virtual_memory().total, *(int(text) for text in limits if text.isdigit())])
+
+
+def kills() -> int:
+    """How many processes here the kernel has killed for want of memory."""
+    files = [folder / name for folder in _groups() for name in _EVENTS]
+    for file in (*files, Path("/proc/vmstat")):
+        for line in _text(file).splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def _groups() -> Iterator[Path]:
+    """The folders of the control groups that bound the memory of this process."""
+    for line in _text(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            mount = _MOUNT / controllers
+            inner = mount / path.strip("/")
+            yield inner if inner.is_dir() else mount
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
