@@ -8,7 +8,7 @@ from typing import Any
 
 from autopeft.core.errors import SpaceError
 from autopeft.core.shape import Shape
-from autopeft.space.domain import Choice, Scope, Tree, nodes
+from autopeft.space.domain import Scope, Tree, nodes
 from autopeft.space.form import Form
 from autopeft.space.layers import (
     Groups,
@@ -60,7 +60,7 @@ class Ground:
         """
         layers = form.layers
         groups = dict(layers.groups.entries) if isinstance(layers.groups, Tree) else layers.groups
-        patterns = layers.pattern.items if isinstance(layers.pattern, Choice) else (layers.pattern,)
+        patterns = [each for each in nodes(layers.pattern) if isinstance(each, str)]
         parts = {pattern: partition(groups, pattern, shape) for pattern in patterns}
         ground = cls(shape, group_names(groups, shape), parts)
         for name in layers.tuned if isinstance(layers.tuned, tuple) else ():
