@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
@@ -30,6 +31,9 @@ Changes = Annotated[
 ]
 Storage = Annotated[str | None, typer.Option(help="URL of the Optuna storage.")]
 
+
+N_ALLOCATED = 50_000
+"""Objects between two collections of garbage: imports and records make many that stay."""
 
 _INTERRUPTED = 130
 
@@ -247,6 +251,7 @@ def list_(
 def main() -> None:
     """Runs a command; 2 is the exit code of bad input, 1 of failure, 130 of an interrupt."""
     write_anything()
+    gc.set_threshold(N_ALLOCATED)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of what nobody uses
     try:

@@ -21,7 +21,7 @@ from autopeft.core import host
 INTERVAL = 20.0
 """Seconds between two signs of life."""
 
-PATIENCE = 5 * INTERVAL
+PATIENCE = 6 * INTERVAL
 """Seconds without a new sign of life after which a process that runs elsewhere counts as dead."""
 
 _SIGN = "process:"
