@@ -77,7 +77,7 @@ def of_inputs(rows: list[Row]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--studies", type=int, default=3, help="of each case")
+    parser.add_argument("--studies", type=int, default=2, help="of each case")
     parser.add_argument("--inputs", type=int, default=150, help="of each kind")
     parser.add_argument("--seconds", type=float, default=600, help="for broken spaces, in process")
     parser.add_argument("--trials", type=int, default=10_000, help="of a large study")
