@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from autopeft.core.config import PeftConfig
 from autopeft.core.errors import DivergenceError
+from autopeft.core.settings import TrainSettings
 
 Fault = Literal["configuration", "divergence", "machine", "worker"]
 """Why a training fails: the configuration, also where it diverges; the machine, so that another go
@@ -60,6 +62,11 @@ class Shortage:
     device: str
     total: int
     batch_size: int
+
+    @classmethod
+    def of(cls, config: PeftConfig, device: str, total: int) -> Shortage:
+        """What a configuration had too little of."""
+        return cls(device, total, TrainSettings(**dict(config.train)).batch_size)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from autopeft.core.report import Failure, Report, Shortage
-from autopeft.core.settings import TrainSettings
 from autopeft.engine.engine import Watch
 from autopeft.engine.room import Room
 from autopeft.search.stopping import Stopper
@@ -99,10 +98,7 @@ class Dispatcher:
     def killed(self, worker: str, total: int) -> None:
         """Records that a worker is gone because its node, of so many bytes, had no more memory."""
         configs = [trial.config for trial in self.pack(worker).values()]
-        shortage = None
-        if len(configs) == 1:
-            batch_size = TrainSettings(**dict(configs[0].train)).batch_size
-            shortage = Shortage("cpu", total, batch_size)
+        shortage = Shortage.of(configs[0], "cpu", total) if len(configs) == 1 else None
         self._lose(worker, "the worker process was killed, its node is out of memory", shortage)
 
     def _lose(self, worker: str, told: str, shortage: Shortage | None = None) -> None:

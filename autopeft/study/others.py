@@ -10,7 +10,6 @@ from optuna.trial import FrozenTrial, TrialState
 from autopeft.core import host
 from autopeft.core.document import Document
 from autopeft.core.report import Failure, Shortage
-from autopeft.core.settings import TrainSettings
 from autopeft.study.heart import Heart, has_kernel_killed
 from autopeft.study.ledger import OWNER
 from autopeft.study.trouble import N_DEATHS, N_KILLS
@@ -53,8 +52,7 @@ class Others:
         owner, config = trial.user_attrs.get(OWNER, {}), Document(trial.user_attrs).config
         is_alone = sum(owner == other.user_attrs.get(OWNER) for other in abandoned) == 1
         if config and is_alone and deaths >= N_KILLS and has_kernel_killed(owner):
-            batch_size = TrainSettings(**dict(config.train)).batch_size
-            shortage = Shortage("cpu", host.memory(), batch_size)
+            shortage = Shortage.of(config, "cpu", host.memory())
             told = "the kernel killed its process, the machine is out of memory"
             return Failure(trial.number, told, shortage=shortage)
         if deaths >= N_DEATHS:

@@ -9,7 +9,6 @@ import torch
 from autopeft.core import host
 from autopeft.core.config import PeftConfig
 from autopeft.core.report import Failure, Shortage, described
-from autopeft.core.settings import TrainSettings
 
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 """What allocators and libraries of CUDA say in errors of no kind of their own."""
@@ -38,12 +37,11 @@ def failure_of(
         return Failure.of(number, error)
     if not is_alone or _is_shared(device):
         return Failure(number, described(error), fault="machine")
-    batch_size = TrainSettings(**dict(config.train)).batch_size
+    name, total = "cpu", host.memory()
     if device.type == "cuda":
         about = torch.cuda.get_device_properties(device)
-        shortage = Shortage(about.name, about.total_memory, batch_size)
-    else:
-        shortage = Shortage(device.type, host.memory(), batch_size)
+        name, total = about.name, about.total_memory
+    shortage = Shortage.of(config, name, total)
     return Failure(number, described(error), shortage=shortage)
 
 
