@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,7 @@ from autopeft.objective.objective import Objective
 from autopeft.search.stopping import Curve
 from autopeft.space.bound import BoundSpace
 from autopeft.study.clock import Clock
+from autopeft.study.files import Files
 from autopeft.study.heart import Heart
 from autopeft.study.index import BESIDE, Index
 from autopeft.study.ledger import OWNER
@@ -63,6 +62,7 @@ class Study:
         self.objectives = tuple(objectives)
         self.names = [objective.name for objective in objectives]
         self._id, self._heart = record_id(record), Heart(record)
+        self._files = Files(terms.folder, self._id)
         sign(record, {OWNER: self._heart.owner})
         self._running: dict[int, tuple[optuna.Trial, Clock]] = {}
         self._others = Others(record, self._heart, self._running.keys())
@@ -74,6 +74,7 @@ class Study:
     def __enter__(self) -> Study:
         self._heart.start()
         self._recover()
+        self._files.clear(self.record.get_trials(deepcopy=False))
         self._queue.baselines(self.terms.baselines, self._seen())
         return self
 
@@ -291,14 +292,11 @@ class Study:
         self._running[trial.number] = trial, Clock(attrs.get("reports", ()))  # from here on
         seed = attrs.get("seed", self.terms.seed)
         rungs = (attrs["epochs"],) if "epochs" in attrs else self.terms.rungs
-        folder, stamp = self._folder(trial.number), stamp_of(self._id, config)
+        folder, stamp = self._files.of(trial.number), stamp_of(self._id, config)
         reached = attrs["reports"][-1]["fidelity"] if attrs.get("reports") else 0.0
         order = Order(rungs, seed, folder, stamp, tests="repeat_of" in attrs, reached=reached)
         protected = not {"baseline", "repeat_of"}.isdisjoint(attrs)
         return Trial(trial.number, config, order, protected)
-
-    def _folder(self, number: int) -> str:
-        return str(Path(self.terms.folder) / "trials" / self._id[:8] / str(number))
 
     def _reject(self, trial: optuna.Trial, reason: str) -> None:
         if "baseline" in trial.user_attrs and "known" in trial.user_attrs:
@@ -328,7 +326,7 @@ class Study:
         except (optuna.exceptions.UpdateFinishedTrialError, ValueError):  # it waits in the latter
             return
         if ended.state != TrialState.COMPLETE:
-            shutil.rmtree(self._folder(number), ignore_errors=True)
+            self._files.remove(number)
 
     def _recover(self) -> int:
         """Lets what dead processes were running wait again; how many trials that were."""

@@ -133,6 +133,19 @@ def test_a_baseline_that_has_failed_is_trained_by_the_next_run(tmp_path):
         assert run(study) == after
 
 
+def test_what_a_process_leaves_that_dies_between_an_end_and_its_files(tmp_path):
+    with kit.make_study(tmp_path) as study:
+        complete, stopped = study.ask(), study.ask()
+        study.report(complete, Report(1, 3.0, {"accuracy": 0.5}))
+        study.finish(complete)
+        study.stop(stopped, "behind")
+    for trial in (complete, stopped):
+        Path(trial.order.folder).mkdir(parents=True)
+    with kit.make_study(tmp_path):
+        assert Path(complete.order.folder).is_dir()
+        assert not Path(stopped.order.folder).exists()
+
+
 def test_only_trials_that_are_complete_or_go_on_keep_their_files(tmp_path):
     """Also where a process ends between the last write of a training and its record."""
     with kit.make_study(tmp_path) as study:
