@@ -84,7 +84,9 @@ def _unqueued(trials: Sequence[TrialRecord], search: Search, fidelity: FidelityS
     may_follow = not is_over or any(trial.state == "complete" for trial in trials)
     if not may_follow or len({trial.repeat_of for trial in queued}) > 1:
         return 0
-    return max(0, most_repeats(search, fidelity) - len(queued))
+    untrained = sum(t.baseline is not None and t.trains_nothing for t in trials)
+    most = most_repeats(search, fidelity) - untrained * (search.n_seeds - 1)
+    return max(0, most - len(queued))
 
 
 def _pace(trials: Sequence[TrialRecord], now: float) -> float:

@@ -7,6 +7,7 @@ import pytest
 
 from autopeft.cli.remaining import most_repeats, planned, seconds_left
 from autopeft.core.config import PeftConfig
+from autopeft.core.report import TRAINED, Report
 from autopeft.study.spec import FidelitySection, Search
 from autopeft.study.trial import TrialRecord
 
@@ -104,3 +105,10 @@ def test_repeats_come_on_top() -> None:
     failed = [replace(trial, state="failed") for trial in search_only]
     assert planned(failed, SEARCH, LONGER) == 24
     assert seconds_left(seen(trials, trials[-1][1]), SEARCH, LONGER, trials[-1][1]) == 0
+
+
+def test_a_model_as_it_comes_has_no_seeds_to_follow() -> None:
+    trials = [trial for trial, _ in timeline(1, 0, spread=1.0)][:23]
+    as_it_comes = replace(trials[0], reports=(Report(0, 0.0, {TRAINED: 0}),))
+    assert as_it_comes.trains_nothing
+    assert planned([as_it_comes, *trials[1:]], SEARCH, LONGER) == 48 - 2
