@@ -57,13 +57,14 @@ class Lora(Gateable, LowRank):
     2023), `use_dylora` trains the first of its ranks, as many as are drawn in every step (DyLoRA,
     Valipour et al. 2023), `loraplus_lr_ratio` is how many times the rate of A that of B is (LoRA+,
     Hayou et al. 2024), `init_lora_weights: pissa` starts from the largest singular vectors of the
-    weight (PiSSA, Meng et al. 2024), and `eva` from the directions in which what enters the linear
-    varies most in training examples (EVA, Paischer et al. 2024).
+    weight (PiSSA, Meng et al. 2024), `loftq` from those of what the quantization of the backbone
+    takes of it (LoftQ, Li et al. 2024), and `eva` from the directions in which what enters the
+    linear varies most in training examples (EVA, Paischer et al. 2024).
     """
 
     method: ClassVar[str] = "lora"
     init_lora_weights: str = option(
-        OneOf("default", ("default", "gaussian", "pissa", "eva"), later=True)
+        OneOf("default", ("default", "gaussian", "pissa", "loftq", "eva"), later=True)
     )
     use_rslora: bool = option(Flag(False, later=True))
     freeze_a: bool = option(Flag(False, later=True))

@@ -68,7 +68,12 @@ PUBLISHED: tuple[Published, ...] = (
     Published("PiSSA", "Meng et al. 2024", _lora(init_lora_weights="pissa")),
     Published("DyLoRA", "Valipour et al. 2023", _lora(use_dylora=True)),
     Published("QLoRA", "Dettmers et al. 2023", space="qlora"),
-    Published("LoftQ", "Li et al. 2024", remark="reads weights from before their quantization"),
+    Published(
+        "LoftQ",
+        "Li et al. 2024",
+        _lora(init_lora_weights="loftq"),
+        remark="one step of its algorithm; the backbone is quantized as it is",
+    ),
     Published("EVA", "Paischer et al. 2024", _lora(init_lora_weights="eva")),
     Published("AdaLoRA", "Zhang et al. 2023"),
     Published("SoRA", "Ding et al. 2023"),

@@ -70,7 +70,9 @@ class LoraMethod(BesideLinears[Lora]):
 
     A (r, inputs) is drawn uniformly within 1/sqrt(inputs), B (outputs, r) is zero. PiSSA starts
     both at the r largest singular vectors; what that adds at the start is taken off again, which is
-    the same as training beside the residual of the weight. EVA starts A at the r directions in
+    the same as training beside the residual of the weight. LoftQ starts both at those of what the
+    quantization of the backbone took of the weight, which is that of its algorithm 1 after one
+    step: all configurations share the quantized weight. EVA starts A at the r directions in
     which what enters the linear varies most, the same rank everywhere.
 
     References:
@@ -78,8 +80,9 @@ class LoraMethod(BesideLinears[Lora]):
         Kalajdzievski, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA", 2023;
         Zhang et al., "LoRA-FA", 2023; Valipour et al., "DyLoRA", 2023, section 3; Hayou et al.,
         "LoRA+", 2024, equation 5; Meng et al., "PiSSA: Principal Singular Values and Singular
-        Vectors Adaptation", 2024, equations 2 to 4; Paischer et al., "One Initialization to Rule
-        them All: Fine-tuning via Explained Variance Adaptation", 2024.
+        Vectors Adaptation", 2024, equations 2 to 4; Li et al., "LoftQ: LoRA-Fine-Tuning-Aware
+        Quantization for Large Language Models", 2024, equation 8; Paischer et al., "One
+        Initialization to Rule them All: Fine-tuning via Explained Variance Adaptation", 2024.
     """
 
     merges: ClassVar[bool] = True
@@ -102,13 +105,20 @@ class LoraMethod(BesideLinears[Lora]):
 
     @property
     def settled(self) -> tuple[str, Mapping[str, Any]] | None:
-        options = {name: getattr(self.options, name) for name in self.options.options()}
-        return ("lora", {**options, "use_dylora": False}) if self.options.use_dylora else None
+        given = {name: getattr(self.options, name) for name in self.options.options()}
+        start = "default" if self.restores else self.options.init_lora_weights
+        plain = {**given, "use_dylora": False, "init_lora_weights": start}
+        return None if plain == given else ("lora", plain)
 
     @property
     def reads_weights(self) -> bool:
         """PiSSA starts from them."""
         return self.options.init_lora_weights == "pissa"
+
+    @property
+    def restores(self) -> bool:
+        """LoftQ does."""
+        return self.options.init_lora_weights == "loftq"
 
     def weights(self, linear: Linear) -> tuple[Weight, ...]:
         options = self.options
@@ -116,9 +126,10 @@ class LoraMethod(BesideLinears[Lora]):
         if options.init_lora_weights == "gaussian":
             a = Weight("A", a.shape, "normal", 1 / options.r)
         taken: tuple[Weight, ...] = ()
-        if self.reads_weights:
-            make = {name: partial(_principal, name, options.r, self.scaling) for name in "AB"}
+        make = {name: partial(_principal, name, options.r, self.scaling) for name in "AB"}
+        if self.reads_weights or self.restores:
             a, b = Weight("A", a.shape, make["A"]), Weight("B", b.shape, make["B"])
+        if self.reads_weights:
             taken = (
                 Weight("A0", a.shape, make["A"], trained=False),
                 Weight("B0", b.shape, make["B"], trained=False),

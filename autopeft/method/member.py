@@ -183,10 +183,13 @@ def _check_one(sites: Sequence[TrainedSite]) -> None:
 
 
 def _check_readable(site: TrainedSite) -> None:
-    """Refuses a method that reads the weights of a quantized module."""
-    if site.placed.method.reads_weights and not site.base_weight().is_floating_point():
-        placement = site.placed.placement
-        raise AttachError("needs the weights themselves, which are quantized", describe(placement))
+    """Refuses a method that reads weights of a quantized module, or restores those of another."""
+    method, where = site.placed.method, describe(site.placed.placement)
+    is_quantized = not site.base_weight().is_floating_point()
+    if method.reads_weights and is_quantized:
+        raise AttachError("needs the weights themselves, which are quantized", where)
+    if method.restores and not is_quantized:
+        raise AttachError("starts from what quantization took, and the weights are whole", where)
 
 
 def _drawn(weight: Weight, seed: str, site: TrainedSite) -> Tensor:
@@ -198,7 +201,8 @@ def _drawn(weight: Weight, seed: str, site: TrainedSite) -> Tensor:
         return torch.empty(weight.shape, dtype=weight.dtype, device=site.device)
     if callable(weight.draw):
         generator = _generator(f"{seed}{site.placed.key}")
-        return weight.draw(site.base_weight().float(), generator).contiguous()
+        base = site.lost_weight() if site.placed.method.restores else site.base_weight()
+        return weight.draw(base.float(), generator).contiguous()
     return _draw(weight, _generator(f"{seed}{site.placed.name(weight)}")).to(site.device)
 
 

@@ -16,7 +16,10 @@ from autopeft.core.shape import LayerShape
 from autopeft.method.evidence import Evidence
 
 FromBase = Callable[[Tensor, Generator], Tensor]
-"""Makes a tensor from the float32 base weight of its site, (outputs, inputs), or at random."""
+"""Makes a tensor from the float32 base weight of its site, (outputs, inputs), or at random.
+
+Where the method `restores`, from what the quantization of that weight took.
+"""
 
 
 @dataclass(frozen=True)
@@ -285,6 +288,11 @@ class Method(ABC, Generic[Declared]):
     @property
     def reads_weights(self) -> bool:
         """Whether it reads weights of the backbone, which are not to be quantized then."""
+        return False
+
+    @property
+    def restores(self) -> bool:
+        """Whether it starts from what the quantization of the backbone took of its weights."""
         return False
 
     @property

@@ -17,6 +17,9 @@ from autopeft.core.shape import ROLES, LayerShape, Linear, Norm, Shape
 
 LINEARS = (nn.Linear, Conv1D)  # quantized linears are subclasses of nn.Linear
 
+LOST = "autopeft_lost"
+"""The attribute of a quantized linear that says what its weight was more, (outputs, inputs)."""
+
 _ATTENTION = re.compile(r"att(entio)?n", re.IGNORECASE)
 _CROSS = re.compile(r"cross|encoder_attn|EncDec", re.IGNORECASE)
 _PROJECTION = re.compile(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -108,6 +108,8 @@ def load_backbone(
     }
     load = partial(_loaded, type(meta.model), arguments, meta.modules_to_save)
     if settings.quantization != "none":
+        whole = {**arguments, "config": copy.deepcopy(meta.model.config), "device_map": {"": "cpu"}}
+        load_whole = partial(_loaded, type(meta.model), whole, meta.modules_to_save, source)
         bits = in_bits(settings.quantization, dtype, spared(meta.model, meta.modules_to_save))
         arguments["quantization_config"] = bits
     shares = settings.quantization == "none" and target.type == "cpu"
@@ -120,6 +122,8 @@ def load_backbone(
             part.pad_token_id = reader.pad_token_id
     if settings.quantization == "nf4":
         _keep_4bit_layout(model)
+    if settings.quantization != "none":
+        _tell_losses(model, load_whole)
     model = _finish(model, settings)
     return replace(meta, model=model, reader=reader, dtype=dtype, device=target)
 
@@ -338,6 +342,13 @@ def _keep_4bit_layout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def _tell_losses(model: PreTrainedModel, load_whole: Callable[[], Loaded]) -> None:
+    """Lets quantized linears say what their weights have lost."""
+    from autopeft.model.originals import Originals  # imports bitsandbytes, as above
+
+    Originals(load_whole).tell(model)
 
 
 def _check_config(source: str, config: PreTrainedConfig) -> None:
