@@ -9,7 +9,7 @@ from typing import Any
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.shape import LayerShape, Shape
-from autopeft.method.registry import build, place
+from autopeft.method.registry import place, sites_on
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,8 @@ def layer_elements(method: str, options: Mapping[str, Any], layer: LayerShape) -
     Raises:
         AttachError: unknown method or bad options.
     """
-    weights = [
-        w for site in build(Placement.of(method, (0,), options)).sites(layer) for w in site.weights
-    ]
+    built = Placement.of(method, (), options).built
+    weights = [w for site in sites_on(layer, method, built) for w in site.weights]
     own = sum(weight.elements for weight in weights if not weight.shared)
     return Elements(own, {w.common: w.elements for w in weights if w.trained and w.shared})
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
-from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.config import PeftConfig, Placement, Settings
 from autopeft.core.errors import AttachError, inside, raised_as, unknown
 from autopeft.core.methods import DECLARATIONS, Gateable
-from autopeft.core.shape import Shape
+from autopeft.core.shape import LayerShape, Shape
 from autopeft.method.adamix import AdaMixMethod
 from autopeft.method.adapter import AdapterMethod
 from autopeft.method.affine import NormTuningMethod, SsfMethod
@@ -132,17 +133,33 @@ def describe(placement: Placement) -> str:
     return f"{placement.method} on layers {', '.join(map(str, placement.layers)) or 'none'}"
 
 
+def sites_on(layer: LayerShape, method: str, options: Settings) -> tuple[Site, ...]:
+    """The sites of a placement on one layer, see `Placement.built`; none where it finds none.
+
+    Raises:
+        AttachError: unknown method or bad options.
+    """
+    return _sites_of(build(Placement(method, (), options)), layer)
+
+
+@lru_cache(maxsize=2**13)
+def _sites_of(method: Method, layer: LayerShape) -> tuple[Site, ...]:
+    gated = isinstance(method.options, Gateable) and method.options.use_gating
+    sites = method.sites(layer)
+    return tuple(map(gated_site, sites)) if gated else sites
+
+
 def _sites(placement: Placement, shape: Shape) -> list[tuple[int, Method, Site]]:
     method = build(placement)
     for layer in placement.layers:
         if not 0 <= layer < len(shape.layers):
             reason = f"no layer {layer}; the backbone has {len(shape.layers)} layers"
             raise AttachError(reason, describe(placement))
-    gated = isinstance(method.options, Gateable) and method.options.use_gating
+    kind, options = placement.method, placement.built
     sites = [
-        (i, method, gated_site(site) if gated else site)
+        (i, method, site)
         for i in placement.layers
-        for site in method.sites(shape.layers[i])
+        for site in sites_on(shape.layers[i], kind, options)
     ]
     if not sites:
         raise AttachError(f"none of these layers has a {method.looks_for()}", describe(placement))
