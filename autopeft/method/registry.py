@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from autopeft.core.config import PeftConfig, Placement, Settings
+from autopeft.core.declaration import Declaration
 from autopeft.core.errors import AttachError, inside, raised_as, unknown
 from autopeft.core.methods import DECLARATIONS, Gateable
 from autopeft.core.shape import LayerShape, Shape
@@ -87,11 +88,18 @@ def build(placement: Placement) -> Method:
     Raises:
         AttachError: unknown method; unknown, missing or impossible option.
     """
-    if placement.method not in METHODS:
-        raise AttachError(unknown("method", placement.method, METHODS))
+    return _kind(placement.method)(_closed(placement))
+
+
+def _kind(method: str) -> type[Method]:
+    if method not in METHODS:
+        raise AttachError(unknown("method", method, METHODS))
+    return METHODS[method]
+
+
+def _closed(placement: Placement) -> Declaration:
     with inside(placement.method), raised_as(AttachError):
-        options = DECLARATIONS[placement.method].closed(dict(placement.options))
-    return METHODS[placement.method](options)
+        return DECLARATIONS[placement.method].closed(dict(placement.options))
 
 
 def place(config: PeftConfig, shape: Shape) -> tuple[Placed, ...]:
@@ -139,13 +147,14 @@ def sites_on(layer: LayerShape, method: str, options: Settings) -> tuple[Site, .
     Raises:
         AttachError: unknown method or bad options.
     """
-    return _sites_of(build(Placement(method, (), options)), layer)
+    return _sites_of(_kind(method), Placement(method, (), options), layer)
 
 
 @lru_cache(maxsize=2**13)
-def _sites_of(method: Method, layer: LayerShape) -> tuple[Site, ...]:
-    gated = isinstance(method.options, Gateable) and method.options.use_gating
-    sites = method.sites(layer)
+def _sites_of(kind: type[Method], placement: Placement, layer: LayerShape) -> tuple[Site, ...]:
+    options = _closed(placement)
+    sites = kind(options).sites(layer)
+    gated = isinstance(options, Gateable) and options.use_gating
     return tuple(map(gated_site, sites)) if gated else sites
 
 
