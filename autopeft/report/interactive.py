@@ -3,98 +3,135 @@
 from __future__ import annotations
 
 import html
+import json
+import math
 from collections.abc import Sequence
+from importlib.resources import files
 from typing import Any
-
-import plotly.graph_objects as go
-import plotly.io
 
 from autopeft.report.chart import Axis, Chart, Dot
 from autopeft.report.style import ACCENT, COLOURS, FAINT, INK, LINES, MUTED
 from autopeft.report.summary import summary
 from autopeft.report.value import shown, title
 
-_CONFIG = {"displaylogo": False, "responsive": True}
+Figure = dict[str, Any]
+"""What Plotly.js draws: `data` and `layout`."""
+
 _NAMES = {"stopped": "stopped early", "dominated": "trial", "front": "Pareto front"}
 
 
-def pareto_figure(content: Chart) -> go.Figure:
+def pareto_figure(content: Chart) -> Figure:
     """The Pareto plot; pointing at a trial shows its values and configuration."""
-    figure = _figure(content.x.title, content.y.title)
+    traces: list[dict[str, Any]] = []
     if content.line:
         xs, ys = zip(*content.line, strict=True)
         x, y = _places(content.x, xs), _places(content.y, ys)
         line = {"color": ACCENT, "width": 1.5}
-        figure.add_scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False)
+        traces.append(_lines(x, y, line=line, hoverinfo="skip", showlegend=False))
     for kind, name in _NAMES.items():
         dots = [dot for dot in content.dots if dot.kind == kind]
         if dots:
-            figure.add_trace(_scatter(content, dots, name, _marker(content, dots, kind)))
+            traces.append(_scatter(content, dots, name, _marker(content, dots, kind)))
     if content.baselines():
         ring = {"symbol": "diamond-open", "size": 15, "color": INK, "line": {"width": 1.5}}
-        figure.add_trace(_scatter(content, content.baselines(), "baseline", ring))
+        traces.append(_scatter(content, content.baselines(), "baseline", ring))
     if content.at_knee():
         ring = {"symbol": "circle-open", "size": 19, "color": ACCENT, "line": {"width": 2}}
-        figure.add_trace(_scatter(content, content.at_knee(), "knee", ring))
-    _scale(figure.update_xaxes, content.x, [dot.x for dot in content.dots])
-    _scale(figure.update_yaxes, content.y, [dot.y for dot in content.dots])
-    return figure
+        traces.append(_scatter(content, content.at_knee(), "knee", ring))
+    x_scale = _scale(content.x, [dot.x for dot in content.dots])
+    y_scale = _scale(content.y, [dot.y for dot in content.dots])
+    return _figure(traces, (content.x.title, x_scale), (content.y.title, y_scale))
 
 
 def lines_figure(
     lines: Sequence[tuple[str, Sequence[float], Sequence[float]]], x: str, y: str, *, strong: int
-) -> go.Figure:
+) -> Figure:
     """Curves (name, xs, ys) over common axes; the first `strong` in colour, the others faint."""
-    figure = _figure(x, y)
+    traces: list[dict[str, Any]] = []
     if faint := lines[strong:]:
-        figure.add_scatter(
-            x=[place for _, xs, _ in faint for place in (*xs, None)],
-            y=[value for _, _, ys in faint for value in (*ys, None)],
-            text=[html.escape(name) for name, xs, _ in faint for _ in (*xs, None)],
-            hoverinfo="x+y+text",
+        apart = _lines(
+            [place for _, xs, _ in faint for place in (*xs, None)],
+            [value for _, _, ys in faint for value in (*ys, None)],
             mode="lines+markers",
             line={"color": MUTED, "width": 1},
             opacity=0.35,
             showlegend=False,
         )
+        names = [html.escape(name) for name, xs, _ in faint for _ in (*xs, None)]
+        traces.append({**apart, "text": names, "hoverinfo": "x+y+text"})
     for index, (name, xs, ys) in reversed(list(enumerate(lines[:strong]))):
-        figure.add_scatter(
-            x=list(xs),
-            y=list(ys),
-            name=html.escape(name),
-            mode="lines+markers" if len(xs) < 12 else "lines",
-            line={"color": LINES[index % len(LINES)], "width": 2},
-            showlegend=len(lines) > 1,
-            legendrank=index,
+        traces.append(
+            _lines(
+                xs,
+                ys,
+                name=html.escape(name),
+                mode="lines+markers" if len(xs) < 12 else "lines",
+                line={"color": LINES[index % len(LINES)], "width": 2},
+                showlegend=len(lines) > 1,
+                legendrank=index,
+            )
         )
-    return figure
+    return _figure(traces, (x, {}), (y, {}))
 
 
-def fragment(figure: go.Figure, *, library: bool) -> str:
-    """The figure as a part of a page; `library` says whether plotly's code comes with it."""
-    return str(plotly.io.to_html(figure, include_plotlyjs=library, full_html=False, config=_CONFIG))
+def fragment(figure: Figure) -> str:
+    """The figure as a part of a page that has the `library` before it."""
+    told = json.dumps(_finite(figure), separators=(",", ":")).replace("<", "\\u003c")
+    return f'<div class="figure"></div><script>autopeftDraw({told})</script>'
 
 
-def page_of(figure: go.Figure) -> str:
+def library() -> str:
+    """What `fragment` needs, as a part of a page."""
+    plotly = files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
+    return f"<script>{plotly}</script><script>{_DRAW}</script>"
+
+
+_DRAW = """
+function autopeftDraw(figure) {
+  const place = document.currentScript.previousElementSibling;
+  Plotly.newPlot(place, figure.data, figure.layout, {displaylogo: false, responsive: true});
+}
+"""
+
+
+def page_of(figure: Figure) -> str:
     """The figure as a page of its own, with plotly's code inside."""
-    return str(plotly.io.to_html(figure, include_plotlyjs=True, full_html=True, config=_CONFIG))
+    head = f'<meta charset="utf-8"><title>Pareto front</title>{library()}'
+    body = f"<body>{fragment(figure)}</body>"
+    return f'<!doctype html><html lang="en"><head>{head}</head>{body}</html>'
 
 
-def _figure(x: str, y: str) -> go.Figure:
+def _finite(value: Any) -> Any:
+    """A document of JSON, which has no numbers that are not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _figure(
+    traces: Sequence[dict[str, Any]],
+    x: tuple[str, dict[str, Any]],
+    y: tuple[str, dict[str, Any]],
+) -> Figure:
+    """Traces over axes of a title and a scale."""
     axis = {"gridcolor": FAINT, "linecolor": MUTED, "zeroline": False, "ticks": "outside"}
-    return go.Figure(
-        layout={
-            "template": "none",
-            "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
-            "margin": {"l": 70, "r": 20, "t": 20, "b": 60},
-            "height": 460,
-            "hovermode": "closest",
-            "hoverlabel": {"align": "left", "bgcolor": "white"},
-            "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-            "xaxis": {**axis, "title": {"text": html.escape(x)}},
-            "yaxis": {**axis, "title": {"text": html.escape(y)}},
-        }
-    )
+    layout = {
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        "margin": {"l": 70, "r": 20, "t": 20, "b": 60},
+        "height": 460,
+        "hovermode": "closest",
+        "hoverlabel": {"align": "left", "bgcolor": "white"},
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "xaxis": {**axis, "title": {"text": html.escape(x[0])}, **x[1]},
+        "yaxis": {**axis, "title": {"text": html.escape(y[0])}, **y[1]},
+    }
+    return {"data": list(traces), "layout": layout}
+
+
+def _lines(xs: Sequence[Any], ys: Sequence[Any], **options: Any) -> dict[str, Any]:
+    return {"type": "scatter", "x": list(xs), "y": list(ys), "mode": "lines", **options}
 
 
 def _marker(content: Chart, dots: Sequence[Dot], kind: str) -> dict[str, Any]:
@@ -116,19 +153,23 @@ def _marker(content: Chart, dots: Sequence[Dot], kind: str) -> dict[str, Any]:
     return marker | {"color": shades, "colorscale": COLOURS.capitalize(), "colorbar": bar}
 
 
-def _scatter(content: Chart, dots: Sequence[Dot], name: str, marker: dict[str, Any]) -> go.Scatter:
-    baseline = name == "baseline"
-    return go.Scatter(
-        x=_places(content.x, [dot.x for dot in dots]),
-        y=_places(content.y, [dot.y for dot in dots]),
-        mode="markers+text" if baseline else "markers",
-        text=[html.escape(dot.trial.baseline or "") for dot in dots] if baseline else None,
-        textposition="bottom center",
-        name=name,
-        marker=marker,
-        hovertext=[_hover(content, dot) for dot in dots],
-        hoverinfo="text",
-    )
+def _scatter(
+    content: Chart, dots: Sequence[Dot], name: str, marker: dict[str, Any]
+) -> dict[str, Any]:
+    trace = {
+        "type": "scatter",
+        "x": _places(content.x, [dot.x for dot in dots]),
+        "y": _places(content.y, [dot.y for dot in dots]),
+        "mode": "markers",
+        "name": name,
+        "marker": marker,
+        "hovertext": [_hover(content, dot) for dot in dots],
+        "hoverinfo": "text",
+    }
+    if name != "baseline":
+        return trace
+    names = [html.escape(dot.trial.baseline or "") for dot in dots]
+    return {**trace, "mode": "markers+text", "text": names, "textposition": "bottom center"}
 
 
 def _hover(content: Chart, dot: Dot) -> str:
@@ -149,11 +190,11 @@ def _places(axis: Axis, values: Sequence[float]) -> list[float]:
     return [axis.position(value) for value in values]
 
 
-def _scale(update: Any, axis: Axis, values: Sequence[float]) -> None:
+def _scale(axis: Axis, values: Sequence[float]) -> dict[str, Any]:
     """The scale of an axis and its ticks."""
     if not values:
-        return
-    update(type="log" if axis.log else "linear")
-    labels = axis.ticks(values)
-    if labels:
-        update(tickvals=list(labels), ticktext=list(labels.values()))
+        return {}
+    scale: dict[str, Any] = {"type": "log" if axis.log else "linear"}
+    if labels := axis.ticks(values):
+        scale |= {"tickvals": list(labels), "ticktext": list(labels.values())}
+    return scale

@@ -16,7 +16,7 @@ from autopeft.report.baseline import compare
 from autopeft.report.chart import chart
 from autopeft.report.choice import pick
 from autopeft.report.front import Front, losses
-from autopeft.report.interactive import fragment, lines_figure, pareto_figure
+from autopeft.report.interactive import fragment, library, lines_figure, pareto_figure
 from autopeft.report.seeds import folded
 from autopeft.report.style import STYLESHEET
 from autopeft.report.summary import summary
@@ -69,7 +69,7 @@ def render(
     """The text of the page."""
     front = Front.of(records, objectives)
     chosen = _chosen(records, front)
-    figure = fragment(pareto_figure(chart(chosen, objectives)), library=True)
+    figure = fragment(pareto_figure(chart(chosen, objectives)))
     sections = [
         f"<h1>{_text(name)}</h1>",
         _facts(facts, records, objectives),
@@ -79,7 +79,8 @@ def render(
         _section("Hypervolume", _hypervolume(records, objectives)),
         _section("All trials", _left_out(records, chosen) + _trial_table(chosen, objectives)),
     ]
-    return _PAGE.format(title=_text(name), style=STYLESHEET, body="\n".join(sections))
+    head = f"<style>{STYLESHEET}</style>\n{library()}"
+    return _PAGE.format(title=_text(name), head=head, body="\n".join(sections))
 
 
 def hypervolumes(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[float]:
@@ -191,7 +192,7 @@ def _curves(records: Sequence[TrialRecord], objectives: Sequence[Objective], fro
         if lines:
             coloured = sum(1 for record in ordered if record.number in strong and record.reports)
             figure = lines_figure(lines, "epochs", metric.replace("_", " "), strong=coloured)
-            parts.append(fragment(figure, library=False))
+            parts.append(fragment(figure))
     return "".join(parts) or "<p>No report yet.</p>"
 
 
@@ -209,7 +210,7 @@ def _hypervolume(records: Sequence[TrialRecord], objectives: Sequence[Objective]
     if not any(volumes):
         return "<p>No trial lies within the reference point yet.</p>"
     lines = [("hypervolume", list(range(1, len(volumes) + 1)), volumes)]
-    return fragment(lines_figure(lines, "trials", "hypervolume", strong=1), library=False)
+    return fragment(lines_figure(lines, "trials", "hypervolume", strong=1))
 
 
 def _trial_table(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> str:
@@ -263,7 +264,7 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>{style}</style>
+{head}
 </head>
 <body><main>
 {body}
