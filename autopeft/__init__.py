@@ -21,11 +21,14 @@ _HOMES = {
     "PeftConfig": "core.config",
     "Run": "train.custom",
     "attach": "method.attach",
+    "compare": "api.compare",
     "export": "api.export",
+    "limited": "api.limits",
     "load": "exporter.native",
     "open_study": "api.outcome",
     "pareto": "api.outcome",
     "plan": "api.plan",
+    "rerun": "api.rerun",
     "run": "api.run",
 }
 

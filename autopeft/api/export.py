@@ -20,9 +20,10 @@ from autopeft.exporter.writer import export as write
 from autopeft.model.backbone import Backbone, load_backbone
 from autopeft.model.checkpoint import trust
 from autopeft.model.positions import positions
-from autopeft.report.seeds import folded, fresh
+from autopeft.report.seeds import folded
 from autopeft.report.value import shown, tested, valued
 from autopeft.study.record import check_same, stamp_of
+from autopeft.study.repeats import fresh
 from autopeft.study.trial import TrialRecord
 from autopeft.task.registry import task_of
 from autopeft.task.task import Task

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Outcome:
         extent: examples and tokens by split, see `Cut.extent`; none in older records.
         record: its unique name.
         ended: why the search has ended before its last trial, or None.
+        limits: that its trials keep beside those of the study, as they were given.
     """
 
     spec: StudySpec
@@ -45,6 +46,7 @@ class Outcome:
     extent: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     record: str = ""
     ended: str | None = None
+    limits: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def front(self) -> Front:
@@ -60,6 +62,10 @@ class Outcome:
     def comparisons(self) -> tuple[Comparison, ...]:
         """The search against each baseline, by test values of fresh seeds; none without those."""
         return compare(self.trials, self.objectives)
+
+    def against_baselines(self, number: int) -> tuple[Comparison, ...]:
+        """A trial against each baseline, by test values of fresh seeds; none without those."""
+        return compare(self.trials, self.objectives, number)
 
     def plot(self, path: str | Path) -> Path:
         """Draws the front into a `.png` or `.html` file.
@@ -97,7 +103,9 @@ class Outcome:
         Raises:
             StudyError: an empty front, or an unknown rule.
         """
-        return choose(self.front, rule, within)
+        choice = choose(self.front, rule, within)
+        told = " and ".join(f"{name} up to {most}" for name, most in self.limits.items())
+        return replace(choice, reason=f"{choice.reason}, of those with {told}") if told else choice
 
     def pick(self, rule: str = "knee", within: str | float | None = None) -> TrialRecord:
         """The trial that `choose` chooses."""
@@ -109,10 +117,10 @@ class Outcome:
         Raises:
             ExportError: there is none of this number, or it was not trained to the end.
         """
-        if not 0 <= number < len(self.trials):
+        trial = {trial.number: trial for trial in self.trials}.get(number)
+        if trial is None:
             complete = [t.number for t in self.trials if t.state == "complete"]
             raise ExportError(f"there is no trial {number}; complete are {complete}", "trial")
-        trial = self.trials[number]
         if trial.state != "complete":
             why = f" ({trial.error})" if trial.error else ""
             raise ExportError(f"trial {number} is {trial.state}{why}; it has no tensors", "trial")

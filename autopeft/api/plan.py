@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from autopeft.api.run import Prepared, configuration, on_backbone, prepare
+from autopeft.api.configurations import configuration, on_backbone
+from autopeft.api.run import Prepared, prepare
 from autopeft.core.catalog import Reference, names
 from autopeft.core.config import PeftConfig, freeze, thaw
 from autopeft.core.errors import StudyError, inside

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from optuna.samplers import BaseSampler
 
+from autopeft.api.configurations import baselines_of, on_backbone
 from autopeft.api.deploy import deployable
 from autopeft.api.earlier import observations
 from autopeft.api.frames import on_disk
@@ -25,20 +26,16 @@ from autopeft.api.identity import (
     task_identity,
 )
 from autopeft.api.outcome import Outcome, outcome_of
-from autopeft.api.placements import check_peft_options, methods_in, placements_in
 from autopeft.api.workers import device_memory, device_of, engine_of
 from autopeft.core.catalog import Reference, place
 from autopeft.core.config import PeftConfig
-from autopeft.core.declaration import GATES
 from autopeft.core.errors import StudyError, inside, unknown
 from autopeft.core.extent import EXTENT, cut_told
 from autopeft.core.settings import BackboneSettings
 from autopeft.engine.engine import Watch
 from autopeft.engine.evaluator import MakeEvaluator
 from autopeft.memory.quantities import Setting, known_quantities
-from autopeft.method.count import trained_elements
-from autopeft.method.demands import check_gates, check_methods
-from autopeft.model.backbone import Backbone, check_checkpoint, load_reader, meta_backbone
+from autopeft.model.backbone import check_checkpoint, load_reader, meta_backbone
 from autopeft.model.checkpoint import trust
 from autopeft.model.positions import positions
 from autopeft.model.proof import check_sites
@@ -84,6 +81,8 @@ class Prepared:
     rungs: tuple[float, ...]
     baselines: Mapping[str, PeftConfig]
     lost: tuple[str, ...]
+    rerun: tuple[int, int] | None = None
+    """A trial that alone is trained again, and with how many fresh seeds in all."""
 
     def open(self, data: Data) -> Study:
         """The study, made in its storage where there is none.
@@ -126,7 +125,7 @@ class Prepared:
         }
 
     def _terms(self, limits: dict[str, float]) -> Terms:
-        return Terms(
+        terms = Terms(
             known=self.known,
             limits=limits,
             n_trials=self.spec.search.n_trials,
@@ -140,6 +139,10 @@ class Prepared:
             device=self.setting.device,
             device_memory=device_memory(self.spec, self.setting),
         )
+        if self.rerun is None:
+            return terms
+        number, n_seeds = self.rerun
+        return replace(terms, n_trials=0, baselines={}, rerun=number, n_seeds=n_seeds)
 
     def examples(self, data: Data) -> Examples:
         """The examples, checked for the backbone."""
@@ -243,7 +246,7 @@ def _prepared(spec: StudySpec) -> Prepared:
     with inside("space"):
         space = on_backbone(left.space, backbone)
         limits = _limits(space, known, place("search_spaces", spec.space))
-    baselines = _baselines(spec.search.baselines, backbone)
+    baselines = baselines_of(spec.search.baselines, backbone)
     for name in [name for name, config in baselines.items() if not left.takes(config)]:
         _log.warning("%s cannot load the baseline %s, which is left out", spec.deploy, name)
         del baselines[name]
@@ -298,56 +301,6 @@ def _objectives(spec: StudySpec, task: Task) -> tuple[Objective, ...]:
         reason = f"{spec.task['metric']!r} is none of the objectives {', '.join(names)}"
         raise StudyError(reason, "task.metric")
     return objectives
-
-
-def on_backbone(reference: Reference, backbone: Backbone) -> BoundSpace:
-    """The space that a name, path or mapping stands for, on a backbone.
-
-    Raises:
-        SpaceError: it means nothing or does not fit; the error names its file.
-        AttachError: it has a method that the architecture cannot take.
-    """
-    space = SearchSpace.load(reference)
-    with inside(place("search_spaces", reference)):
-        placed = space.to_dict()["place"]
-        check_methods(backbone.model, sorted(set(methods_in(placed))))
-        for option in GATES:
-            if any(placement.get(option) for placement in placements_in(placed)):
-                check_gates(backbone.model, option)
-        check_peft_options(placed)
-        return space.on(backbone.shape, trained_elements)
-
-
-def configuration(reference: Reference, backbone: Backbone) -> PeftConfig:
-    """The fixed configuration that a name, path or mapping stands for, on a backbone.
-
-    Raises:
-        AutoPeftError: it leaves a choice, or does not fit.
-    """
-    bound = on_backbone(reference, backbone)
-    with inside(place("search_spaces", reference)):
-        if not bound.space.is_configuration:
-            raise StudyError("is a space with choices, not a configuration")
-        return bound.resolve({})
-
-
-def _baselines(references: Sequence[Reference], backbone: Backbone) -> dict[str, PeftConfig]:
-    """The baselines of a study by name."""
-    by_name: dict[str, PeftConfig] = {}
-    with inside("search.baselines"):
-        for reference in references:
-            config = configuration(reference, backbone)
-            name = _name(reference)
-            if name in by_name:
-                raise StudyError(f"two are called {name!r}; names tell them apart")
-            by_name[name] = config
-    return by_name
-
-
-def _name(reference: Reference) -> str:
-    if isinstance(reference, Mapping):
-        return str(reference.get("name", "inline"))
-    return Path(reference).stem
 
 
 def _limits(space: BoundSpace, known: Mapping[str, Known], where: str) -> dict[str, float]:

@@ -10,13 +10,16 @@ import traceback
 import warnings
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, TextIO, cast
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
 import typer
 
 from autopeft.cli.encoding import write_anything
 from autopeft.core.catalog import parse
 from autopeft.core.errors import AutoPeftError, AutoPeftWarning, StudyError, redacted
+
+if TYPE_CHECKING:
+    from autopeft.api.outcome import Outcome
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -28,6 +31,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON; bytes and second
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the study file."),
+]
+MaxParams = Annotated[
+    str | None, typer.Option(help="Only trials that train at most so many, such as 0.2%.")
+]
+MaxMemory = Annotated[
+    str | None, typer.Option(help="Only trials predicted to take at most this, such as 8GB.")
 ]
 Storage = Annotated[str | None, typer.Option(help="URL of the Optuna storage.")]
 
@@ -48,6 +57,22 @@ def _changes(given: list[str] | None, **options: Any) -> dict[str, Any]:
         changes[key] = parse(value, f"--set {key}")
     named = {"n_trials": "search.n_trials", "engine": "engine.type", "storage": "storage"}
     return changes | {named[k]: v for k, v in options.items() if v is not None}
+
+
+def _limited(
+    study: str, changes: dict[str, Any], max_params: str | None, max_memory: str | None
+) -> Outcome:
+    """What the record of a study says of the trials within limits."""
+    from autopeft.api.outcome import open_study
+
+    outcome = open_study(study, changes=changes)
+    given = {"trainable_params": max_params, "peak_memory": max_memory}
+    limits = {name: most for name, most in given.items() if most is not None}
+    if not limits:
+        return outcome
+    from autopeft.api.limits import limited  # imports torch
+
+    return limited(outcome, limits)
 
 
 def _given(changes: list[str] | None, storage: str | None) -> list[str]:
@@ -149,15 +174,16 @@ def status(
 def pareto(
     study: StudyName,
     plot: Annotated[Path | None, typer.Option(help="Draw it into a .png or .html file.")] = None,
+    max_params: MaxParams = None,
+    max_memory: MaxMemory = None,
     storage: Storage = None,
     set_: Changes = None,
     json: Json = False,
 ) -> None:
     """Show the Pareto front."""
-    from autopeft.api.outcome import open_study
     from autopeft.cli.show import front_of, print_json, say, show_front
 
-    outcome = open_study(study, changes=_changes(set_, storage=storage))
+    outcome = _limited(study, _changes(set_, storage=storage), max_params, max_memory)
     path = outcome.plot(plot) if plot else None
     if json:
         print_json({**front_of(outcome), **({"plot": str(path)} if path else {})})
@@ -165,6 +191,20 @@ def pareto(
     show_front(outcome)
     if path:
         say(f"drawn into {path}")
+
+
+@app.command()
+def compare(
+    first: StudyName,
+    second: StudyName,
+    json: Json = False,
+) -> None:
+    """Show two studies of the same objectives beside each other."""
+    from autopeft.api.compare import compare as beside
+    from autopeft.cli.show import print_json, show_versus
+
+    both = beside(first, second)
+    print_json(both.to_dict()) if json else show_versus(both)
 
 
 @app.command()
@@ -184,6 +224,26 @@ def report(
 
 
 @app.command()
+def rerun(
+    study: StudyName,
+    trial: Annotated[int, typer.Option(help="Number of a complete trial.")],
+    seeds: Annotated[int, typer.Option(help="Fresh trainings of it in all.")] = 5,
+    storage: Storage = None,
+    set_: Changes = None,
+    json: Json = False,
+) -> None:
+    """Train a trial again with fresh seeds and score it on the test split."""
+    from autopeft.api.rerun import prepare_rerun
+    from autopeft.cli.progress import Progress
+    from autopeft.cli.show import print_json, show_means, trial_of
+
+    prepared = prepare_rerun(study, trial, seeds, _changes(set_, storage=storage))
+    with Progress(prepared, quiet=json) as progress:
+        outcome = prepared.run(progress.watch)
+    print_json(trial_of(outcome, trial)) if json else show_means(outcome, trial)
+
+
+@app.command()
 def export(  # noqa: PLR0913
     study: StudyName,
     output: Annotated[Path, typer.Option(help="A folder that is empty or not there.")],
@@ -192,6 +252,8 @@ def export(  # noqa: PLR0913
         str | None, typer.Option(help="knee, best or cheapest of the front; knee by default.")
     ] = None,
     within: Annotated[str | None, typer.Option(help="With cheapest: how far from best.")] = None,
+    max_params: MaxParams = None,
+    max_memory: MaxMemory = None,
     format: Annotated[
         str | None,
         typer.Option(help="native, peft, merged, onnx or adapters; by default as `deploy` says."),
@@ -208,10 +270,9 @@ def export(  # noqa: PLR0913
     _check_pick(trial, pick, within)
     from autopeft.api.deploy import TARGETS
     from autopeft.api.export import export as write
-    from autopeft.api.outcome import open_study
     from autopeft.cli.show import print_json, say
 
-    outcome = open_study(study, changes=_changes(set_, storage=storage))
+    outcome = _limited(study, _changes(set_, storage=storage), max_params, max_memory)
     rule = pick or "knee"
     choice = outcome.choose(rule, within) if trial is None else None
     format = format or TARGETS[outcome.spec.deploy].format

@@ -36,7 +36,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if self.quiet:
             return self
-        if most_repeats(self._search, self._fidelity):
+        if self.prepared.rerun is None and most_repeats(self._search, self._fidelity):
             self.console.print(self._announcement(), highlight=False, soft_wrap=True)
         if self.console.is_terminal:
             self.live.start()

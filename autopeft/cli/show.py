@@ -20,10 +20,11 @@ from autopeft.core.errors import redacted
 from autopeft.core.options import is_finite
 from autopeft.core.quantity import prefixed
 from autopeft.objective.objective import Objective
-from autopeft.report.front import plain
-from autopeft.report.seeds import contenders
+from autopeft.report.front import Front, plain
+from autopeft.report.seeds import contenders, folded
 from autopeft.report.summary import summary
-from autopeft.report.value import scored, shown, tested, title
+from autopeft.report.value import scored, shown, tested, title, valued
+from autopeft.report.versus import Versus
 from autopeft.study.trial import State, TrialRecord
 
 _console = Console(soft_wrap=False)
@@ -86,7 +87,8 @@ def show_front(outcome: Outcome) -> None:
     """Prints the front as a table."""
     front = outcome.front
     tests = scored(outcome.objectives, front.trials)
-    say(f"Pareto front of {outcome.spec.name}: {front.basis}")
+    limits = "".join(f", {name} up to {most}" for name, most in outcome.limits.items())
+    say(f"Pareto front of {outcome.spec.name}{limits}: {front.basis}")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("trial", justify="right")
     for objective in outcome.objectives:
@@ -102,6 +104,50 @@ def show_front(outcome: Outcome) -> None:
     _console.print(table)
     for comparison in outcome.comparisons:
         say(comparison.sentence)
+
+
+def trial_of(outcome: Outcome, number: int) -> dict[str, Any]:
+    """A trial with its means over fresh seeds as plain values."""
+    mean = next(trial for trial in folded(outcome.trials) if trial.number == number)
+    alone = Front(outcome.objectives, (mean,)).to_dict()
+    told = [comparison.to_dict() for comparison in outcome.against_baselines(number)]
+    return {**alone["front"][0], "against_baselines": told}
+
+
+def show_means(outcome: Outcome, number: int) -> None:
+    """Prints what fresh trainings say of a trial, and how it fares against each baseline."""
+    mean = next(trial for trial in folded(outcome.trials) if trial.number == number)
+    say(f"trial {number}: {summary(mean.config)}")
+    for objective in outcome.objectives:
+        test = f", {tested(objective, mean)} on the test split" if mean.test else ""
+        test = "" if objective.known else f" on the validation split{test}"
+        say(f"  {title(objective)} {valued(objective, mean)}{test}")
+    say(f"  {mean.n_seeds} fresh trainings")
+    for comparison in outcome.against_baselines(number):
+        say(comparison.sentence)
+
+
+def show_versus(both: Versus) -> None:
+    """Prints two studies as columns."""
+    sides = both.first, both.second
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("")
+    for side in sides:
+        table.add_column(escape(side.name), justify="right")
+    table.add_row("trials", *(f"{side.n_trials:,}" for side in sides))
+    table.add_row("time in trials", *(duration(side.seconds) for side in sides))
+    table.add_row("hypervolume", *(f"{side.hypervolume:.4f}" for side in sides))
+    for objective in both.first.front.objectives:
+        best = (side.best(objective) for side in sides)
+        table.add_row(f"best {title(objective)}", *(valued(objective, t) for t in best if t))
+    ahead = (f"{len(side.leading)} of {len(side.front.trials)}" for side in sides)
+    table.add_row("of its front, ahead of the other", *ahead)
+    _console.print(table)
+    for side in sides:
+        say(f"{side.name}: {side.front.basis}")
+    if both.differing:
+        say(f"they were begun with another {', another '.join(both.differing)}")
+    say(both.sentence)
 
 
 def _two_lines(text: str) -> str:

@@ -9,9 +9,9 @@ from statistics import fmean, variance
 from typing import Any
 
 from autopeft.objective.objective import Objective
-from autopeft.report.seeds import folded, fresh, half_width
+from autopeft.report.seeds import folded, half_width
 from autopeft.report.value import shown
-from autopeft.study.repeats import POINT
+from autopeft.study.repeats import POINT, fresh
 from autopeft.study.trial import TrialRecord
 
 POINTS = 100
@@ -91,13 +91,14 @@ class Comparison:
 
 
 def compare(
-    records: Sequence[TrialRecord], objectives: Sequence[Objective]
+    records: Sequence[TrialRecord], objectives: Sequence[Objective], rival: int | None = None
 ) -> tuple[Comparison, ...]:
-    """Every baseline that was trained again, in the order of the study; see `_rival`.
+    """Every baseline that was trained again, in the order of the study.
 
     Args:
         records: every trial of the study.
         objectives: the first learned one is compared; none are compared without one.
+        rival: number of the trial that all are compared with; by default see `_rival`.
     """
     quality = next((o for o in objectives if not o.known), None)
     if quality is None:
@@ -105,11 +106,11 @@ def compare(
     cost = next((o for o in objectives if o.known), None)
     scores = _scores(fresh(records), quality.name)
     scored = [record for record in folded(records) if scores.get(record.number)]
-    rivals = [record for record in scored if record.baseline is None]
+    rivals = [r for r in scored if (r.baseline is None if rival is None else r.number == rival)]
     return tuple(
         _beside(b, _rival(b, rivals, quality, cost), scores, quality, cost)
         for b in scored
-        if b.baseline is not None
+        if b.baseline is not None and b.number != rival
     )
 
 

@@ -7,24 +7,10 @@ from dataclasses import replace
 from math import sqrt
 from statistics import fmean, stdev
 
+from autopeft.study.repeats import fresh
 from autopeft.study.trial import TrialRecord
 
 CONFIDENCE = 0.95
-
-
-def fresh(records: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:
-    """The complete repeats by the number of the trial that they repeat.
-
-    Where some were trained farther than others, those of the length that most trials were repeated
-    with, the latest of equal ones.
-    """
-    by_length: dict[float, dict[int, list[TrialRecord]]] = {}
-    for record in records:
-        if record.repeat_of is not None and record.state == "complete":
-            of_length = by_length.pop(record.epochs, {})
-            of_length.setdefault(record.repeat_of, []).append(record)
-            by_length[record.epochs] = of_length  # the latest is the last
-    return max(reversed(by_length.values()), key=len, default={})
 
 
 def folded(records: Iterable[TrialRecord]) -> list[TrialRecord]:

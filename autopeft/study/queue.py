@@ -10,7 +10,7 @@ import optuna
 from autopeft.core.config import PeftConfig
 from autopeft.objective.objective import Objective
 from autopeft.study.index import Index
-from autopeft.study.repeats import repeats
+from autopeft.study.repeats import repeats, rerun
 from autopeft.study.terms import Terms
 from autopeft.study.trial import TrialRecord
 
@@ -57,13 +57,17 @@ class Queue:
         terms: Terms,
         index: Index,
     ) -> int:
-        """Queues finalists and baselines for every fresh seed that they lack, see `repeats`.
+        """Queues finalists and baselines, or the one to rerun, for every fresh seed that they lack.
 
         Returns:
             How many were queued.
         """
         seeds = range(terms.seed + 1, terms.seed + 1 + terms.n_seeds)
-        due = repeats(trials, objectives, terms.n_finalists, seeds, terms.lengths)
+        due = (
+            repeats(trials, objectives, terms.n_finalists, seeds, terms.lengths)
+            if terms.rerun is None
+            else rerun(trials, terms.rerun, seeds)
+        )
         new = [(trial, attrs) for trial, attrs in due if not index.has_repeat(attrs["repeat"])]
         for trial, attrs in new:
             self.put(trial.point, {**_configured(trial.config), **attrs})

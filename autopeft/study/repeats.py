@@ -58,6 +58,28 @@ def repeats(
         yield from _each(others, seeds, _better(own, objectives, lengths))
 
 
+def rerun(trials: Sequence[TrialRecord], number: int, seeds: Sequence[int]) -> Iterator[Repeat]:
+    """A trial with the attributes of each repeat, trained as far as others were, or as it was."""
+    repeated = fresh(trials)
+    length = next(iter(repeated.values()))[0].epochs if repeated else trials[number].epochs
+    yield from _each([trials[number]], seeds, length)
+
+
+def fresh(records: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:
+    """The complete repeats by the number of the trial that they repeat.
+
+    Where some were trained farther than others, those of the length that most trials were repeated
+    with, the latest of equal ones.
+    """
+    by_length: dict[float, dict[int, list[TrialRecord]]] = {}
+    for record in records:
+        if record.repeat_of is not None and record.state == "complete":
+            of_length = by_length.pop(record.epochs, {})
+            of_length.setdefault(record.repeat_of, []).append(record)
+            by_length[record.epochs] = of_length  # the latest is the last
+    return max(reversed(by_length.values()), key=len, default={})
+
+
 def _each(trials: Sequence[TrialRecord], seeds: Iterable[int], epochs: float) -> Iterator[Repeat]:
     """The repeats of trials; only those of another length than their trial have it in the name."""
     for place, seed in enumerate(seeds):

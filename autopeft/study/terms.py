@@ -26,6 +26,7 @@ class Terms:
             nothing is.
         n_seeds: fresh trainings of each of those.
         lengths: epochs that these trainings may have, see `repeats`.
+        rerun: number of a trial that is trained again in place of finalists and baselines.
         device: `cpu` or `cuda`, what a worker trains on.
         device_memory: bytes of that; None where it is not known.
     """
@@ -40,6 +41,7 @@ class Terms:
     n_finalists: int = 0
     n_seeds: int = 1
     lengths: tuple[float, ...] = (1.0,)
+    rerun: int | None = None
     device: str = "cpu"
     device_memory: float | None = None
 

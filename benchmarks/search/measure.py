@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from autopeft.api.run import on_backbone
+from autopeft.api.configurations import on_backbone
 from autopeft.core.config import PeftConfig
 from autopeft.core.order import Order
 from autopeft.core.settings import BackboneSettings

@@ -16,7 +16,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autopeft.api.run import on_backbone
+from autopeft.api.configurations import on_backbone
 from autopeft.core.config import PeftConfig
 from autopeft.core.methods import size_of
 from autopeft.core.settings import BackboneSettings

@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from autopeft.api.run import on_backbone
+from autopeft.api.configurations import on_backbone
 from autopeft.core.catalog import Reference
 from autopeft.core.config import PeftConfig
 from autopeft.core.order import Order

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import autopeft
-from autopeft.api.run import configuration, on_backbone
+from autopeft.api.configurations import configuration, on_backbone
 from autopeft.core.config import PeftConfig
 from autopeft.core.order import Order
 from autopeft.core.settings import BackboneSettings

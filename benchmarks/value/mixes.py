@@ -14,7 +14,8 @@ from optuna.samplers import RandomSampler
 from autopeft.api.outcome import Outcome
 from autopeft.api.run import run
 from autopeft.objective.objective import load_objectives
-from autopeft.report.seeds import folded, fresh
+from autopeft.report.seeds import folded
+from autopeft.study.repeats import fresh
 from autopeft.study.spec import FidelitySection, Search
 from benchmarks.search.race import Axes
 from benchmarks.search.saas_sampler import SaasSampler

@@ -1,17 +1,21 @@
 """What the section `search` of a study file asks for beside a sampler."""
 
+import shutil
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from sqlalchemy import make_url
 
 import autopeft
 from autopeft.api.earlier import observations
 from autopeft.api.outcome import open_study
 from autopeft.cli.show import front_of, show_front
 from autopeft.objective.objective import load_objectives
-from autopeft.report.seeds import fresh
+from autopeft.study.record import find_record
+from autopeft.study.repeats import fresh
 from autopeft.study.spec import Search
 from autopeft.task.registry import task_of
 from autopeft.train.member_training import STATE_FILE
@@ -109,6 +113,76 @@ def test_the_tensors_of_the_best_fresh_training_are_exported(first, tmp_path):
     exported = load_file(autopeft.export(first, tmp_path / "out", pick="best") / STATE_FILE)
     assert exported.keys() == there.keys()
     assert all(torch.equal(exported[name], there[name]) for name in there)
+
+
+def test_a_trial_is_trained_again_until_it_has_so_many_seeds(first, tmp_path):
+    """As far as the finalists were; nothing else is trained, and what there is, is kept."""
+    finalist = _finalist(first)
+    trained = [t for t in first.trials if t.state == "complete" and t.repeat_of is None]
+    (other,) = {t.number for t in trained} - {0, finalist}
+    copied = _copy(first, tmp_path)
+    outcome = autopeft.rerun(copied, other, seeds=3)
+    assert outcome.trials[: len(first.trials)] == first.trials
+    added = outcome.trials[len(first.trials) :]
+    assert [t.repeat_of for t in added] == [other] * 3
+    assert {t.epochs for t in added} == {t.epochs for t in fresh(first.trials)[0]}
+    assert all(t.test for t in added)
+    again = autopeft.rerun(copied, finalist, seeds=3)
+    assert [t.repeat_of for t in again.trials[len(outcome.trials) :]] == [finalist]
+    (comparison,) = again.against_baselines(other)
+    assert (comparison.rival.number, comparison.n_seeds) == (other, 2)
+    assert autopeft.rerun(copied, finalist, seeds=2).trials == again.trials
+    assert again.spec.search.n_trials == first.spec.search.n_trials
+
+
+@pytest.mark.parametrize(
+    ("number", "seeds", "reason"),
+    [
+        (99, 2, r"there is no trial 99"),
+        (-1, 2, r"trial \d+ is trial \d+ with a fresh seed"),
+        (0, 0, r"seeds: must be positive, got 0"),
+    ],
+)
+def test_what_cannot_be_trained_again_is_said(first, number, seeds, reason):
+    number = first.trials[number].number if number < 0 else number
+    with pytest.raises(autopeft.AutoPeftError, match=reason):
+        autopeft.rerun(first.spec, number, seeds=seeds)
+
+
+def test_a_study_that_has_not_ended_is_run_first(first, tmp_path):
+    copied = _copy(first, tmp_path)
+    record = find_record(copied.storage_url, copied.name)
+    record.enqueue_trial({})
+    reason = r"trial \d+ is waiting; run the study to its end first"
+    with pytest.raises(autopeft.AutoPeftError, match=reason):
+        autopeft.rerun(copied, 0)
+
+
+def _copy(first, folder):
+    """The study file with a copy of its record."""
+    database = make_url(first.spec.storage_url).database
+    shutil.copy(database, folder / "study.db")
+    return first.spec.model_copy(update={"storage": f"sqlite:///{folder}/study.db"})
+
+
+def test_a_front_keeps_limits(first):
+    """Of what the study measures, and of what it does not, which is computed then."""
+    params = sorted(t.values["trainable_params"] for t in first.front.trials)
+    few = autopeft.limited(first, {"trainable_params": params[0] + 0.5})
+    assert {t.values["trainable_params"] for t in few.front.trials} == {params[0]}
+    choice = few.choose("best")
+    assert choice.reason.endswith(f", of those with trainable_params up to {params[0] + 0.5}")
+    assert few.trial(choice.trial.number).number == choice.trial.number
+    assert autopeft.limited(first, {"trainable_params": "50%"}).front == first.front
+    assert autopeft.limited(first, {}) is first
+    bare = replace(first, trials=tuple(replace(t, known={}) for t in first.trials))
+    assert autopeft.limited(bare, {"trainable_params": params[0] + 0.5}).front.trials == tuple(
+        replace(t, known={}) for t in few.front.trials
+    )
+    with pytest.raises(autopeft.AutoPeftError, match=r"limits.peak_memory: no .* trial meets 1MB"):
+        autopeft.limited(first, {"peak_memory": "1MB"})
+    with pytest.raises(autopeft.AutoPeftError, match=r"unknown limit 'trainable'"):
+        autopeft.limited(first, {"trainable": 1})
 
 
 def test_an_earlier_study_is_read_by_the_names_of_its_objectives(first):

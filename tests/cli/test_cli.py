@@ -8,6 +8,7 @@ import time
 from importlib import metadata
 
 import pytest
+import yaml
 
 from autopeft.api.outcome import open_study
 from autopeft.core.errors import StudyError
@@ -89,6 +90,42 @@ def test_plot_as_a_page(ran, autopeft, tmp_path):
     path = tmp_path / "front.html"
     assert f"drawn into {path}" in autopeft("pareto", ran.path, "--plot", path).out
     assert "plotly" in path.read_text(encoding="utf-8")
+
+
+def test_pareto_and_export_keep_limits(ran, autopeft, tmp_path):
+    least = min(point["values"]["trainable_params"] for point in ran.result["front"])
+    said = autopeft("pareto", ran.path, "--max-params", least + 1)
+    assert said.out.startswith(f"Pareto front of tiny, trainable_params up to {least + 1}: ")
+    found = json.loads(autopeft("pareto", ran.path, "--max-params", least + 1, "--json").out)
+    assert {point["values"]["trainable_params"] for point in found["front"]} == {least}
+    options = ["--pick", "best", "--max-params", least + 1, "--max-memory", "8GB"]
+    said = autopeft("export", ran.path, *options, "--output", tmp_path / "out", "--json")
+    told = json.loads(said.out)
+    assert told["trial"] == found["front"][0]["trial"]
+    assert told["reason"].endswith(f"up to {least + 1} and peak_memory up to 8GB")
+    assert autopeft("pareto", ran.path, "--max-memory", "1MB").code == 2
+
+
+def test_a_trial_is_trained_again(ran, autopeft):
+    """In a study of its own, which is also compared with the first."""
+    sets = ("--set", "name=again", "--set", f"storage=sqlite:///{ran.path.parent}/again.db")
+    assert autopeft("run", ran.path, "--n-trials", 2, *sets).code == 0
+    said = autopeft("rerun", ran.path, *sets, "--trial", 0, "--seeds", 2)
+    assert said.code == 0, said.err
+    assert "  2 fresh trainings" in said.out
+    told = json.loads(autopeft("rerun", ran.path, *sets, "--trial", 0, "--seeds", 2, "--json").out)
+    assert (told["trial"], told["seeds"]) == (0, 2)
+    assert set(told["test"]["values"]) >= {"accuracy"}
+    path = ran.path.parent / "again.yaml"
+    changes = {"name": "again", "storage": f"sqlite:///{ran.path.parent}/again.db"}
+    path.write_text(yaml.safe_dump({**yaml.safe_load(ran.path.read_text()), **changes}))
+    said = autopeft("compare", ran.path, path)
+    assert said.code == 0, said.err
+    assert said.out.splitlines()[0].split() == ["tiny", "again"]
+    assert all(len(line) <= 80 for line in said.out.splitlines()[:8])
+    both = json.loads(autopeft("compare", ran.path, path, "--json").out)
+    assert both["differing"] == []
+    assert both["sentence"] in " ".join(said.out.split())
 
 
 def test_report(ran, autopeft, tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from autopeft.api.run import on_backbone
+from autopeft.api.configurations import on_backbone
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.settings import BackboneSettings
 from autopeft.memory.estimate import MemoryEstimate, estimates
