@@ -150,7 +150,7 @@ class Prepared:
         check_embeddings([*examples.splits.values()], self.setting.backbone.model)
         return examples
 
-    def _evaluator(self, examples: Examples) -> MakeEvaluator:
+    def evaluator(self, examples: Examples) -> MakeEvaluator:
         """What makes the evaluator of a worker."""
         worker = self.spec.engine
         options: dict[str, Any] = {
@@ -197,7 +197,7 @@ class Prepared:
             examples = self.examples(data)
             if told := cut_told(examples.extent.get("train", {})):
                 _log.warning("training data: %s", told)
-            make = self._evaluator(examples)
+            make = self.evaluator(examples)
             n_validation = len(data.validation)
             if isinstance(self.task, Custom):
                 n_validation = self.task.n_validation

@@ -88,3 +88,15 @@ def _memory_here() -> float:
         reason = "this machine has no GPU; say how much memory those of the workers have, as 80GB"
         raise StudyError(reason, "engine.device_memory")
     return float(torch.cuda.get_device_properties(0).total_memory)
+
+
+def workers_here(spec: StudySpec, setting: Setting) -> int:
+    """How many workers this machine has room for, at least one."""
+    engine = spec.engine
+    if engine.type == "inline":
+        return 1
+    most = int(host.cores() / (engine.cores or 1.0))
+    if setting.device == "cuda":
+        gpu = engine.resources.gpu
+        most = int(max(1, torch.cuda.device_count()) / (1.0 if gpu == "auto" else gpu or 1.0))
+    return max(1, most if engine.concurrency == "auto" else min(most, engine.concurrency))

@@ -296,6 +296,24 @@ def _check_pick(trial: int | None, pick: str | None, within: str | None) -> None
         raise StudyError("goes with --pick cheapest", "--within")
 
 
+@app.command()
+def doctor(
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="Name or path of a study file.")
+    ] = None,
+    set_: Changes = None,
+    json: Json = False,
+) -> None:
+    """Tell what this machine can do, and what is odd about a study before it costs anything."""
+    from autopeft.api.doctor import doctor as look
+    from autopeft.cli.show import print_json, show_diagnosis
+
+    diagnosis = look(study, _changes(set_))
+    print_json(diagnosis.to_dict()) if json else show_diagnosis(diagnosis)
+    if diagnosis.is_ill:
+        raise typer.Exit(2)
+
+
 @app.command(name="list")
 def list_(
     kind: Annotated[str, typer.Argument(help="spaces, objectives, studies, methods or samplers.")],

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from autopeft.api.run import Prepared
 from autopeft.cli.remaining import ended, most_repeats, planned, seconds_left
-from autopeft.cli.show import best_of, duration, states_of
+from autopeft.cli.show import best_of, states_of
+from autopeft.core.quantity import duration
 from autopeft.report.summary import summary
 from autopeft.report.value import shown, title
 from autopeft.study.spec import FidelitySection, Search

@@ -7,7 +7,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 from rich.console import Console
@@ -18,7 +18,7 @@ from autopeft.api.outcome import Outcome
 from autopeft.cli.remaining import ended, planned, seconds_left
 from autopeft.core.errors import redacted
 from autopeft.core.options import is_finite
-from autopeft.core.quantity import prefixed
+from autopeft.core.quantity import duration, prefixed
 from autopeft.objective.objective import Objective
 from autopeft.report.front import Front, plain
 from autopeft.report.seeds import contenders, folded
@@ -26,6 +26,9 @@ from autopeft.report.summary import summary
 from autopeft.report.value import scored, shown, tested, title, valued
 from autopeft.report.versus import Versus
 from autopeft.study.trial import State, TrialRecord
+
+if TYPE_CHECKING:
+    from autopeft.api.doctor import Diagnosis  # imports torch
 
 _console = Console(soft_wrap=False)
 _STATES = get_args(State)
@@ -243,21 +246,22 @@ def _scaled(value: float) -> str:
     return " ".join(prefixed(value, 4))
 
 
+def show_diagnosis(diagnosis: Diagnosis) -> None:
+    """Prints facts, then what is odd, each with what to do about it."""
+    for facts in (diagnosis.machine, diagnosis.study):
+        width = max(map(len, facts), default=0)
+        for name, fact in facts.items():
+            say(f"{name:<{width}}  {fact}")
+    for finding in diagnosis.findings:
+        say(f"{finding.level}: {finding.what}")
+        if finding.remedy:
+            say(f"  remedy: {finding.remedy}")
+    if not diagnosis.findings:
+        say("nothing is odd")
+
+
 def show_entries(entries: Sequence[Mapping[str, str]]) -> None:
     """Prints names with one line each."""
     width = max((len(entry["name"]) for entry in entries), default=0)
     for entry in entries:
         say(f"{entry['name']:<{width}}  {entry['description']}")
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes} min"
-        if hours
-        else f"{minutes} min {rest} s"
-        if minutes
-        else f"{rest} s"
-    )

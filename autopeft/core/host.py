@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,13 @@ def memory() -> int:
     """Bytes that processes here may take in all."""
     limits = (_text(folder / name).strip() for folder in _groups() for name in _LIMITS)
     return min([psutil.virtual_memory().total, *(int(text) for text in limits if text.isdigit())])
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def kills() -> int:

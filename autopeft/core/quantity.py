@@ -1,4 +1,4 @@
-"""Amounts as people write them, `1%`, `300k`, `16GB`, `300000`, and as they read them."""
+"""Amounts as people write them, `1%`, `300k`, `16GB`, and amounts and times as they read them."""
 
 from __future__ import annotations
 
@@ -56,3 +56,16 @@ def prefixed(value: float, digits: int) -> tuple[str, str]:
     rounded = float(f"{value:.{digits}g}")
     power = min(int(math.log10(abs(rounded)) // 3), len(_PREFIXES) - 1) if abs(rounded) >= 1 else 0
     return f"{value / 1000**power:.{digits}g}", _PREFIXES[power]
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours} h {minutes} min"
+        if hours
+        else f"{minutes} min {rest} s"
+        if minutes
+        else f"{rest} s"
+    )
