@@ -36,7 +36,7 @@ FEW_BYTES = 5e9
 LOST = 0.02
 """Share of the tokens of training that may be cut without a word."""
 
-MARGIN = 0.05
+MARGIN = 0.06
 """Half the width of the interval of an accuracy that may be so wide without a word."""
 
 LARGEST = 0.8
@@ -104,13 +104,19 @@ def doctor(
         prepared = prepare(spec)
         data = prepared.task.load()
         examples = prepared.examples(data)
-        findings += [*_of_data(prepared, data, examples), *_of_memory(prepared)]
+        findings += findings_of(prepared, data, examples)
         took = pace(prepared, data, examples)
     except AutoPeftError as error:
         ill = Finding("error", str(error))
         return Diagnosis(machine, {}, (*findings, ill))
     told = _study(prepared, examples, took)
     return Diagnosis(machine, told, (*findings, *_of_time(prepared, took)))
+
+
+def findings_of(prepared: Prepared, data: Data, examples: Examples) -> Iterator[Finding]:
+    """What is odd about the data of a study, and about the memory that it takes."""
+    yield from _of_data(prepared, data, examples)
+    yield from _of_memory(prepared)
 
 
 def _machine() -> dict[str, str]:

@@ -96,6 +96,31 @@ def start(
 
 
 @app.command()
+def init(
+    model: Annotated[str, typer.Option(help="Hub id, folder or package.")],
+    data: Annotated[str, typer.Option(help="Hub id, file or folder.")],
+    gpus: Annotated[int | None, typer.Option(help="GPUs of trials; by default all here.")] = None,
+    hours: Annotated[float | None, typer.Option(help="That the study may take.")] = None,
+    output: Annotated[Path, typer.Option(help="The study file; it is not there yet.")] = Path(
+        "study.yaml"
+    ),
+    json: Json = False,
+) -> None:
+    """Look at a model and at data, time a few steps, and write a study file that fits."""
+    if output.exists():
+        raise StudyError("exists", str(output))
+    from autopeft.api.draft import draft
+    from autopeft.cli.show import print_json, show_draft
+
+    made = draft(model, data, gpus=gpus, hours=hours)
+    output.write_text(made.text, encoding="utf-8")
+    if json:
+        print_json({"study": str(output), **made.to_dict()})
+    else:
+        show_draft(made, output)
+
+
+@app.command()
 def run(
     study: StudyName,
     n_trials: Annotated[int | None, typer.Option(help="Trials of the study in all.")] = None,

@@ -7,6 +7,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
@@ -28,7 +29,8 @@ from autopeft.report.versus import Versus
 from autopeft.study.trial import State, TrialRecord
 
 if TYPE_CHECKING:
-    from autopeft.api.doctor import Diagnosis  # imports torch
+    from autopeft.api.doctor import Diagnosis, Finding  # imports torch
+    from autopeft.api.draft import Draft
 
 _console = Console(soft_wrap=False)
 _STATES = get_args(State)
@@ -248,16 +250,32 @@ def _scaled(value: float) -> str:
 
 def show_diagnosis(diagnosis: Diagnosis) -> None:
     """Prints facts, then what is odd, each with what to do about it."""
-    for facts in (diagnosis.machine, diagnosis.study):
-        width = max(map(len, facts), default=0)
-        for name, fact in facts.items():
-            say(f"{name:<{width}}  {fact}")
-    for finding in diagnosis.findings:
+    _show_facts({**diagnosis.machine, **diagnosis.study})
+    _show_findings(diagnosis.findings)
+    if not diagnosis.findings:
+        say("nothing is odd")
+
+
+def show_draft(draft: Draft, path: Path) -> None:
+    """Prints what was understood, what is odd, and what to do with the study file."""
+    _show_facts(draft.understood)
+    _show_findings(draft.findings)
+    say(f"written to {path}; next:")
+    for command in ("doctor", "run"):
+        say(f"  {shlex.join(['autopeft', command, str(path)])}")
+
+
+def _show_facts(facts: Mapping[str, str]) -> None:
+    width = max(map(len, facts), default=0)
+    for name, fact in facts.items():
+        say(f"{name:<{width}}  {fact}")
+
+
+def _show_findings(findings: Sequence[Finding]) -> None:
+    for finding in findings:
         say(f"{finding.level}: {finding.what}")
         if finding.remedy:
             say(f"  remedy: {finding.remedy}")
-    if not diagnosis.findings:
-        say("nothing is odd")
 
 
 def show_entries(entries: Sequence[Mapping[str, str]]) -> None:

@@ -128,6 +128,22 @@ def test_a_trial_is_trained_again(ran, autopeft):
     assert both["sentence"] in " ".join(said.out.split())
 
 
+def test_a_study_is_written_and_looked_at(autopeft, tmp_path):
+    path, data = tmp_path / "films.yaml", tiny.write_data(tmp_path)
+    said = autopeft("init", "--model", tiny.MODEL, "--data", data, "--output", path)
+    assert said.code == 0, said.err
+    assert said.out.startswith("model ")
+    assert f"autopeft run {path}" in said.out
+    again = autopeft("init", "--model", tiny.MODEL, "--data", data, "--output", path)
+    assert (again.code, again.err) == (2, f"autopeft: {path}: exists\n")
+    told = json.loads(autopeft("doctor", path, "--set", "engine.type=inline", "--json").out)
+    assert told["study"]["examples"].startswith("24 train")
+    ill = autopeft("doctor", path, "--set", "space=layer-mxi")
+    assert ill.code == 2
+    assert "error: " in ill.out
+    assert "did you mean 'layer-mix'" in " ".join(ill.out.split())
+
+
 def test_report(ran, autopeft, tmp_path):
     said = autopeft("report", ran.path, "--output", tmp_path / "report", "--json")
     page = tmp_path / "report" / "report.html"

@@ -1,0 +1,179 @@
+"""A study file for a model and data, and what is odd about studies."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from autopeft.api import doctor as look
+from autopeft.api.doctor import doctor
+from autopeft.api.draft import TRIALS, draft
+from autopeft.api.pace import Pace, follow
+from autopeft.api.run import prepare
+from autopeft.core.errors import AutoPeftError
+from autopeft.study.spec import FidelitySection, Search
+from tests import tiny
+from tests.small_models import save_decoder, save_translator, save_viewer, words_tokenizer
+
+WORDS = ["<eos>", "<unk>", "good", "bad", "film", "a", "very"]
+
+
+def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_a_study_of_a_table_is_written_and_fits(tmp_path: Path) -> None:
+    rows = [(f"a very {word} film {'long ' * (i % 9)}", word) for i in range(40) for word in WORDS]
+    with (tmp_path / "films.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("review", "sentiment"), *rows])
+    made = draft(tiny.MODEL, str(tmp_path / "films.csv"), hours=1)
+    assert made.understood["task"] == "text-classification"
+    assert made.understood["classes"] == f"7: {', '.join(sorted(WORDS)[:6])} and 1 more"
+    assert made.text.startswith(f"# model: {made.understood['model']}\n")
+    document = yaml.safe_load(made.text)
+    assert document["name"] == "films"
+    assert document["task"]["max_length"] == 24
+    assert document["task"]["validation_fraction"] == 0.25
+    assert TRIALS[0] <= document["search"]["n_trials"] <= TRIALS[2]
+    prepared = prepare(document)
+    assert 130 < len(prepared.task.load().train) < 150  # equal texts stay on one side
+    assert "one trial" in made.understood
+
+
+def varied(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Forty rows that differ in the number that stands for `{}`."""
+    return [json.loads(json.dumps(row).replace("{}", str(i))) for i in range(40)]
+
+
+MESSAGES = [{"role": "user", "content": "film {}"}, {"role": "assistant", "content": "good"}]
+PROMPTS = {"prompt": "a very good film {}", "completion": "good " * 9}
+
+
+@pytest.mark.parametrize(
+    ("row", "objectives"),
+    [
+        ({"messages": MESSAGES}, "exact-match-params"),
+        (PROMPTS, "loss-params"),
+        ({"text": "a very good film {}"}, "loss-params"),
+    ],
+)
+def test_language_models(tmp_path: Path, row: dict[str, Any], objectives: str) -> None:
+    tokenizer = words_tokenizer(WORDS)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} <eos> {% endfor %}"
+        "{% if add_generation_prompt %}assistant {% endif %}"
+    )
+    model = save_decoder(tmp_path / "model", tokenizer, num_hidden_layers=4)
+    made = draft(str(model), str(write(tmp_path, varied(row))), gpus=0, hours=0.01)
+    document = yaml.safe_load(made.text)
+    assert document["task"]["type"] == "causal-lm"
+    assert document["objectives"] == objectives
+    assert document["search"]["baselines"] == ["head-only", "lora"]
+
+
+def test_translators_and_viewers_of_few_layers(tmp_path: Path) -> None:
+    model = save_translator(tmp_path / "model", WORDS)
+    path = write(tmp_path, varied({"document": "a very good film {}", "summary": "good film"}))
+    document = yaml.safe_load(draft(str(model), str(path)).text)
+    assert (document["task"]["type"], document["objectives"]) == (
+        "seq2seq-lm",
+        "exact-match-params",
+    )
+    for i in range(24):
+        folder = tmp_path / "images" / "train" / ("light" if i % 2 else "dark")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (i * (i % 2) * 9,) * 3).save(folder / f"{i}.png")
+    made = draft(str(save_viewer(tmp_path / "viewer")), str(tmp_path / "images"))
+    assert made.understood["task"] == "image-classification"
+    assert made.understood["classes"] == "2: dark, light"
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem", "objective"),
+    [
+        ([i / 7 for i in range(40)], "regression", "pearson"),
+        ([["a", "b"], ["b"], ["a"], ["c"]] * 10, "multi_label", "accuracy"),
+    ],
+)
+def test_problems_are_told_by_the_labels(
+    tmp_path: Path, labels: list[Any], problem: str, objective: str
+) -> None:
+    rows = [{"text": f"film {i}", "label": label} for i, label in enumerate(labels)]
+    document = yaml.safe_load(draft(tiny.MODEL, str(write(tmp_path, rows)), gpus=1).text)
+    assert document["task"]["problem"] == problem
+    assert objective in str(document["objectives"])
+    assert document["engine"] == {"type": "ray", "concurrency": 1, "resources": {"gpu": 1}}
+
+
+def test_what_fits_no_task_says_what_each_would_need(tmp_path: Path) -> None:
+    path = write(tmp_path, varied({"messages": MESSAGES}))
+    with pytest.raises(AutoPeftError, match=r"fits no task: .*text-classification: task.text"):
+        draft(tiny.MODEL, str(path))
+    with pytest.raises(AutoPeftError, match=r"no such file or folder: 'nowhere.csv'"):
+        draft(tiny.MODEL, "nowhere.csv")
+    with pytest.raises(AutoPeftError, match="hours: must be a positive number, got 0"):
+        draft(tiny.MODEL, str(path), hours=0)
+
+
+def test_what_follows_a_search_is_counted_in_trials() -> None:
+    """Of the best finalist both lengths, of the others the longer one."""
+    search = Search(n_trials=10, baselines=["lora", "pfeiffer"], n_finalists=2, n_seeds=3)
+    fidelity = FidelitySection(epochs=2.0)
+    assert follow(search, fidelity) == 3 * (1 + 2 + 3 * 2)
+    pace = Pace(epoch=10.0, evaluation=1.0)
+    assert pace.trial(fidelity, 1) == 21
+    assert pace.study(search, fidelity, 1, workers=2) == 21 * (10 + 27) / 2
+    assert follow(search.model_copy(update={"n_finalists": 0}), fidelity) == 0
+
+
+def test_a_machine_has_its_facts() -> None:
+    diagnosis = doctor()
+    assert {"python", "packages", "cores", "memory", "gpu"} <= diagnosis.machine.keys()
+    assert not diagnosis.is_ill
+    assert diagnosis.study == {}
+
+
+def test_what_is_odd_about_a_study_comes_with_a_remedy(tmp_path: Path) -> None:
+    rows = [(f"{'very ' * 40}good film {i}", "good") for i in range(60)]
+    rows += [("a bad film", "bad"), ("a worse film", "bad"), ("no film", "none")]
+    study = tiny.study(tmp_path)
+    tiny.write_table(tmp_path / "data.csv", rows)
+    diagnosis = doctor({**study, "name": "odd"})
+    told = {finding.what: finding.remedy for finding in diagnosis.findings}
+    assert told["classes with a single training example: none"]
+    (cut,) = (what for what in told if what.startswith("max_length 16 cuts "))
+    assert re.fullmatch(r"task.max_length: 4\d holds 99 % of the texts", told[cut])
+    assert any(what.endswith("so that accuracy says little") for what in told)
+    assert any("validation examples tell a share only within" in what for what in told)
+    assert all(told.values())
+    assert "1 worker" in diagnosis.study["the study"]
+    assert not diagnosis.is_ill
+
+
+def test_memory_and_time_that_are_too_much_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autopeft.core.host.memory", lambda: 50_000_000)
+    monkeypatch.setattr(look, "LONG", 0.0)
+    told = " ".join(f.what for f in doctor({**tiny.study(tmp_path), "name": "big"}).findings)
+    assert "by prediction, a worker has 50 MB" in told
+    assert "the study takes about" in told
+
+
+def test_what_keeps_a_study_from_running_is_an_error(tmp_path: Path) -> None:
+    study = tiny.study(tmp_path)
+    space = {"name": "none", "place": [{"method": "lora", "targets": ["gate"], "r": 4}]}
+    diagnosis = doctor({**study, "name": "ill", "space": space})
+    assert diagnosis.is_ill
+    (error,) = (finding for finding in diagnosis.findings if finding.level == "error")
+    assert "ill" in error.what
+    assert json.loads(json.dumps(diagnosis.to_dict()))["findings"][-1]["level"] == "error"
