@@ -95,7 +95,9 @@ class Outcome:
             "seed": spec.search.seed,
             "storage": redacted(spec.storage_url),
         }
-        return write_report(spec.name, facts, self.trials, self.objectives, folder)
+        return write_report(
+            spec.name, facts, self.trials, self.objectives, folder, reference=spec.place
+        )
 
     def choose(self, rule: str = "knee", within: str | float | None = None) -> Choice:
         """One trial of the front by `knee`, `best` or `cheapest`, with the reason.

@@ -32,6 +32,9 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the study file."),
 ]
+Pick = Annotated[
+    str | None, typer.Option(help="knee, best or cheapest of the front; knee by default.")
+]
 MaxParams = Annotated[
     str | None, typer.Option(help="Only trials that train at most so many, such as 0.2%.")
 ]
@@ -273,9 +276,7 @@ def export(  # noqa: PLR0913
     study: StudyName,
     output: Annotated[Path, typer.Option(help="A folder that is empty or not there.")],
     trial: Annotated[int | None, typer.Option(help="Number of a complete trial.")] = None,
-    pick: Annotated[
-        str | None, typer.Option(help="knee, best or cheapest of the front; knee by default.")
-    ] = None,
+    pick: Pick = None,
     within: Annotated[str | None, typer.Option(help="With cheapest: how far from best.")] = None,
     max_params: MaxParams = None,
     max_memory: MaxMemory = None,

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
-from autopeft.core.errors import AttachError
 from autopeft.method.gate import gated_part, parted
 from autopeft.method.method import (
     BIAS,
@@ -27,9 +26,9 @@ from autopeft.method.method import (
     Part,
     Weights,
 )
-from autopeft.method.registry import Placed, describe
+from autopeft.method.registry import Placed
 from autopeft.method.rows import Pieces, Rows, by_size
-from autopeft.method.sites import LOST, Columns, Layer
+from autopeft.method.sites import Columns, Layer
 from autopeft.method.text import Text
 
 Inputs = tuple[Any, ...]
@@ -98,19 +97,6 @@ class TrainedSite:
         weight = weight.T if isinstance(self.module, Conv1D) else weight
         columns = self.layer.columns(self.placed.site.at)
         return weight if columns is None else weight[columns]
-
-    def lost_weight(self) -> Tensor:
-        """What quantization took of the weight, (outputs of the role, inputs).
-
-        Raises:
-            AttachError: nobody knows.
-        """
-        lost = getattr(self.module, LOST, None)
-        if lost is None:
-            reason = "starts from what quantization took, which only a backbone of autopeft tells"
-            raise AttachError(reason, describe(self.placed.placement))
-        columns = self.layer.columns(self.placed.site.at)
-        return lost() if columns is None else lost()[columns]
 
     def base_bias(self) -> Tensor:
         """The bias of the frozen module, (outputs of the role,), zero where it has none."""

@@ -17,7 +17,7 @@ from autopeft.method.head import Saved
 from autopeft.method.hook import TrainedSite
 from autopeft.method.method import Weight
 from autopeft.method.registry import Placed, describe, place
-from autopeft.method.sites import Layer, layers_of, shape_of
+from autopeft.method.sites import LOST, Layer, layers_of, shape_of
 from autopeft.method.text import check_open
 
 _TOLD = 5
@@ -201,9 +201,23 @@ def _drawn(weight: Weight, seed: str, site: TrainedSite) -> Tensor:
         return torch.empty(weight.shape, dtype=weight.dtype, device=site.device)
     if callable(weight.draw):
         generator = _generator(f"{seed}{site.placed.key}")
-        base = site.lost_weight() if site.placed.method.restores else site.base_weight()
+        base = lost_weight(site) if site.placed.method.restores else site.base_weight()
         return weight.draw(base.float(), generator).contiguous()
     return _draw(weight, _generator(f"{seed}{site.placed.name(weight)}")).to(site.device)
+
+
+def lost_weight(site: TrainedSite) -> Tensor:
+    """What quantization took of the weight of a site, (outputs of the role, inputs).
+
+    Raises:
+        AttachError: nobody knows.
+    """
+    lost = getattr(site.module, LOST, None)
+    if lost is None:
+        reason = "starts from what quantization took, which only a backbone of autopeft tells"
+        raise AttachError(reason, describe(site.placed.placement))
+    columns = site.layer.columns(site.placed.site.at)
+    return lost() if columns is None else lost()[columns]
 
 
 def _generator(name: str) -> torch.Generator:

@@ -107,12 +107,12 @@ def load_backbone(
         "ignore_mismatched_sizes": True,
     }
     load = partial(_loaded, type(meta.model), arguments, meta.modules_to_save)
-    if settings.quantization != "none":
-        whole = {**arguments, "config": copy.deepcopy(meta.model.config), "device_map": {"": "cpu"}}
-        load_whole = partial(_loaded, type(meta.model), whole, meta.modules_to_save, source)
+    whole = {**arguments, "config": copy.deepcopy(meta.model.config), "device_map": {"": "cpu"}}
+    in_few_bits = settings.quantization != "none"
+    if in_few_bits:
         bits = in_bits(settings.quantization, dtype, spared(meta.model, meta.modules_to_save))
         arguments["quantization_config"] = bits
-    shares = settings.quantization == "none" and target.type == "cpu"
+    shares = not in_few_bits and target.type == "cpu"
     model, _ = load(in_dtype(source, meta.model, dtype, load) if shares else source)
     check_layers(source, model, meta.model)
     model.name_or_path = model.config.name_or_path = source
@@ -120,10 +120,9 @@ def load_backbone(
     if isinstance(reader, PreTrainedTokenizerBase):
         for part in (model.config, model.config.get_text_config()):
             part.pad_token_id = reader.pad_token_id
-    if settings.quantization == "nf4":
+    if in_few_bits:
         _keep_4bit_layout(model)
-    if settings.quantization != "none":
-        _tell_losses(model, load_whole)
+        _tell_losses(model, lambda: _loaded(type(model), whole, meta.modules_to_save, source))
     model = _finish(model, settings)
     return replace(meta, model=model, reader=reader, dtype=dtype, device=target)
 

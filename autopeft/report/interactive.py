@@ -77,21 +77,15 @@ def lines_figure(
 def fragment(figure: Figure) -> str:
     """The figure as a part of a page that has the `library` before it."""
     told = json.dumps(_finite(figure), separators=(",", ":")).replace("<", "\\u003c")
-    return f'<div class="figure"></div><script>autopeftDraw({told})</script>'
+    return f'<div class="figure"></div><script>autopeft.draw({told})</script>'
 
 
 def library() -> str:
-    """What `fragment` needs, as a part of a page."""
+    """Styles and code of a page, which its head holds."""
     plotly = files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
-    return f"<script>{plotly}</script><script>{_DRAW}</script>"
-
-
-_DRAW = """
-function autopeftDraw(figure) {
-  const place = document.currentScript.previousElementSibling;
-  Plotly.newPlot(place, figure.data, figure.layout, {displaylogo: false, responsive: true});
-}
-"""
+    own = files("autopeft.report")
+    css, code = (own.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    return f"<style>{css}</style>\n<script>{plotly}</script>\n<script>{code}</script>"
 
 
 def page_of(figure: Figure) -> str:
@@ -122,7 +116,7 @@ def _figure(
         "margin": {"l": 70, "r": 20, "t": 20, "b": 60},
         "height": 460,
         "hovermode": "closest",
-        "hoverlabel": {"align": "left", "bgcolor": "white"},
+        "hoverlabel": {"align": "left"},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         "xaxis": {**axis, "title": {"text": html.escape(x[0])}, **x[1]},
         "yaxis": {**axis, "title": {"text": html.escape(y[0])}, **y[1]},
@@ -165,11 +159,59 @@ def _scatter(
         "marker": marker,
         "hovertext": [_hover(content, dot) for dot in dots],
         "hoverinfo": "text",
+        "customdata": [dot.trial.number for dot in dots],
+        **_interval(content, dots),
     }
     if name != "baseline":
         return trace
     names = [html.escape(dot.trial.baseline or "") for dot in dots]
     return {**trace, "mode": "markers+text", "text": names, "textposition": "bottom center"}
+
+
+def _interval(content: Chart, dots: Sequence[Dot]) -> dict[str, Any]:
+    """The margins of means over fresh seeds, as bars."""
+    objective = content.y.objective
+    margins = [dot.trial.margins.get(objective.name, 0.0) if objective else 0.0 for dot in dots]
+    if not any(margins):
+        return {}
+    bars = {"type": "data", "array": margins, "color": MUTED, "thickness": 1.2, "width": 4}
+    return {"error_y": bars}
+
+
+def solid_figure(content: Chart) -> Figure:
+    """The trials over three objectives; the front in colour."""
+    axes = [content.x.title, "" if content.colour is None else title(content.colour)]
+    traces = []
+    for kind, name in _NAMES.items():
+        dots = [dot for dot in content.dots if dot.kind == kind and dot.colour is not None]
+        size, colour = (5, ACCENT) if kind == "front" else (3, MUTED)
+        traces.append(
+            {
+                "type": "scatter3d",
+                "mode": "markers",
+                "name": name,
+                "x": _places(content.x, [dot.x for dot in dots]),
+                "y": [dot.colour for dot in dots],
+                "z": [dot.y for dot in dots],
+                "marker": {"size": size, "color": colour},
+                "hovertext": [_hover(content, dot) for dot in dots],
+                "hoverinfo": "text",
+                "customdata": [dot.trial.number for dot in dots],
+            }
+        )
+    figure = _figure(traces, ("", {}), ("", {}))
+    log = content.colour is not None and content.colour.scale == "log"
+    scene = {
+        "xaxis": {"title": {"text": html.escape(axes[0])}, "type": _kind(content.x.log)},
+        "yaxis": {"title": {"text": html.escape(axes[1])}, "type": _kind(log)},
+        "zaxis": {"title": {"text": html.escape(content.y.title)}},
+    }
+    layout = {k: v for k, v in figure["layout"].items() if k not in ("xaxis", "yaxis")}
+    return {"data": figure["data"], "layout": {**layout, "scene": scene, "height": 560}}
+
+
+def _kind(log: bool) -> str:
+    return "log" if log else "linear"
 
 
 def _hover(content: Chart, dot: Dot) -> str:
@@ -194,7 +236,7 @@ def _scale(axis: Axis, values: Sequence[float]) -> dict[str, Any]:
     """The scale of an axis and its ticks."""
     if not values:
         return {}
-    scale: dict[str, Any] = {"type": "log" if axis.log else "linear"}
+    scale: dict[str, Any] = {"type": _kind(axis.log)}
     if labels := axis.ticks(values):
         scale |= {"tickvals": list(labels), "ticktext": list(labels.values())}
     return scale

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -10,17 +9,32 @@ from pathlib import Path
 
 import numpy as np
 
+from autopeft.core.errors import StudyError
 from autopeft.objective import pareto
 from autopeft.objective.objective import Objective
 from autopeft.report.baseline import compare
 from autopeft.report.chart import chart
-from autopeft.report.choice import pick
+from autopeft.report.choice import choose, pick
 from autopeft.report.front import Front, losses
-from autopeft.report.interactive import fragment, library, lines_figure, pareto_figure
+from autopeft.report.interactive import (
+    fragment,
+    library,
+    lines_figure,
+    pareto_figure,
+    solid_figure,
+)
+from autopeft.report.markup import (
+    configuration,
+    folded_away,
+    number,
+    section,
+    table,
+    text,
+    told_values,
+)
+from autopeft.report.pictures import pictures
 from autopeft.report.seeds import folded
-from autopeft.report.style import STYLESHEET
-from autopeft.report.summary import summary
-from autopeft.report.value import scored, tested, title, valued
+from autopeft.report.value import scored, tested, title
 from autopeft.study.trial import TrialRecord
 
 FILE = "report.html"
@@ -35,6 +49,7 @@ def write_report(
     records: Sequence[TrialRecord],
     objectives: Sequence[Objective],
     folder: str | Path,
+    reference: str = "",
 ) -> Path:
     """Writes `report.html` into `folder`, which is made if need be.
 
@@ -46,6 +61,7 @@ def write_report(
         records: all trials.
         objectives: at least one.
         folder: where the page goes; an older page there is replaced.
+        reference: by which commands find the study; its name by default.
 
     Returns:
         The path of the page.
@@ -54,7 +70,7 @@ def write_report(
         StudyError: no objective.
     """
     path = Path(folder) / FILE
-    text = render(name, facts, records, tuple(objectives))
+    text = render(name, facts, records, tuple(objectives), reference or name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
@@ -65,22 +81,26 @@ def render(
     facts: Mapping[str, object],
     records: Sequence[TrialRecord],
     objectives: tuple[Objective, ...],
+    reference: str,
 ) -> str:
     """The text of the page."""
     front = Front.of(records, objectives)
     chosen = _chosen(records, front)
-    figure = fragment(pareto_figure(chart(chosen, objectives)))
+    content = chart(chosen, objectives)
+    solid = folded_away("In three dimensions", fragment(solid_figure(content)))
+    figure = fragment(pareto_figure(content)) + (solid if content.colour else "")
     sections = [
-        f"<h1>{_text(name)}</h1>",
+        f"<h1>{text(name)}</h1>",
         _facts(facts, records, objectives),
-        _section("Pareto front", figure + _front_table(front)),
-        _section("Against the standards", _baselines(records, objectives)),
-        _section("Learning curves", _curves(chosen, objectives, front)),
-        _section("Hypervolume", _hypervolume(records, objectives)),
-        _section("All trials", _left_out(records, chosen) + _trial_table(chosen, objectives)),
+        section("Recommendation", _recommended(front) + _told(records, objectives)),
+        section("Pareto front", figure + _front_table(front)),
+        section("The front, drawn", pictures(front, records, name, reference)),
+        section("Against the standards", _baselines(records, objectives)),
+        section("Learning curves", _curves(chosen, objectives, front)),
+        section("Hypervolume", _hypervolume(records, objectives)),
+        section("All trials", _left_out(records, chosen) + _trial_table(chosen, objectives)),
     ]
-    head = f"<style>{STYLESHEET}</style>\n{library()}"
-    return _PAGE.format(title=_text(name), head=head, body="\n".join(sections))
+    return _PAGE.format(title=text(name), head=library(), body="\n".join(sections))
 
 
 def hypervolumes(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[float]:
@@ -130,8 +150,31 @@ def _facts(
     rows["objectives"] = ", ".join(title(objective) for objective in objectives)
     rows["trials"] = ", ".join(f"{n} {state}" for state, n in states.most_common()) or "none"
     rows["time in trials"] = f"{seconds / 60:.1f} min"
-    lines = (f"<dt>{_text(key)}</dt><dd>{_text(value)}</dd>" for key, value in rows.items())
+    lines = (f"<dt>{text(key)}</dt><dd>{text(value)}</dd>" for key, value in rows.items())
     return f"<dl>{''.join(lines)}</dl>"
+
+
+def _recommended(front: Front) -> str:
+    """One sentence for each way to choose, those that choose alike told once."""
+    reasons: dict[int, str] = {}
+    for rule in ("best", "cheapest", "knee"):
+        try:
+            choice = choose(front, rule)
+        except StudyError:
+            continue
+        reasons.setdefault(choice.trial.number, choice.reason)
+    told = "".join(f"<p class=lead>{text(reason)}</p>" for reason in reasons.values())
+    return told or "<p>No trial is complete yet.</p>"
+
+
+def _told(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> str:
+    """Whether what is recommended is real: how the search fares against each baseline."""
+    comparisons = compare(records, objectives)
+    if not comparisons:
+        return "<p>No baseline was trained again with fresh seeds.</p>"
+    tones = {1: "good", 0: "", -1: "bad"}
+    told = [f"<li class='{tones[c.verdict]}'>{text(c.sentence)}</li>" for c in comparisons]
+    return f"<ul>{''.join(told)}</ul>"
 
 
 def _front_table(front: Front) -> str:
@@ -140,34 +183,32 @@ def _front_table(front: Front) -> str:
     knee = pick(front, "knee").number if len(front.trials) > 2 else None
     rows = [
         [
-            _number(t, mark=" knee" if t.number == knee else ""),
-            *_values(t, front.objectives),
+            number(t, mark=" knee" if t.number == knee else ""),
+            *told_values(t, front.objectives),
             *_tests(t, front.objectives, front.trials),
-            _what(t),
+            configuration(t),
         ]
         for t in front.trials
     ]
     tests = _test_titles(front.objectives, front.trials)
     names = ["trial", *map(title, front.objectives), *tests, "configuration"]
     basis = f"{front.basis}; no trial was chosen by its test values" if tests else front.basis
-    return f"<p>{_text(basis)}</p>{_table(names, rows)}"
+    return f"<p>{text(basis)}</p>{table(names, rows)}"
 
 
 def _baselines(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> str:
-    """How the search fares against each baseline, in words and in a table."""
+    """The baselines and what they are compared with, as a table."""
     comparisons = compare(records, objectives)
     if not comparisons:
         return "<p>No baseline was trained again with fresh seeds.</p>"
-    tones = {1: "good", 0: "", -1: "bad"}
-    told = [f"<li class='{tones[c.verdict]}'>{_text(c.sentence)}</li>" for c in comparisons]
     sides = [side for c in comparisons for side in (c.baseline, c.rival) if side is not None]
     trials = {side.number: side for side in sides}.values()
     names = ["trial", *map(title, objectives), *_test_titles(objectives, sides), "configuration"]
     rows = [
-        [_number(t), *_values(t, objectives), *_tests(t, objectives, sides), _what(t)]
+        [number(t), *told_values(t, objectives), *_tests(t, objectives, sides), configuration(t)]
         for t in trials
     ]
-    return f"<ul>{''.join(told)}</ul>{_table(names, rows)}"
+    return table(names, rows)
 
 
 def _test_titles(objectives: Sequence[Objective], trials: Iterable[TrialRecord]) -> list[str]:
@@ -178,7 +219,7 @@ def _test_titles(objectives: Sequence[Objective], trials: Iterable[TrialRecord])
 def _tests(
     trial: TrialRecord, objectives: Sequence[Objective], trials: Iterable[TrialRecord]
 ) -> list[str]:
-    return [_text(tested(o, trial)) for o in scored(objectives, trials)]
+    return [text(tested(o, trial)) for o in scored(objectives, trials)]
 
 
 def _curves(records: Sequence[TrialRecord], objectives: Sequence[Objective], front: Front) -> str:
@@ -209,53 +250,54 @@ def _hypervolume(records: Sequence[TrialRecord], objectives: Sequence[Objective]
     volumes = hypervolumes(records, objectives)
     if not any(volumes):
         return "<p>No trial lies within the reference point yet.</p>"
-    lines = [("hypervolume", list(range(1, len(volumes) + 1)), volumes)]
-    return fragment(lines_figure(lines, "trials", "hypervolume", strong=1))
+    over_trials = [("hypervolume", list(range(1, len(volumes) + 1)), volumes)]
+    figure = fragment(lines_figure(over_trials, "trials", "hypervolume", strong=1))
+    over_hours = _over_hours(records, objectives)
+    if not over_hours[0]:
+        return figure
+    lines = [("hypervolume", *over_hours)]
+    hours = fragment(lines_figure(lines, "hours", "hypervolume", strong=1))
+    return figure + folded_away("Over hours", hours)
+
+
+def _over_hours(
+    records: Sequence[TrialRecord], objectives: Sequence[Objective]
+) -> tuple[list[float], list[float]]:
+    """Hours since the first trial began, and the hypervolume of what had ended by then."""
+    timed = [r for r in folded(records) if r.ended is not None and r.began is not None]
+    timed.sort(key=lambda record: record.ended or 0.0)
+    begun = min((record.began or 0.0 for record in timed), default=0.0)
+    renumbered = [replace(record, number=place) for place, record in enumerate(timed)]
+    hours = [((record.ended or 0.0) - begun) / 3600 for record in timed]
+    return hours, hypervolumes(renumbered, objectives)
 
 
 def _trial_table(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> str:
-    rows = []
-    for record in records:
-        seconds = "–" if record.seconds is None else f"{record.seconds:.1f}"
-        state = f'<span class="{_text(record.state)}">{_text(record.state)}</span>'
-        cells = [_number(record), state, *_values(record, objectives), seconds, _what(record)]
-        rows.append([*cells, _text(record.error or "")])
+    """All trials, to be filtered and sorted."""
+    if not records:
+        return "<p>No trial yet.</p>"
     names = ["trial", "state", *map(title, objectives), "seconds", "configuration", "error"]
-    return _table(names, rows) if rows else "<p>No trial yet.</p>"
-
-
-def _values(record: TrialRecord, objectives: Sequence[Objective]) -> list[str]:
-    """The values of the objectives, from the plan where the trial is not complete."""
-    filled = replace(record, values={**record.known, **record.values})
-    return [_text(valued(objective, filled)) for objective in objectives]
-
-
-def _number(record: TrialRecord, mark: str = "") -> str:
-    again = "" if record.repeat_of is None else f" {record.repeat_of} again"
-    label = f"{record.baseline or ''}{mark}{again}".strip()
-    return f"{record.number} <small>{_text(label)}</small>" if label else str(record.number)
-
-
-def _what(record: TrialRecord) -> str:
-    train = ", ".join(
-        f"{key} {value}" for key, value in (*record.config.train, *record.config.backbone)
+    heads = "".join(f"<th><button type=button>{text(name)}</button></th>" for name in names)
+    rows = "".join(_row(record, objectives) for record in records)
+    field = (
+        '<input type=search data-table=trials placeholder="filter: words that a row holds" '
+        'aria-label="filter trials"><small></small>'
     )
-    return f"<code>{_text(summary(record.config))}</code><small>{_text(train)}</small>"
+    table = f"<table id=trials><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+    return f"{field}<div class=wide>{table}</div>"
 
 
-def _section(heading: str, body: str) -> str:
-    return f"<section><h2>{_text(heading)}</h2>{body}</section>"
-
-
-def _table(names: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of plain names over cells that are escaped already."""
-    head = "".join(f"<th>{_text(name)}</th>" for name in names)
-    body = "".join(f"<tr>{''.join(f'<td>{c}</td>' for c in row)}</tr>" for row in rows)
-    return f"<div class=wide><table><tr>{head}</tr>{body}</table></div>"
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))
+def _row(record: TrialRecord, objectives: Sequence[Objective]) -> str:
+    values = {**record.known, **record.values}
+    seconds = "–" if record.seconds is None else f"{record.seconds:.1f}"
+    state = f'<span class="{text(record.state)}">{text(record.state)}</span>'
+    measured = "".join(
+        f'<td data-value="{values.get(objective.name, "")}">{told}</td>'
+        for objective, told in zip(objectives, told_values(record, objectives), strict=True)
+    )
+    cells = f"<td>{number(record)}</td><td>{state}</td>{measured}<td>{seconds}</td>"
+    what = f"<td>{configuration(record)}</td><td>{text(record.error or '')}</td>"
+    return f'<tr data-trial="{record.number}">{cells}{what}</tr>'
 
 
 _PAGE = """<!doctype html>
