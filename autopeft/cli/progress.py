@@ -14,6 +14,7 @@ from autopeft.api.run import Prepared
 from autopeft.cli.remaining import ended, most_repeats, planned, seconds_left
 from autopeft.cli.show import best_of, states_of
 from autopeft.core.quantity import duration
+from autopeft.report.learned import learned
 from autopeft.report.summary import summary
 from autopeft.report.value import shown, title
 from autopeft.study.spec import FidelitySection, Search
@@ -33,6 +34,7 @@ class Progress:
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.started = time.monotonic()
         self.ended: set[int] | None = None
+        self._told = 0, ""
 
     def __enter__(self) -> Progress:
         if self.quiet:
@@ -90,6 +92,7 @@ class Progress:
         )
         left = self._seconds_left(trials)
         what = f"{trial.baseline}: " if trial.baseline else ""
+        what = what if trial.repeat_of is None else f"{trial.repeat_of} again: "
         line = "  ".join(
             part
             for part in (
@@ -117,10 +120,20 @@ class Progress:
             if best is not None:
                 value = shown(objective, best.values[objective.name])
                 table.add_row(f"best {title(objective)}", value, escape(summary(best.config)))
+        if told := self._learned(trials):
+            table.add_row("learned", "", escape(told))
         left = self._seconds_left(trials)
         spent = duration(time.monotonic() - self.started)
         table.add_row("time", spent, "" if left is None else f"about {duration(left)} left")
         return table
+
+    def _learned(self, trials: tuple[TrialRecord, ...]) -> str:
+        """What the trials that have ended tell, worked out when another has."""
+        n_ended = ended(trials)
+        if n_ended != self._told[0]:
+            found = learned(trials, self.prepared.objectives)
+            self._told = n_ended, found.sentence if found else ""
+        return self._told[1]
 
     @property
     def _search(self) -> Search:

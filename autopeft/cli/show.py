@@ -22,6 +22,7 @@ from autopeft.core.options import is_finite
 from autopeft.core.quantity import duration, prefixed
 from autopeft.objective.objective import Objective
 from autopeft.report.front import Front, plain
+from autopeft.report.learned import learned
 from autopeft.report.seeds import contenders, folded
 from autopeft.report.summary import summary
 from autopeft.report.value import scored, shown, tested, title, valued
@@ -66,6 +67,7 @@ def status_of(outcome: Outcome) -> dict[str, Any]:
     best = {}
     spec = outcome.spec
     left = seconds_left(outcome.trials, spec.search, spec.fidelity, time.time())
+    found = learned(outcome.trials, outcome.objectives)
     for objective in outcome.objectives:
         trial = best_of(outcome.trials, objective)
         if trial is not None:
@@ -77,6 +79,7 @@ def status_of(outcome: Outcome) -> dict[str, Any]:
         "states": states_of(outcome.trials),
         "best": best,
         "hypervolume": outcome.hypervolume,
+        "learned": found.sentence if found else "",
         "seconds_left": None if outcome.ended else left,
         "ended": outcome.ended,
     }
@@ -173,6 +176,8 @@ def show_status(outcome: Outcome) -> None:
             value = shown(objective, trial.values[objective.name])
             say(f"  best {title(objective)} {value}  trial {trial.number}  {summary(trial.config)}")
     say(f"  hypervolume {status['hypervolume']:.4f}")
+    if status["learned"]:
+        say(f"  learned: {status['learned']}")
     left = status["seconds_left"]
     if outcome.ended:
         say(f"  ended early: {outcome.ended}")

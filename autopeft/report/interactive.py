@@ -74,6 +74,26 @@ def lines_figure(
     return _figure(traces, (x, {}), (y, {}))
 
 
+def effects_figure(rows: Sequence[tuple[str, float, float]], unit: str) -> Figure:
+    """Gains of choices (name, gain, half of its interval), the first on top."""
+    names, gains, margins = zip(*reversed(rows), strict=True)
+    bars = {"type": "data", "array": list(margins), "color": MUTED, "thickness": 1.5, "width": 5}
+    sure = [abs(gain) > margin for gain, margin in zip(gains, margins, strict=True)]
+    trace = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": list(gains),
+        "y": [html.escape(name) for name in names],
+        "error_x": bars,
+        "marker": {"size": 10, "color": [ACCENT if each else MUTED for each in sure]},
+        "hovertemplate": "%{y}: %{x:+.2f}<extra></extra>",
+    }
+    line = {"zeroline": True, "zerolinecolor": MUTED}
+    figure = _figure([trace], (f"gain in {unit}", line), ("", {"automargin": True}))
+    figure["layout"] |= {"height": 120 + 26 * len(rows), "showlegend": False}
+    return figure
+
+
 def fragment(figure: Figure) -> str:
     """The figure as a part of a page that has the `library` before it."""
     told = json.dumps(_finite(figure), separators=(",", ":")).replace("<", "\\u003c")
@@ -194,7 +214,7 @@ def solid_figure(content: Chart) -> Figure:
                 "y": [dot.colour for dot in dots],
                 "z": [dot.y for dot in dots],
                 "marker": {"size": size, "color": colour},
-                "hovertext": [_hover(content, dot) for dot in dots],
+                "hovertext": [_values(content, dot) for dot in dots],
                 "hoverinfo": "text",
                 "customdata": [dot.trial.number for dot in dots],
             }
@@ -215,6 +235,12 @@ def _kind(log: bool) -> str:
 
 
 def _hover(content: Chart, dot: Dot) -> str:
+    """The values of a trial and its configuration."""
+    parts = summary(dot.trial.config).split(" · ")
+    return "<br>".join([_values(content, dot), *map(html.escape, parts)])
+
+
+def _values(content: Chart, dot: Dot) -> str:
     name = f" · {dot.trial.baseline}" if dot.trial.baseline else ""
     rows = [f"<b>trial {dot.trial.number}{html.escape(name)}</b>"]
     for objective, value in (
@@ -224,7 +250,6 @@ def _hover(content: Chart, dot: Dot) -> str:
     ):
         if objective is not None:
             rows.append(f"{html.escape(objective.name)} {html.escape(shown(objective, value))}")
-    rows += [html.escape(part) for part in summary(dot.trial.config).split(" · ")]
     return "<br>".join(rows)
 
 

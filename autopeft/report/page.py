@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,14 @@ from autopeft.report.chart import chart
 from autopeft.report.choice import choose, pick
 from autopeft.report.front import Front, losses
 from autopeft.report.interactive import (
+    effects_figure,
     fragment,
     library,
     lines_figure,
     pareto_figure,
     solid_figure,
 )
+from autopeft.report.learned import POINTS, learned
 from autopeft.report.markup import (
     configuration,
     folded_away,
@@ -94,8 +95,9 @@ def render(
         _facts(facts, records, objectives),
         section("Recommendation", _recommended(front) + _told(records, objectives)),
         section("Pareto front", figure + _front_table(front)),
-        section("The front, drawn", pictures(front, records, name, reference)),
+        section("The front, drawn", pictures(front, chosen, name, reference)),
         section("Against the standards", _baselines(records, objectives)),
+        section("What the search has learned", _effects(records, objectives)),
         section("Learning curves", _curves(chosen, objectives, front)),
         section("Hypervolume", _hypervolume(records, objectives)),
         section("All trials", _left_out(records, chosen) + _trial_table(chosen, objectives)),
@@ -108,9 +110,14 @@ def hypervolumes(records: Sequence[TrialRecord], objectives: Sequence[Objective]
 
     Only complete trials add to it; the corner is the reference of each objective.
     """
+    return _grown(sorted(folded(records), key=lambda record: record.number), objectives)
+
+
+def _grown(ordered: Iterable[TrialRecord], objectives: Sequence[Objective]) -> list[float]:
+    """The hypervolume after each of some trials."""
     corner = [o.worst for o in objectives]
     best, volumes = np.empty((0, len(objectives))), [0.0]
-    for record in sorted(folded(records), key=lambda record: record.number):
+    for record in ordered:
         volumes.append(volumes[-1])
         row = np.array(losses(record, objectives)) if record.state == "complete" else None
         if row is not None and not (best <= row).all(axis=1).any():
@@ -175,6 +182,17 @@ def _told(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> st
     tones = {1: "good", 0: "", -1: "bad"}
     told = [f"<li class='{tones[c.verdict]}'>{text(c.sentence)}</li>" for c in comparisons]
     return f"<ul>{''.join(told)}</ul>"
+
+
+def _effects(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> str:
+    """What each choice does on average, with intervals."""
+    found = learned(records, objectives)
+    if found is None or not found.effects:
+        return "<p>Too few trials have ended to tell.</p>"
+    unit = "points" if found.unit == POINTS else found.objective.name.replace("_", " ")
+    told = f"<p class=lead>{text(found.sentence)}</p>" if found.sentence else ""
+    about = "averages over trained configurations, everything else as it is; 95 % intervals"
+    return f"{told}{fragment(effects_figure(found.rows, unit))}<p>{about}</p>"
 
 
 def _front_table(front: Front) -> str:
@@ -267,9 +285,8 @@ def _over_hours(
     timed = [r for r in folded(records) if r.ended is not None and r.began is not None]
     timed.sort(key=lambda record: record.ended or 0.0)
     begun = min((record.began or 0.0 for record in timed), default=0.0)
-    renumbered = [replace(record, number=place) for place, record in enumerate(timed)]
     hours = [((record.ended or 0.0) - begun) / 3600 for record in timed]
-    return hours, hypervolumes(renumbered, objectives)
+    return hours, _grown(timed, objectives)
 
 
 def _trial_table(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> str:

@@ -14,7 +14,8 @@ from autopeft.objective.pareto import front
 from autopeft.search.features import Encoder
 from autopeft.search.history import Observation
 from autopeft.search.prior import Prior
-from autopeft.search.surrogate import Surrogate, tempered
+from autopeft.search.surrogate import Surrogate
+from autopeft.search.tempered import tempered
 
 N_MOST = 300
 """Observations that a model is fitted to; of more, the latest and those nearest to the front."""

@@ -10,6 +10,7 @@ from autopeft.core.config import PeftConfig
 from autopeft.objective.array import Array
 from autopeft.objective.objective import Objective
 from autopeft.search.features import Encoder
+from autopeft.search.tempered import tempered
 
 N_LEAST = 8
 """Trials below which a loss is taken as it was measured."""
@@ -35,7 +36,7 @@ def expected_losses(
     expected = np.array(losses, dtype=np.float64)
     if len(configs) < N_LEAST:
         return expected
-    from autopeft.search.surrogate import Surrogate, one_thread, tempered  # imports torch
+    from autopeft.search.surrogate import Surrogate, one_thread  # imports torch
 
     n_layers = 1 + max((layer for c in configs for layer in c.layers), default=0)
     rows = Encoder(configs, n_layers)(configs)

@@ -10,7 +10,8 @@ from autopeft.core.config import PeftConfig
 from autopeft.objective.array import Array
 from autopeft.search.features import Encoder
 from autopeft.search.history import Observation
-from autopeft.search.surrogate import Surrogate, one_thread, tempered
+from autopeft.search.surrogate import Surrogate, one_thread
+from autopeft.search.tempered import tempered
 
 N_LEAST = 8
 """Observations below which an earlier study says nothing."""

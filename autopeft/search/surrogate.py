@@ -18,10 +18,6 @@ from autopeft.objective.array import Array
 N_STEPS = 60
 """Steps of the optimiser of the hyperparameters at most."""
 
-N_TEMPERED, OUTLYING = 4, 2.0
-"""From how many losses on bad ones are tempered, and how much further from the median than the
-best one they may lie."""
-
 _JITTER = 1e-6
 _LEAST_NOISE = 1e-4
 
@@ -186,18 +182,6 @@ class Surrogate:
         factor = self._decomposed(kernel)
         half = torch.linalg.solve_triangular(factor, self._y[:, None], upper=False)
         return half.square().sum() / 2 + factor.diagonal().log().sum()
-
-
-def tempered(losses: Array) -> Array:
-    """Losses `(n,)`, those of trainings that collapsed brought close behind the others.
-
-    Few of them would else decide what a model takes for large and small.
-    """
-    finite = losses[np.isfinite(losses)]
-    if len(finite) < N_TEMPERED:
-        return losses
-    middle = float(np.median(finite))
-    return np.minimum(losses, middle + OUTLYING * (middle - finite.min()))
 
 
 def one_thread() -> AbstractContextManager[object]:

@@ -12,6 +12,7 @@ import pytest
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.report import Front, hypervolumes, write_report
 from autopeft.report.page import MOST
+from tests.report.test_learned import many
 from tests.report.trials import ACCURACY, OBJECTIVES, PARAMS, STUDY, again, complete
 
 EVIL = "<img src=x onerror=alert(1)>&\"'"
@@ -91,6 +92,13 @@ def test_page_compares_with_baselines_on_the_test_split(tmp_path: Path) -> None:
         assert part in reader.text, part
     assert len(rows(reader)) == len(STUDY) + len(fresh)
     assert [a["class"] for t, a in reader.tags if t == "li"] == ["", "good"]
+
+
+def test_page_tells_what_was_learned(tmp_path: Path) -> None:
+    reader = page(tmp_path, many())
+    assert "adapter in the upper half gains 3." in reader.text
+    assert "95 % intervals" in reader.text
+    assert "Too few trials have ended to tell." in page(tmp_path).text
 
 
 def test_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
