@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 
@@ -16,12 +16,16 @@ from autopeft.core.extent import EXTENT, cut_told
 from autopeft.objective.objective import Objective, load_objectives
 from autopeft.report.baseline import Comparison, compare
 from autopeft.report.choice import Choice, choose
+from autopeft.report.frame import frame
 from autopeft.report.front import Front
 from autopeft.report.page import write_report
 from autopeft.report.plot import plot
 from autopeft.study.record import find_record, reachable, read_trials, record_id
 from autopeft.study.spec import SPEC, StudySpec, load_spec
 from autopeft.study.trial import TrialRecord
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,10 @@ class Outcome:
     def against_baselines(self, number: int) -> tuple[Comparison, ...]:
         """A trial against each baseline, by test values of fresh seeds; none without those."""
         return compare(self.trials, self.objectives, number)
+
+    def frame(self) -> DataFrame:
+        """Every trial as a row of a data frame of pandas."""
+        return frame(self.trials, self.objectives)
 
     def plot(self, path: str | Path) -> Path:
         """Draws the front into a `.png` or `.html` file.

@@ -10,78 +10,34 @@ import traceback
 import warnings
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
+from typing import Annotated, TextIO, cast
 
 import typer
 
 from autopeft.cli.encoding import write_anything
-from autopeft.core.catalog import parse
+from autopeft.cli.options import (
+    Changes,
+    Json,
+    MaxMemory,
+    MaxParams,
+    Pick,
+    Storage,
+    StudyName,
+    changes_of,
+    outcome_within,
+    same_study,
+)
 from autopeft.core.errors import AutoPeftError, AutoPeftWarning, StudyError, redacted
 
-if TYPE_CHECKING:
-    from autopeft.api.outcome import Outcome
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 """Every wrong use of the command line; where typer keeps the class depends on its version."""
-
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name or path of a study file.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON; bytes and seconds.")]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the study file."),
-]
-Pick = Annotated[
-    str | None, typer.Option(help="knee, best or cheapest of the front; knee by default.")
-]
-MaxParams = Annotated[
-    str | None, typer.Option(help="Only trials that train at most so many, such as 0.2%.")
-]
-MaxMemory = Annotated[
-    str | None, typer.Option(help="Only trials predicted to take at most this, such as 8GB.")
-]
-Storage = Annotated[str | None, typer.Option(help="URL of the Optuna storage.")]
-
 
 N_ALLOCATED = 50_000
 """Objects between two collections of garbage: imports and records make many that stay."""
 
 _INTERRUPTED = 130
-
-
-def _changes(given: list[str] | None, **options: Any) -> dict[str, Any]:
-    """`--set` and the shorthand options as one mapping of dotted keys."""
-    changes = {}
-    for text in given or []:
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise StudyError(f"expected key=value, got {text!r}", "--set")
-        changes[key] = parse(value, f"--set {key}")
-    named = {"n_trials": "search.n_trials", "engine": "engine.type", "storage": "storage"}
-    return changes | {named[k]: v for k, v in options.items() if v is not None}
-
-
-def _limited(
-    study: str, changes: dict[str, Any], max_params: str | None, max_memory: str | None
-) -> Outcome:
-    """What the record of a study says of the trials within limits."""
-    from autopeft.api.outcome import open_study
-
-    outcome = open_study(study, changes=changes)
-    given = {"trainable_params": max_params, "peak_memory": max_memory}
-    limits = {name: most for name, most in given.items() if most is not None}
-    if not limits:
-        return outcome
-    from autopeft.api.limits import limited  # imports torch
-
-    return limited(outcome, limits)
-
-
-def _given(changes: list[str] | None, storage: str | None) -> list[str]:
-    """What other commands need to find the same study."""
-    options = [part for change in changes or () for part in ("--set", change)]
-    return options if storage is None else [*options, "--storage", storage]
 
 
 @app.callback(invoke_without_command=True)
@@ -130,22 +86,23 @@ def run(
     engine: Annotated[str | None, typer.Option(help="inline or ray: where trials run.")] = None,
     storage: Storage = None,
     set_: Changes = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
     json: Json = False,
 ) -> None:
     """Open or continue a study and run it to its end."""
-    changes = _changes(set_, n_trials=n_trials, engine=engine, storage=storage)
+    changes = changes_of(set_, n_trials=n_trials, engine=engine, storage=storage)
     from autopeft.api.run import prepare
     from autopeft.cli.progress import Progress
     from autopeft.cli.show import front_of, print_json, show_front, show_next, status_of
 
     prepared = prepare(study, changes)
-    with Progress(prepared, quiet=json) as progress:
+    with Progress(prepared, quiet=json or quiet) as progress:
         outcome = prepared.run(progress.watch)
     if json:
         print_json({**status_of(outcome), **front_of(outcome)})
     elif outcome.front.trials:
         show_front(outcome)
-        show_next([study, *_given(set_, storage)], outcome.spec.name)
+        show_next([study, *same_study(set_, storage)], outcome.spec.name)
     if not outcome.front.trials:
         failures = [t.error for t in outcome.trials if t.state == "failed"]
         why = failures[-1] if failures else "none was trained"
@@ -181,7 +138,7 @@ def plan(  # noqa: PLR0913
         device=device,
         task=task,
         fit=fit,
-        changes=_changes(set_),
+        changes=changes_of(set_),
     )
     print_json(result) if json else show_plan(result)
 
@@ -194,7 +151,7 @@ def status(
     from autopeft.api.outcome import open_study
     from autopeft.cli.show import print_json, show_status, status_of
 
-    outcome = open_study(study, changes=_changes(set_, storage=storage))
+    outcome = open_study(study, changes=changes_of(set_, storage=storage))
     print_json(status_of(outcome)) if json else show_status(outcome)
 
 
@@ -211,7 +168,7 @@ def pareto(
     """Show the Pareto front."""
     from autopeft.cli.show import front_of, print_json, say, show_front
 
-    outcome = _limited(study, _changes(set_, storage=storage), max_params, max_memory)
+    outcome = outcome_within(study, changes_of(set_, storage=storage), max_params, max_memory)
     path = outcome.plot(plot) if plot else None
     if json:
         print_json({**front_of(outcome), **({"plot": str(path)} if path else {})})
@@ -247,7 +204,7 @@ def report(
     from autopeft.api.outcome import open_study
     from autopeft.cli.show import print_json, say
 
-    path = open_study(study, changes=_changes(set_, storage=storage)).report(output)
+    path = open_study(study, changes=changes_of(set_, storage=storage)).report(output)
     print_json({"report": str(path)}) if json else say(f"written to {path}")
 
 
@@ -265,7 +222,7 @@ def rerun(
     from autopeft.cli.progress import Progress
     from autopeft.cli.show import print_json, show_means, trial_of
 
-    prepared = prepare_rerun(study, trial, seeds, _changes(set_, storage=storage))
+    prepared = prepare_rerun(study, trial, seeds, changes_of(set_, storage=storage))
     with Progress(prepared, quiet=json) as progress:
         outcome = prepared.run(progress.watch)
     print_json(trial_of(outcome, trial)) if json else show_means(outcome, trial)
@@ -298,7 +255,7 @@ def export(  # noqa: PLR0913
     from autopeft.api.export import export as write
     from autopeft.cli.show import print_json, say
 
-    outcome = _limited(study, _changes(set_, storage=storage), max_params, max_memory)
+    outcome = outcome_within(study, changes_of(set_, storage=storage), max_params, max_memory)
     rule = pick or "knee"
     choice = outcome.choose(rule, within) if trial is None else None
     format = format or TARGETS[outcome.spec.deploy].format
@@ -334,7 +291,7 @@ def doctor(
     from autopeft.api.doctor import doctor as look
     from autopeft.cli.show import print_json, show_diagnosis
 
-    diagnosis = look(study, _changes(set_))
+    diagnosis = look(study, changes_of(set_))
     print_json(diagnosis.to_dict()) if json else show_diagnosis(diagnosis)
     if diagnosis.is_ill:
         raise typer.Exit(2)

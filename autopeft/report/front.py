@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autopeft.core.errors import StudyError
 from autopeft.objective import pareto
 from autopeft.objective.objective import Objective
+from autopeft.report.frame import frame
 from autopeft.report.seeds import contenders
 from autopeft.study.trial import TrialRecord
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,14 @@ class Front:
             return "one fresh training each, on the validation split"
         seeds = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else f"{counts[0]}"
         return f"means of {seeds} fresh trainings each, on the validation split"
+
+    def frame(self) -> DataFrame:
+        """Its trials as rows of a data frame of pandas."""
+        return frame(self.trials, self.objectives)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return str(self.frame().drop(columns="config")._repr_html_())
 
     def to_dict(self) -> dict[str, Any]:
         """The front as plain values for JSON; counts are whole numbers, sizes in bytes."""

@@ -13,6 +13,7 @@ import autopeft
 from autopeft.api.earlier import observations
 from autopeft.api.outcome import open_study
 from autopeft.cli.show import front_of, show_front
+from autopeft.core.config import PeftConfig
 from autopeft.objective.objective import load_objectives
 from autopeft.study.record import find_record
 from autopeft.study.repeats import fresh
@@ -163,6 +164,20 @@ def _copy(first, folder):
     database = make_url(first.spec.storage_url).database
     shutil.copy(database, folder / "study.db")
     return first.spec.model_copy(update={"storage": f"sqlite:///{folder}/study.db"})
+
+
+def test_trials_are_rows_of_a_frame(first):
+    rows = first.frame()
+    assert list(rows.index) == [t.number for t in first.trials]
+    assert rows.loc[0, "baseline"] == "head-only"
+    again = rows[rows.repeat_of.notna()]
+    assert again.test_accuracy.notna().all()
+    front = first.front.frame()
+    assert list(front.accuracy) == [t.values["accuracy"] for t in first.front.trials]
+    assert (front.n_seeds == 2).all()
+    assert first.trials[0].config == PeftConfig.from_dict(rows.loc[0, "config"])
+    assert "accuracy" in first.front._repr_html_()
+    assert list(replace(first, trials=()).frame().index) == []
 
 
 def test_a_front_keeps_limits(first):

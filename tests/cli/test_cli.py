@@ -33,6 +33,12 @@ def test_run_again_trains_nothing(ran, autopeft):
         assert f"autopeft {command} {ran.path}" in said.out
 
 
+def test_a_quiet_run_shows_the_end_alone(ran, autopeft):
+    said = autopeft("run", ran.path, "--quiet", "--set", "name=quiet", "--n-trials", 1)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith("Pareto front of quiet")
+
+
 def test_run_shows_a_line_for_every_ended_trial(ran, autopeft):
     said = autopeft("run", ran.path, "--set", "name=lines", "--n-trials", 1)
     assert said.code == 0
