@@ -9,7 +9,7 @@ from typing import Any
 
 from autopeft.api.outcome import Outcome
 from autopeft.api.run import Prepared, prepare
-from autopeft.core.errors import StudyError, inside
+from autopeft.core.errors import StudyError
 from autopeft.objective.limit import parse_limit
 from autopeft.study.trial import TrialRecord
 
@@ -55,11 +55,10 @@ def limited(outcome: Outcome, limits: Mapping[str, Any]) -> Outcome:
     kept = [trial for trial in outcome.trials if trial.state == "complete"]
     for name, raw in limits.items():
         of = known.parameters if str(raw).strip().endswith("%") else None
-        with inside(outcome.spec.place):
-            most = parse_limit(name, raw, of=of)
-            values = [known.value(name, trial) for trial in kept]
-            if values and min(values) > most:
-                least = f"the least has {min(values):,.0f}, the limit is {most:,.0f}"
-                raise StudyError(f"no complete trial meets {raw}: {least}", f"limits.{name}")
+        most = parse_limit(name, raw, of=of)
+        values = [known.value(name, trial) for trial in kept]
+        if values and min(values) > most:
+            least = f"the least has {min(values):,.0f}, the limit is {most:,.0f}"
+            raise StudyError(f"no complete trial meets {raw}: {least}", f"limits.{name}")
         kept = [trial for trial, value in zip(kept, values, strict=True) if value <= most]
     return replace(outcome, trials=tuple(kept), limits={**outcome.limits, **limits})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from autopeft.report.frame import frame
 from autopeft.report.front import Front
 from autopeft.report.page import write_report
 from autopeft.report.plot import plot
+from autopeft.report.seeds import folded
 from autopeft.study.record import find_record, reachable, read_trials, record_id
 from autopeft.study.spec import SPEC, StudySpec, load_spec
 from autopeft.study.trial import TrialRecord
@@ -71,6 +72,15 @@ class Outcome:
         """A trial against each baseline, by test values of fresh seeds; none without those."""
         return compare(self.trials, self.objectives, number)
 
+    def lacking(self, number: int, seeds: int) -> str:
+        """What a trial lacks of so many fresh trainings, as a sentence; empty for nothing."""
+        mean = next(trial for trial in folded(self.trials) if trial.number == number)
+        if mean.trains_nothing or mean.n_seeds >= seeds:
+            return ""
+        errors = [t.error for t in self.trials if t.repeat_of == number and t.state == "failed"]
+        why = f": {errors[-1]}" if errors else ""
+        return f"trial {number} has {mean.n_seeds} of {seeds} fresh trainings{why}"
+
     def frame(self) -> DataFrame:
         """Every trial as a row of a data frame of pandas."""
         return frame(self.trials, self.objectives)
@@ -83,8 +93,12 @@ class Outcome:
         """
         return plot(self.trials, self.objectives, path)
 
-    def report(self, folder: str | Path) -> Path:
+    def report(self, folder: str | Path, reference: Sequence[str] = ()) -> Path:
         """Writes one self-contained page into a folder and gives its path.
+
+        Args:
+            folder: that is made if need be.
+            reference: arguments by which commands find the study; its file by default.
 
         Raises:
             StudyError: the folder is a file.
@@ -104,7 +118,7 @@ class Outcome:
             "storage": redacted(spec.storage_url),
         }
         return write_report(
-            spec.name, facts, self.trials, self.objectives, folder, reference=spec.place
+            spec.name, facts, self.trials, self.objectives, folder, reference or (spec.place,)
         )
 
     def choose(self, rule: str = "knee", within: str | float | None = None) -> Choice:

@@ -30,7 +30,7 @@ def prepare_rerun(
         changes: values by dotted key that replace those of the file.
 
     Raises:
-        StudyError: the study has not come to its end, or has no such trial.
+        StudyError: a trial is under way, or there is no such trial.
         ExportError: that trial is not complete.
     """
     spec = study if isinstance(study, StudySpec) else load_spec(study, changes)

@@ -98,7 +98,8 @@ class Prepared:
         sampler = self._sampler(limits)
         record = open_record(spec.storage_url, spec.name, self.objectives, sampler)
         agree(record, self._identity(data), meaning)
-        record.set_user_attr(SPEC, spec.recorded())
+        if self.rerun is None:
+            record.set_user_attr(SPEC, spec.recorded())
         return Study(record, self.space, self.objectives, self._terms(limits))
 
     def _sampler(self, limits: Mapping[str, float]) -> BaseSampler:

@@ -182,13 +182,17 @@ def pareto(
 def compare(
     first: StudyName,
     second: StudyName,
+    storage: Storage = None,
+    set_: Changes = None,
     json: Json = False,
 ) -> None:
     """Show two studies of the same objectives beside each other."""
     from autopeft.api.compare import compare as beside
+    from autopeft.api.outcome import open_study
     from autopeft.cli.show import print_json, show_versus
 
-    both = beside(first, second)
+    changes = changes_of(set_, storage=storage)
+    both = beside(*(open_study(study, changes=changes) for study in (first, second)))
     print_json(both.to_dict()) if json else show_versus(both)
 
 
@@ -204,7 +208,8 @@ def report(
     from autopeft.api.outcome import open_study
     from autopeft.cli.show import print_json, say
 
-    path = open_study(study, changes=changes_of(set_, storage=storage)).report(output)
+    outcome = open_study(study, changes=changes_of(set_, storage=storage))
+    path = outcome.report(output, [study, *same_study(set_, storage)])
     print_json({"report": str(path)}) if json else say(f"written to {path}")
 
 
@@ -226,6 +231,9 @@ def rerun(
     with Progress(prepared, quiet=json) as progress:
         outcome = prepared.run(progress.watch)
     print_json(trial_of(outcome, trial)) if json else show_means(outcome, trial)
+    if lacking := outcome.lacking(trial, seeds):
+        print(f"autopeft: {lacking}", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -51,15 +51,17 @@ const autopeft = (() => {
     table.querySelectorAll("th").forEach((each) => each.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", falling ? "descending" : "ascending");
     const key = (row) => row.children[column].dataset.value ?? row.children[column].textContent;
+    // Rows without a value are last, whichever way.
     const compare = (a, b) => {
       const [left, right] = [key(a), key(b)];
       const numbers = [parseFloat(left), parseFloat(right)];
-      if (numbers.every(Number.isFinite)) return numbers[0] - numbers[1];
-      if (numbers.some(Number.isFinite)) return Number.isFinite(numbers[0]) ? -1 : 1;
-      return left.localeCompare(right);
+      const told = numbers.map(Number.isFinite);
+      if (told[0] !== told[1]) return told[0] ? -1 : 1;
+      const order = told[0] ? numbers[0] - numbers[1] : left.localeCompare(right);
+      return falling ? -order : order;
     };
     const rows = [...table.tBodies[0].rows];
-    rows.sort((a, b) => (falling ? compare(b, a) : compare(a, b)));
+    rows.sort(compare);
     table.tBodies[0].append(...rows);
   }
 

@@ -11,7 +11,7 @@ import numpy as np
 from autopeft.core.errors import StudyError
 from autopeft.objective import pareto
 from autopeft.objective.objective import Objective
-from autopeft.report.baseline import compare
+from autopeft.report.baseline import Comparison, compare
 from autopeft.report.chart import chart
 from autopeft.report.choice import choose, pick
 from autopeft.report.front import Front, losses
@@ -50,7 +50,7 @@ def write_report(
     records: Sequence[TrialRecord],
     objectives: Sequence[Objective],
     folder: str | Path,
-    reference: str = "",
+    reference: Sequence[str] = (),
 ) -> Path:
     """Writes `report.html` into `folder`, which is made if need be.
 
@@ -62,7 +62,7 @@ def write_report(
         records: all trials.
         objectives: at least one.
         folder: where the page goes; an older page there is replaced.
-        reference: by which commands find the study; its name by default.
+        reference: arguments by which commands find the study; its name by default.
 
     Returns:
         The path of the page.
@@ -71,7 +71,7 @@ def write_report(
         StudyError: no objective.
     """
     path = Path(folder) / FILE
-    text = render(name, facts, records, tuple(objectives), reference or name)
+    text = render(name, facts, records, tuple(objectives), reference or (name,))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
@@ -82,10 +82,11 @@ def render(
     facts: Mapping[str, object],
     records: Sequence[TrialRecord],
     objectives: tuple[Objective, ...],
-    reference: str,
+    reference: Sequence[str],
 ) -> str:
     """The text of the page."""
     front = Front.of(records, objectives)
+    comparisons = compare(records, objectives)
     chosen = _chosen(records, front)
     content = chart(chosen, objectives)
     solid = folded_away("In three dimensions", fragment(solid_figure(content)))
@@ -93,10 +94,10 @@ def render(
     sections = [
         f"<h1>{text(name)}</h1>",
         _facts(facts, records, objectives),
-        section("Recommendation", _recommended(front) + _told(records, objectives)),
+        section("Recommendation", _recommended(front) + _told(comparisons)),
         section("Pareto front", figure + _front_table(front)),
         section("The front, drawn", pictures(front, chosen, name, reference)),
-        section("Against the standards", _baselines(records, objectives)),
+        _baselines(comparisons, objectives),
         section("What the search has learned", _effects(records, objectives)),
         section("Learning curves", _curves(chosen, objectives, front)),
         section("Hypervolume", _hypervolume(records, objectives)),
@@ -174,9 +175,8 @@ def _recommended(front: Front) -> str:
     return told or "<p>No trial is complete yet.</p>"
 
 
-def _told(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> str:
+def _told(comparisons: Sequence[Comparison]) -> str:
     """Whether what is recommended is real: how the search fares against each baseline."""
-    comparisons = compare(records, objectives)
     if not comparisons:
         return "<p>No baseline was trained again with fresh seeds.</p>"
     tones = {1: "good", 0: "", -1: "bad"}
@@ -214,11 +214,10 @@ def _front_table(front: Front) -> str:
     return f"<p>{text(basis)}</p>{table(names, rows)}"
 
 
-def _baselines(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> str:
-    """The baselines and what they are compared with, as a table."""
-    comparisons = compare(records, objectives)
+def _baselines(comparisons: Sequence[Comparison], objectives: Sequence[Objective]) -> str:
+    """The baselines and what they are compared with, as a table; nothing without those."""
     if not comparisons:
-        return "<p>No baseline was trained again with fresh seeds.</p>"
+        return ""
     sides = [side for c in comparisons for side in (c.baseline, c.rival) if side is not None]
     trials = {side.number: side for side in sides}.values()
     names = ["trial", *map(title, objectives), *_test_titles(objectives, sides), "configuration"]
@@ -226,7 +225,7 @@ def _baselines(records: Sequence[TrialRecord], objectives: Sequence[Objective]) 
         [number(t), *told_values(t, objectives), *_tests(t, objectives, sides), configuration(t)]
         for t in trials
     ]
-    return table(names, rows)
+    return section("Against the standards", table(names, rows))
 
 
 def _test_titles(objectives: Sequence[Objective], trials: Iterable[TrialRecord]) -> list[str]:

@@ -16,7 +16,9 @@ MOST_DRAWN = 40
 """Configurations of the front that are drawn."""
 
 
-def pictures(front: Front, records: Sequence[TrialRecord], name: str, reference: str) -> str:
+def pictures(
+    front: Front, records: Sequence[TrialRecord], name: str, reference: Sequence[str]
+) -> str:
     """Each configuration of the front as a picture, with the commands that export it."""
     layers = [layer for record in records for layer in record.config.layers]
     n_layers = max(layers, default=-1) + 1
@@ -62,9 +64,9 @@ def _shaded(cell: Cell | None, colour: str, largest: float) -> str:
     return f'<td class=on style="background:{shade}" title="{text(cell.words)}">{size}</td>'
 
 
-def _exports(trial: TrialRecord, name: str, reference: str) -> str:
+def _exports(trial: TrialRecord, name: str, reference: Sequence[str]) -> str:
     """The command that writes the trial, ready to copy."""
-    words = ["autopeft", "export", reference, "--trial", str(trial.number), "--output"]
+    words = ["autopeft", "export", *reference, "--trial", str(trial.number), "--output"]
     command = shlex.join([*words, f"{name}-{trial.number}"])
     button = "<button class=copy type=button>copy</button>"
     return f"<div class=command>{button}<code>{text(command)}</code></div>"

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from autopeft.core.config import PeftConfig, Settings
+from autopeft.core.declaration import Declaration
 from autopeft.core.methods import DECLARATIONS
 
 
@@ -17,7 +18,10 @@ def summary(config: PeftConfig) -> str:
     Layers are indices from 0. Options of no consequence for the size are named where they differ
     from the default.
     """
-    parts = [f"{_what(p.method, p.options)} @{spans(p.layers)}" for p in config.placements]
+    parts = [
+        f"{_what(p.method, DECLARATIONS.get(p.method), p.options)} @{spans(p.layers)}"  # type: ignore[arg-type]
+        for p in config.placements
+    ]
     return " · ".join(parts) or "head only"
 
 
@@ -31,9 +35,9 @@ def spans(layers: Iterable[int]) -> str:
 
 
 @lru_cache(4096)
-def _what(method: str, options: Settings) -> str:
-    if method in DECLARATIONS:
-        return DECLARATIONS[method].closed(dict(options)).words()
+def _what(method: str, declared: type[Declaration] | None, options: Settings) -> str:
+    if declared is not None:
+        return declared.closed(dict(options)).words()
     return " ".join((method, *(f"{key}={_text(value)}" for key, value in options)))
 
 

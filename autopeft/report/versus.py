@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import starmap
 from typing import Any
 
 from autopeft.core.errors import StudyError
@@ -103,12 +104,12 @@ def versus(first: Told, second: Told, differing: Sequence[str] = ()) -> Versus:
     """
     wanted = [[(o.name, o.goal) for o in objectives] for _, _, objectives in (first, second)]
     if sorted(wanted[0]) != sorted(wanted[1]):
-        told = (", ".join(f"{goal} {name}" for name, goal in each) for each in wanted)
-        reason = f"{first[0]} is to {{}}, {second[0]} is to {{}}".format(*told)
+        one, other = (", ".join(f"{goal} {name}" for name, goal in each) for each in wanted)
+        reason = f"{first[0]} is to {one}, {second[0]} is to {other}"
         raise StudyError(f"cannot be compared: {reason}", "objectives")
     by_name = {objective.name: objective for objective in second[2]}
     pairs = [(objective, by_name[objective.name]) for objective in first[2]]
-    objectives = tuple(max(pair, key=lambda objective: objective.worst) for pair in pairs)
+    objectives = tuple(starmap(_laxer, pairs))
     fronts = [Front.of(records, objectives) for _, records, _ in (first, second)]
     for (name, _, _), front in zip((first, second), fronts, strict=True):
         if not front.trials:
@@ -116,6 +117,12 @@ def versus(first: Told, second: Told, differing: Sequence[str] = ()) -> Versus:
     return Versus(
         _side(first, fronts[0], fronts[1]), _side(second, fronts[1], fronts[0]), tuple(differing)
     )
+
+
+def _laxer(first: Objective, second: Objective) -> Objective:
+    """The first with the worse of both references, on its scale."""
+    worse = max if first.goal == "minimize" else min
+    return replace(first, reference=worse(first.reference, second.reference))
 
 
 def _side(study: Told, own: Front, other: Front) -> Side:

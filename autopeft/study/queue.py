@@ -37,6 +37,7 @@ class Queue:
 
     def __init__(self, record: optuna.Study) -> None:
         self._record = record
+        self._has_rerun = False
 
     def put(self, point: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
         """Queues a trial, by its decisions or with the attributes of its configuration."""
@@ -62,12 +63,15 @@ class Queue:
         Returns:
             How many were queued.
         """
-        seeds = range(terms.seed + 1, terms.seed + 1 + terms.n_seeds)
-        due = (
-            repeats(trials, objectives, terms.n_finalists, seeds, terms.lengths)
-            if terms.rerun is None
-            else rerun(trials, terms.rerun, seeds)
-        )
+        known = index.has_repeat
+        if terms.rerun is None:
+            seeds = range(terms.seed + 1, terms.seed + 1 + terms.n_seeds)
+            due = repeats(trials, objectives, terms.n_finalists, seeds, terms.lengths, known)
+        elif self._has_rerun:
+            return 0
+        else:
+            due = iter(rerun(trials, terms.rerun, terms.n_seeds, terms.seed, known))
+            self._has_rerun = True
         new = [(trial, attrs) for trial, attrs in due if not index.has_repeat(attrs["repeat"])]
         for trial, attrs in new:
             self.put(trial.point, {**_configured(trial.config), **attrs})

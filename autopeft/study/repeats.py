@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count, islice
 from statistics import fmean
 from typing import Any
 
@@ -28,6 +29,7 @@ def repeats(
     most: int,
     seeds: Sequence[int],
     lengths: Sequence[float],
+    is_queued: Callable[[str], bool] = lambda _: True,
 ) -> Iterator[Repeat]:
     """Finalists and baselines with the attributes of each repeat, one seed after the other.
 
@@ -43,6 +45,7 @@ def repeats(
         most: how many finalists; with none, baselines are not repeated either.
         seeds: of the repeats.
         lengths: in epochs, ascending.
+        is_queued: whether a repeat of this name was ever queued.
     """
     finalists = _finalists(trials, objectives, most)
     baselines = [t for t in trials if t.baseline is not None and t.state == "complete"]
@@ -51,18 +54,39 @@ def repeats(
         yield from _each(again, seeds, lengths[-1])
         return
     first, *others = again
-    for length in lengths:
-        yield from _each([first], seeds, length)
+    of_both = [repeat for length in lengths for repeat in _each([first], seeds, length)]
+    yield from of_both
+    if not all(is_queued(attrs["repeat"]) for _, attrs in of_both):
+        return
     own = [trial for trial in trials if trial.repeat_of == first.number]
     if own and not any(trial.state in UNDER_WAY for trial in own):
         yield from _each(others, seeds, _better(own, objectives, lengths))
 
 
-def rerun(trials: Sequence[TrialRecord], number: int, seeds: Sequence[int]) -> Iterator[Repeat]:
-    """A trial with the attributes of each repeat, trained as far as others were, or as it was."""
-    repeated = fresh(trials)
-    length = next(iter(repeated.values()))[0].epochs if repeated else trials[number].epochs
-    yield from _each([trials[number]], seeds, length)
+def rerun(
+    trials: Sequence[TrialRecord],
+    number: int,
+    most: int,
+    seed: int,
+    is_queued: Callable[[str], bool],
+) -> list[Repeat]:
+    """A trial with the attributes of each repeat that it lacks.
+
+    It is trained as far as others were, or as it was; with seeds that it has not been trained with.
+
+    Args:
+        trials: of the study.
+        number: of the trial.
+        most: repeats of it in all.
+        seed: after which those of the repeats come.
+        is_queued: whether a repeat of this name was ever queued.
+    """
+    trial, repeated = trials[number], fresh(trials)
+    length = next(iter(repeated.values()))[0].epochs if repeated else trial.epochs
+    n_missing = (1 if trial.trains_nothing else most) - len(repeated.get(number, ()))
+    each = (next(_each([trial], [other], length)) for other in count(seed + 1))
+    unused = (repeat for repeat in each if not is_queued(repeat[1]["repeat"]))
+    return list(islice(unused, max(0, n_missing)))
 
 
 def fresh(records: Iterable[TrialRecord]) -> dict[int, list[TrialRecord]]:

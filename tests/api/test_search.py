@@ -134,6 +134,11 @@ def test_a_trial_is_trained_again_until_it_has_so_many_seeds(first, tmp_path):
     assert (comparison.rival.number, comparison.n_seeds) == (other, 2)
     assert autopeft.rerun(copied, finalist, seeds=2).trials == again.trials
     assert again.spec.search.n_trials == first.spec.search.n_trials
+    changes = {"search.seed": 77, "search.n_trials": 50}
+    assert autopeft.rerun(copied, finalist, seeds=2, changes=changes).trials == again.trials
+    assert open_study(copied).spec.search == first.spec.search
+    assert outcome.lacking(other, 3) == ""
+    assert outcome.lacking(other, 4) == f"trial {other} has 3 of 4 fresh trainings"
 
 
 @pytest.mark.parametrize(

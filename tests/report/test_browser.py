@@ -49,7 +49,7 @@ def page(browser: webdriver.Chrome, tmp_path: Path) -> webdriver.Chrome:
     fresh += [again(14 + i, 0, 0.80 + i / 100, 0.80) for i in range(2)]
     fresh += [again(16 + i, 5, 0.79 + i / 100, 0.79) for i in range(2)]
     timed = [replace(t, began=1e9 + 60 * t.number, ended=1e9 + 60 * t.number + 30) for t in STUDY]
-    path = write_report("study", {}, [*timed, *fresh], OBJECTIVES, tmp_path, "my study.yaml")
+    path = write_report("study", {}, [*timed, *fresh], OBJECTIVES, tmp_path, ["my study.yaml"])
     open_file(browser, path)
     return browser
 

@@ -85,6 +85,6 @@ def test_margins_are_shown() -> None:
     third = folded(REPEATED)[3]
     assert valued(ACCURACY, third) == "0.8300 ± 0.025"
     assert valued(PARAMS, third) == "300,000"
-    page = render("study", {}, REPEATED, OBJECTIVES, "study")
+    page = render("study", {}, REPEATED, OBJECTIVES, ["study"])
     assert "0.8300 ± 0.025" in page
     assert "3 again" in page

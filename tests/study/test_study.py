@@ -391,6 +391,9 @@ def test_all_get_the_length_that_suits_the_best_finalist():
     assert queued(own(0, 0, 0, 0, state="failed")) == [*first, (4, 7, 6.0), (4, 8, 6.0)]
     names = [a["repeat"] for _, a in repeats(trials, OBJECTIVES[:2], 2, [7], [3.0, 6.0])]
     assert names == ["5:7", "5:7:6"]
+    rerun_before = [*trials, *own(0.8, 0.8, 0.9, 0.9)[:2]]
+    due = repeats(rerun_before, OBJECTIVES[:2], 2, [7, 8], [3.0, 6.0], {"5:7", "5:8"}.__contains__)
+    assert [a["repeat"] for _, a in due] == ["5:7", "5:8", "5:7:6", "5:8:6"]
 
 
 def by_number(trial):
