@@ -14,18 +14,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from autopeft.api.pace import Pace, follow, pace
+from autopeft.api.pace import Pace, pace
 from autopeft.api.run import Prepared, prepare
-from autopeft.api.workers import device_memory, workers_here
+from autopeft.api.workers import engine_of, worker_memory, workers_here
 from autopeft.core import host
 from autopeft.core.catalog import Reference
-from autopeft.core.errors import AutoPeftError
+from autopeft.core.errors import AutoPeftError, StudyError
 from autopeft.core.quantity import duration, prefixed
+from autopeft.model.backbone import check_checkpoint
 from autopeft.model.cache import cache_folder
 from autopeft.model.positions import positions
 from autopeft.model.precision import fast_dtype, target_device
 from autopeft.search.candidates import least
-from autopeft.study.spec import StudySpec, load_spec
+from autopeft.study.spec import FidelitySection, Search, StudySpec, load_spec
+from autopeft.task.custom import Custom
 from autopeft.task.data import Data
 from autopeft.task.tokens import Examples
 
@@ -99,18 +101,54 @@ def doctor(
     machine, findings = _machine(), list(_of_machine())
     if study is None:
         return Diagnosis(machine, {}, tuple(findings))
+    told: dict[str, str] = {}
     try:
         spec = study if isinstance(study, StudySpec) else load_spec(study, changes)
         prepared = prepare(spec)
+        _check_runs(prepared)
         data = prepared.task.load()
+        prepared.check_record(data)
+        told["task"] = prepared.task.type
+        told["space"] = f"{prepared.space.assignments or 'infinitely many'} configurations"
         examples = prepared.examples(data)
         findings += findings_of(prepared, data, examples)
-        took = pace(prepared, data, examples)
+        sizes = (f"{of['examples']:,} {split}" for split, of in examples.extent.items())
+        told["examples"] = ", ".join(sizes)
+        if is_timed(prepared):
+            took = pace(prepared, data, examples)
+            told |= took.told(*terms_of(prepared))
+            findings += _of_time(prepared, took)
     except AutoPeftError as error:
-        ill = Finding("error", str(error))
-        return Diagnosis(machine, {}, (*findings, ill))
-    told = _study(prepared, examples, took)
-    return Diagnosis(machine, told, (*findings, *_of_time(prepared, took)))
+        findings.append(Finding("error", str(error)))
+    return Diagnosis(machine, told, tuple(findings))
+
+
+def _check_runs(prepared: Prepared) -> None:
+    """Refuses what a run refuses before it reads data.
+
+    Raises:
+        StudyError: weights that the model lacks, or a device that this machine lacks.
+    """
+    spec = prepared.spec
+    check_checkpoint(spec.model, prepared.setting.backbone)
+    engine_of(spec, prepared.setting)
+    lacks = prepared.setting.device == "cuda" and not torch.cuda.is_available()
+    if lacks and spec.engine.address is None:
+        raise StudyError("trials ask for a GPU, and this machine has none", f"{spec.place}: engine")
+
+
+def is_timed(prepared: Prepared) -> bool:
+    """Whether a few steps here tell how long the study takes."""
+    is_here = prepared.spec.engine.address is None
+    has_device = prepared.setting.device == "cpu" or torch.cuda.is_available()
+    return is_here and has_device and not isinstance(prepared.task, Custom)
+
+
+def terms_of(prepared: Prepared) -> tuple[Search, FidelitySection, int, int]:
+    """What `Pace` takes of a study."""
+    spec = prepared.spec
+    workers = workers_here(spec, prepared.setting)
+    return spec.search, spec.fidelity, len(prepared.rungs), workers
 
 
 def findings_of(prepared: Prepared, data: Data, examples: Examples) -> Iterator[Finding]:
@@ -154,6 +192,8 @@ def _of_machine() -> Iterator[Finding]:
 
 
 def _of_data(prepared: Prepared, data: Data, examples: Examples) -> Iterator[Finding]:
+    if "train" not in examples.splits:
+        return
     yield from _of_classes(data, [objective.name for objective in prepared.objectives])
     cut = examples.splits["train"].cut
     if cut is not None and int(cut.lost.sum()) > LOST * int(cut.whole.sum()):
@@ -180,7 +220,8 @@ def _of_classes(data: Data, objectives: Sequence[str]) -> Iterator[Finding]:
     if rare:
         told = f"classes with a single training example: {', '.join(rare[:5])}"
         yield Finding("warning", told, "join them with others, or leave them out")
-    unseen = [names[label] for label in counts if label not in {*data.validation["label"][:]}]
+    seen = {*data.validation["label"][:]}
+    unseen = [names[label] for label in counts if label not in seen]
     if unseen:
         told = f"classes that validation has none of: {', '.join(unseen[:5])}"
         yield Finding("warning", told, "a larger task.validation_fraction")
@@ -191,10 +232,7 @@ def _of_classes(data: Data, objectives: Sequence[str]) -> Iterator[Finding]:
 
 
 def _of_memory(prepared: Prepared) -> Iterator[Finding]:
-    spec, setting = prepared.spec, prepared.setting
-    room = device_memory(spec, setting)
-    if room is None and setting.device == "cpu":
-        room = host.memory() / workers_here(spec, setting)
+    room = worker_memory(prepared.spec, prepared.setting)
     if room is None:
         return
     params, rng = prepared.known["trainable_params"].value, np.random.default_rng(0)
@@ -206,29 +244,9 @@ def _of_memory(prepared: Prepared) -> Iterator[Finding]:
         yield Finding("warning", told, f"limits: {{peak_memory: {_bytes(0.9 * room, '')}}}")
 
 
-def _study(prepared: Prepared, examples: Examples, took: Pace) -> dict[str, str]:
-    spec = prepared.spec
-    extent = examples.extent
-    sizes = ", ".join(f"{of['examples']:,} {split}" for split, of in extent.items())
-    workers, n_rungs = workers_here(spec, prepared.setting), len(prepared.rungs)
-    seconds = took.study(spec.search, spec.fidelity, n_rungs, workers)
-    more = follow(spec.search, spec.fidelity)
-    again = f" and trainings as long as {more:.0f} more" if more else ""
-    return {
-        "task": prepared.task.type,
-        "examples": sizes,
-        "space": f"{prepared.space.assignments or 'infinitely many'} configurations",
-        "one trial": f"about {duration(took.trial(spec.fidelity, n_rungs))}",
-        "the study": f"about {duration(seconds)}: {spec.search.n_trials} trials{again} "
-        f"on {workers} {'worker' if workers == 1 else 'workers'}",
-    }
-
-
 def _of_time(prepared: Prepared, took: Pace) -> Iterator[Finding]:
-    spec = prepared.spec
-    workers = workers_here(spec, prepared.setting)
-    seconds = took.study(spec.search, spec.fidelity, len(prepared.rungs), workers)
-    if seconds > LONG and spec.engine.address is None:
+    seconds = took.study(*terms_of(prepared))
+    if seconds > LONG:
         told = f"the study takes about {duration(seconds)} here"
         less = "a smaller task.max_train_samples or search.n_trials, or engine.address of a cluster"
         yield Finding("warning", told, less)

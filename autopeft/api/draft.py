@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from datasets import Dataset
 
-from autopeft.api.doctor import Finding, findings_of
+from autopeft.api.doctor import Finding, findings_of, is_timed
 from autopeft.api.pace import Pace, follow, pace
 from autopeft.api.run import Prepared, prepare
 from autopeft.api.workers import workers_here
@@ -23,28 +24,23 @@ from autopeft.core.settings import BackboneSettings
 from autopeft.model.backbone import Backbone, load_reader, meta_backbone, task_type_of
 from autopeft.model.positions import positions
 from autopeft.space.space import SearchSpace
-from autopeft.study.spec import FidelitySection, Search
+from autopeft.study.spec import Search
 from autopeft.task.conversations import Sample
-from autopeft.task.data import Data
+from autopeft.task.data import LABEL_COLUMNS, Data
 from autopeft.task.registry import task_of
-from autopeft.task.tables import read_tables
+from autopeft.task.tables import filled_tables
 from autopeft.task.task import Task
 
 SPACE = "layer-mix"
 IMAGES = "image-classification"
-TYPES = ("question-answering", "multiple-choice", "token-classification", "text-classification")
-"""Tasks whose data cannot be taken for those of another, the most particular first."""
-
-PROBLEMS = ("single_label", "regression", "multi_label")
+CHOICES = (4, 2, 3, 5)
+"""How many there may be of a question."""
 
 LOOKED_AT = 2000
 """Examples whose tokens are counted."""
 
 LONGEST = {"cpu": 256, "cuda": 1024}
 """Tokens after which texts are cut at most, unless one says otherwise."""
-
-MANY_NUMBERS = 20
-"""Different labels, all of them numbers, from which on they are taken for amounts."""
 
 FEW = 5000
 """Training examples up to which trials see them three times, else once."""
@@ -99,24 +95,33 @@ def draft(model: str, data: str, *, gpus: int | None = None, hours: float | None
     """
     if hours is not None and not 0 < hours < 1e5:
         raise StudyError(f"must be a positive number, got {hours}", "hours")
-    found = torch.cuda.device_count()
-    n_gpus = found if gpus is None else gpus
+    if gpus is not None and gpus < 0:
+        raise StudyError(f"must be a number of GPUs, got {gpus}", "gpus")
+    n_gpus = torch.cuda.device_count() if gpus is None else gpus
     backbone = meta_backbone(model, BackboneSettings())
     task, loaded = _task_of(data, backbone)
     task, lengths = _sized(task, model, backbone, "cuda" if n_gpus else "cpu")
     document = _document(model, task, loaded, n_gpus)
     document["space"] = _space(backbone)
     understood = _understood(backbone, task, loaded, lengths)
-    findings: tuple[Finding, ...] = ()
-    if not n_gpus or found:
-        prepared = prepare(document)
-        used = prepared.task.load()
-        examples = prepared.examples(used)
-        findings = tuple(findings_of(prepared, used, examples))
-        took = pace(prepared, used, examples)
-        document = _within(document, prepared, took, len(used.train), hours)
-        understood |= _times(document, prepared, took, len(used.train))
-    return Draft(_text(document, understood), understood, findings)
+    prepared = prepare(document)
+    used = prepared.task.load()
+    examples = prepared.examples(used)
+    findings = list(findings_of(prepared, used, examples))
+    if is_timed(prepared):
+        took, n_train = pace(prepared, used, examples), len(used.train)
+        workers = n_gpus or workers_here(prepared.spec, prepared.setting)
+        if hours is not None:
+            document = _within(document, prepared, took, n_train, workers, 3600 * hours)
+        times, seconds = _times(document, prepared, took, n_train, workers)
+        understood |= times
+        if hours is not None and seconds > 1.1 * 3600 * hours:
+            told = f"the least study takes about {duration(seconds)}, more than the hours given"
+            findings.append(Finding("warning", told, "more hours, or a smaller model"))
+    elif hours is not None:
+        told = "how long trials take cannot be told here, so that the hours are not kept"
+        findings.append(Finding("warning", told, "run init on a machine with such a GPU"))
+    return Draft(_text(document, understood), understood, tuple(findings))
 
 
 def _task_of(data: str, backbone: Backbone) -> tuple[Task, Data]:
@@ -126,17 +131,15 @@ def _task_of(data: str, backbone: Backbone) -> tuple[Task, Data]:
         StudyError: there is none; says what each would have needed.
     """
     kind, reasons = task_type_of(backbone.model.config), []
-    splits = {"validation"} if kind == IMAGES else read_tables(data).keys()
-    for document in _candidates(kind, data):
+    tables = {} if kind == IMAGES else filled_tables(data)
+    for document in _candidates(kind, data, tables.get("train")):
         try:
             task = task_of(document)
             loaded = task.load()
         except StudyError as error:
             reasons.append(f"{document['type']}: {error}")
             continue
-        if "problem" in document and _are_amounts(loaded):
-            task = task_of({**document, "problem": "regression"})
-        return _told_apart(task, loaded, has_validation="validation" in splits)
+        return _told_apart(task, loaded, has_validation=not tables or "validation" in tables)
     told = "; ".join(dict.fromkeys(reasons))
     raise StudyError(f"fits no task: {told}", data)
 
@@ -150,24 +153,27 @@ def _told_apart(task: Task, data: Data, *, has_validation: bool) -> tuple[Task, 
     return task, task.load()
 
 
-def _candidates(kind: str, data: str) -> Iterator[dict[str, Any]]:
-    if kind == IMAGES:
+def _candidates(kind: str, data: str, table: Dataset | None) -> Iterator[dict[str, Any]]:
+    """What the data may be, the most particular first."""
+    if table is None:
         yield {"type": IMAGES, "data": data}
         return
-    for each in TYPES:
-        for problem in PROBLEMS if each == "text-classification" else ("",):
-            yield {"type": each, "data": data, **({"problem": problem} if problem else {})}
-    if kind in ("causal-lm", "seq2seq-lm"):
+    yield {"type": "question-answering", "data": data}
+    for n_choices in CHOICES:
+        yield {"type": "multiple-choice", "data": data, "n_choices": n_choices}
+    yield {"type": "token-classification", "data": data}
+    for problem in ("multi_label",) if _holds_sets(table) else ("single_label", "regression"):
+        yield {"type": "text-classification", "data": data, "problem": problem}
+    if kind in MOST_EVALUATED:
         yield {"type": kind, "data": data}
 
 
-def _are_amounts(data: Data) -> bool:
-    """Whether classes are rather numbers that measure something."""
-    try:
-        numbers = [float(name) for name in data.label_names]
-    except ValueError:
-        return False
-    return len(numbers) > MANY_NUMBERS and any(number % 1 for number in numbers)
+def _holds_sets(table: Dataset) -> bool:
+    """Whether labels are lists, or texts of which many hold the separator of sets."""
+    column = next((name for name in LABEL_COLUMNS if name in table.column_names), None)
+    values = table[column][:LOOKED_AT] if column else []
+    n_joined = sum(isinstance(value, str) and "," in value for value in values)
+    return any(isinstance(value, list) for value in values) or 3 * n_joined > len(values) > 0
 
 
 def _sized(task: Task, model: str, backbone: Backbone, device: str) -> tuple[Task, np.ndarray]:
@@ -196,13 +202,14 @@ def _document(model: str, task: Task, data: Data, gpus: int) -> dict[str, Any]:
     engine: dict[str, Any] = {"type": "ray" if gpus or host.cores() > 1 else "inline"}
     if gpus:
         engine |= {"concurrency": gpus, "resources": {"gpu": 1}}
+    device = {"device": "cpu"} if not gpus and torch.cuda.is_available() else {}
     return {
         "name": name,
         "model": model,
         "task": {
             "type": task.type,
             **said,
-            "max_length": task.max_length,
+            **({} if task.head.sees else {"max_length": task.max_length}),
             **({"max_eval_samples": evaluated} if largest > evaluated else {}),
         },
         "space": SPACE,
@@ -210,6 +217,7 @@ def _document(model: str, task: Task, data: Data, gpus: int) -> dict[str, Any]:
         "search": {"n_trials": TRIALS[1], "baselines": baselines, **AGAIN[0]},
         "fidelity": {"epochs": 3 if len(data.train) <= FEW else 1},
         "engine": engine,
+        **device,
     }
 
 
@@ -251,23 +259,25 @@ def _answer(row: Mapping[str, Any]) -> str:
 
 
 def _within(
-    document: Mapping[str, Any], prepared: Prepared, took: Pace, n_train: int, hours: float | None
+    document: Mapping[str, Any],
+    prepared: Prepared,
+    took: Pace,
+    n_train: int,
+    workers: int,
+    seconds: float,
 ) -> dict[str, Any]:
     """The study with as many trials as there is time for, of fewer examples where it is short."""
-    if hours is None:
-        return dict(document)
     least, _, most = TRIALS
     fidelity, section = prepared.spec.fidelity, document["search"]
-    seconds = 3600 * hours * workers_here(prepared.spec, prepared.setting)
     for again in AGAIN:
         section = {**section, **again}
         after = follow(Search(**section), fidelity)
-        n_trials = int(seconds / took.trial(fidelity, len(prepared.rungs)) - after)
+        one = took.trial(fidelity, len(prepared.rungs))
+        n_trials = int(seconds * workers / one - after)
         if n_trials >= least:
             return {**document, "search": {**section, "n_trials": min(most, n_trials)}}
-    epochs = fidelity.bounds[1]
-    share = (seconds / (least + after) - took.evaluation) / (epochs * took.epoch)
-    examples = max(LEAST_EXAMPLES, int(share * n_train))
+    each = seconds * workers / (least + after) - took.evaluation
+    examples = max(LEAST_EXAMPLES, int(each / (fidelity.bounds[1] * took.epoch) * n_train))
     return {
         **document,
         "search": {**section, "n_trials": least},
@@ -276,19 +286,14 @@ def _within(
 
 
 def _times(
-    document: Mapping[str, Any], prepared: Prepared, took: Pace, n_train: int
-) -> dict[str, str]:
-    """What the study is expected to take."""
+    document: Mapping[str, Any], prepared: Prepared, took: Pace, n_train: int, workers: int
+) -> tuple[dict[str, str], float]:
+    """What the study is expected to take, in words and in seconds."""
     share = min(1.0, document["task"].get("max_train_samples", n_train) / n_train)
     fewer = replace(took, epoch=took.epoch * share)
-    search, fidelity = Search(**document["search"]), FidelitySection(**document["fidelity"])
-    workers, n_rungs = workers_here(prepared.spec, prepared.setting), len(prepared.rungs)
-    one = duration(fewer.trial(fidelity, n_rungs))
-    return {
-        "one trial": f"about {one}",
-        "the study": f"about {duration(fewer.study(search, fidelity, n_rungs, workers))} on "
-        f"{workers} {'worker' if workers == 1 else 'workers'}",
-    }
+    search, fidelity = Search(**document["search"]), prepared.spec.fidelity
+    terms = search, fidelity, len(prepared.rungs), workers
+    return fewer.told(*terms), fewer.study(*terms)
 
 
 def _understood(backbone: Backbone, task: Task, data: Data, lengths: np.ndarray) -> dict[str, str]:
@@ -325,7 +330,7 @@ _COMMENTS = {
 
 def _text(document: Mapping[str, Any], understood: Mapping[str, str]) -> str:
     """The study file, with what was understood of it."""
-    lines = [f"# {name}: {fact}" for name, fact in understood.items()]
+    lines = [f"# {name}: {_printable(fact)}" for name, fact in understood.items()]
     for key, value in document.items():
         if key in _COMMENTS:
             lines.append(f"# {_COMMENTS[key]}")
@@ -334,3 +339,8 @@ def _text(document: Mapping[str, Any], understood: Mapping[str, str]) -> str:
         text = yaml.safe_dump({key: value}, default_flow_style=flow, **options)
         lines.append(text.rstrip())
     return "\n".join(lines) + "\n"
+
+
+def _printable(fact: str) -> str:
+    """A fact on one line, whatever the data hold."""
+    return "".join(each if each.isprintable() else " " for each in fact)

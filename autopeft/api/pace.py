@@ -13,6 +13,7 @@ from autopeft.api.run import Prepared
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import StudyError
 from autopeft.core.order import Order
+from autopeft.core.quantity import duration
 from autopeft.core.report import Failure, Report
 from autopeft.core.settings import TrainSettings
 from autopeft.study.spec import FidelitySection, Search
@@ -49,6 +50,19 @@ class Pace:
         """Seconds of all trials and of the trainings that follow, at most, on so many workers."""
         one = self.trial(fidelity, n_rungs)
         return one * (search.n_trials + follow(search, fidelity)) / workers
+
+    def told(
+        self, search: Search, fidelity: FidelitySection, n_rungs: int, workers: int
+    ) -> dict[str, str]:
+        """The same in words, by what takes it."""
+        more = follow(search, fidelity)
+        again = f" and trainings as long as {more:.0f} more" if more else ""
+        side = f"{workers} {'worker' if workers == 1 else 'workers'}"
+        seconds = self.study(search, fidelity, n_rungs, workers)
+        return {
+            "one trial": f"about {duration(self.trial(fidelity, n_rungs))}",
+            "the study": f"about {duration(seconds)}: {search.n_trials} trials{again} on {side}",
+        }
 
 
 def follow(search: Search, fidelity: FidelitySection) -> float:

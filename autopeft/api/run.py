@@ -48,7 +48,7 @@ from autopeft.search.stoppers import STOPPERS, Fidelity, make_stopper
 from autopeft.search.stopping import Stopper, rungs_between
 from autopeft.space.bound import BoundSpace
 from autopeft.space.space import SearchSpace
-from autopeft.study.record import agree, open_record
+from autopeft.study.record import agree, check_same, find_record, is_recorded, open_record
 from autopeft.study.spec import SPEC, StudySpec, load_spec
 from autopeft.study.study import Study
 from autopeft.study.terms import Terms
@@ -101,6 +101,18 @@ class Prepared:
         if self.rerun is None:
             record.set_user_attr(SPEC, spec.recorded())
         return Study(record, self.space, self.objectives, self._terms(limits))
+
+    def check_record(self, data: Data) -> None:
+        """Checks that the study can go on from its record, where there is one.
+
+        Raises:
+            StudyError: see `open`; or the storage cannot be opened.
+        """
+        spec = self.spec
+        if is_recorded(spec.storage_url, spec.name):
+            record = find_record(spec.storage_url, spec.name)
+            there = record.user_attrs.get("identity", {})
+            check_same(there, self._identity(data), meaning, spec.name)
 
     def _sampler(self, limits: Mapping[str, float]) -> BaseSampler:
         search = self.spec.search

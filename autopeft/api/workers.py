@@ -82,6 +82,18 @@ def engine_of(spec: StudySpec, setting: Setting) -> Engine:
     )
 
 
+def worker_memory(spec: StudySpec, setting: Setting) -> float | None:
+    """Bytes of what a worker trains on, of this machine's where no other is told; None unknown."""
+    if (told := device_memory(spec, setting)) is not None or spec.engine.address is not None:
+        return told
+    if setting.device == "cpu":
+        return host.memory() / workers_here(spec, setting)
+    if not torch.cuda.is_available():
+        return None
+    gpu = spec.engine.resources.gpu
+    return _memory_here() * (1.0 if gpu == "auto" else gpu or 1.0)
+
+
 def _memory_here() -> float:
     """Bytes of this machine's GPU."""
     if not torch.cuda.is_available():
@@ -98,5 +110,6 @@ def workers_here(spec: StudySpec, setting: Setting) -> int:
     most = int(host.cores() / (engine.cores or 1.0))
     if setting.device == "cuda":
         gpu = engine.resources.gpu
-        most = int(max(1, torch.cuda.device_count()) / (1.0 if gpu == "auto" else gpu or 1.0))
+        share = 1.0 if gpu == "auto" else gpu or 1.0
+        most = min(most, int(max(1, torch.cuda.device_count()) / share))
     return max(1, most if engine.concurrency == "auto" else min(most, engine.concurrency))

@@ -66,13 +66,18 @@ def init(
     json: Json = False,
 ) -> None:
     """Look at a model and at data, time a few steps, and write a study file that fits."""
+    if output.suffix not in (".yaml", ".yml"):
+        raise StudyError("must end in .yaml, which is how studies are told from names", str(output))
     if output.exists():
         raise StudyError("exists", str(output))
+    if not output.absolute().parent.is_dir():
+        raise StudyError(f"no folder {str(output.parent)!r}", str(output))
     from autopeft.api.draft import draft
     from autopeft.cli.show import print_json, show_draft
 
     made = draft(model, data, gpus=gpus, hours=hours)
-    output.write_text(made.text, encoding="utf-8")
+    with output.open("x", encoding="utf-8") as file:
+        file.write(made.text)
     if json:
         print_json({"study": str(output), **made.to_dict()})
     else:

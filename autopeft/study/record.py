@@ -36,7 +36,6 @@ _log = logging.getLogger("autopeft")
 
 _DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
 
-
 Meaning = Callable[[str, Any], Any]
 
 PATIENCE = 60.0
@@ -115,6 +114,14 @@ def _waiting_for_its_server(storage: RDBStorage) -> RDBStorage:
     if storage.engine.dialect.name != "sqlite":
         sqlalchemy.event.listen(storage.engine, "do_connect", connect)
     return storage
+
+
+def is_recorded(url: str, name: str) -> bool:
+    """Whether a storage has a study; StudyError where it cannot be opened."""
+    if (file := sqlite_file(url)) is not None and not file.is_file():
+        return False
+    with reachable():
+        return name in optuna.get_all_study_names(open_storage(url))
 
 
 def find_record(url: str, name: str) -> optuna.Study:

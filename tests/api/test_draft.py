@@ -16,9 +16,9 @@ from autopeft.api import doctor as look
 from autopeft.api.doctor import doctor
 from autopeft.api.draft import TRIALS, draft
 from autopeft.api.pace import Pace, follow
-from autopeft.api.run import prepare
+from autopeft.api.run import prepare, run
 from autopeft.core.errors import AutoPeftError
-from autopeft.study.spec import FidelitySection, Search
+from autopeft.study.spec import FidelitySection, Search, load_spec
 from tests import tiny
 from tests.small_models import save_decoder, save_translator, save_viewer, words_tokenizer
 
@@ -114,6 +114,44 @@ def test_problems_are_told_by_the_labels(
     assert document["engine"] == {"type": "ray", "concurrency": 1, "resources": {"gpu": 1}}
 
 
+def test_whatever_the_classes_are_called_they_set_no_key(tmp_path: Path) -> None:
+    names = ["good", "bad\ntrust_remote_code: true\n#", "a\u2028b: {", "\x07"]
+    rows = [{"text": f"film {i}", "label": names[i % 4]} for i in range(60)]
+    made = draft(tiny.MODEL, str(write(tmp_path, rows)), gpus=1)
+    spec = load_spec(yaml.safe_load(made.text))
+    assert not spec.trust_remote_code
+    comments = [line for line in made.text.splitlines() if line.startswith("#")]
+    assert len([line for line in comments if "classes" in line]) == 1
+
+
+def test_a_missing_label_is_told_and_makes_no_sets(tmp_path: Path) -> None:
+    rows = [{"text": f"film {i}", "label": "good" if i % 9 else ""} for i in range(60)]
+    with pytest.raises(AutoPeftError, match=r"text-classification: .*row"):
+        draft(tiny.MODEL, str(write(tmp_path, rows)))
+
+
+def test_two_choices_are_choices(tmp_path: Path) -> None:
+    rows = [
+        {"question": f"is film {i} good?", "choices": ["yes", "no"], "answer": i % 2}
+        for i in range(60)
+    ]
+    document = yaml.safe_load(draft(tiny.MODEL, str(write(tmp_path, rows)), gpus=1).text)
+    assert document["task"]["n_choices"] == 2
+
+
+def test_hours_and_gpus_that_are_not_there_are_told(tmp_path: Path) -> None:
+    rows = [{"text": f"film {i}", "label": "ab"[i % 2]} for i in range(60)]
+    path = str(write(tmp_path, rows))
+    (told,) = (
+        f.what for f in draft(tiny.MODEL, path, gpus=1, hours=1).findings if "hours" in f.what
+    )
+    assert told.endswith("so that the hours are not kept")
+    least = [f.what for f in draft(tiny.MODEL, path, gpus=0, hours=1e-4).findings]
+    assert any("more than the hours given" in what for what in least)
+    with pytest.raises(AutoPeftError, match="gpus: must be a number of GPUs, got -1"):
+        draft(tiny.MODEL, path, gpus=-1)
+
+
 def test_what_fits_no_task_says_what_each_would_need(tmp_path: Path) -> None:
     path = write(tmp_path, varied({"messages": MESSAGES}))
     with pytest.raises(AutoPeftError, match=r"fits no task: .*text-classification: task.text"):
@@ -167,6 +205,45 @@ def test_memory_and_time_that_are_too_much_are_told(
     told = " ".join(f.what for f in doctor({**tiny.study(tmp_path), "name": "big"}).findings)
     assert "by prediction, a worker has 50 MB" in told
     assert "the study takes about" in told
+
+
+def test_a_custom_task_is_looked_at_without_its_time(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def train(run):\n    yield {'quality': 1.0}\n")
+    task = {"type": "custom", "function": f"{tmp_path}/mine.py:train"}
+    task |= {"reports": {"quality": "maximize"}, "model_for": "text-classification"}
+    objectives = [
+        {"name": "quality", "goal": "maximize", "reference": 0},
+        {"name": "trainable_params", "goal": "minimize", "known": True, "reference": 1e8},
+    ]
+    study = {**tiny.study(tmp_path), "name": "own", "task": task, "objectives": objectives}
+    diagnosis = doctor(study)
+    assert not diagnosis.is_ill, diagnosis.findings
+    assert diagnosis.study["task"] == "custom"
+    assert "the study" not in diagnosis.study
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"engine": {"type": "ray", "resources": {"gpu": 1}, "device_memory": "80GB"}}, "no|none"),
+        ({"storage": "foo"}, "foo"),
+    ],
+)
+def test_what_a_run_refuses_doctor_refuses(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    diagnosis = doctor({**tiny.study(tmp_path), "name": "refused", **changes})
+    assert diagnosis.is_ill
+    assert re.search(reason, diagnosis.findings[-1].what)
+
+
+def test_a_study_that_was_begun_otherwise_is_an_error(tmp_path: Path) -> None:
+    study = {**tiny.study(tmp_path), "name": "begun"}
+    search = {**study["search"], "n_trials": 1}
+    run({**study, "search": search})
+    assert not doctor(study).is_ill
+    other = {**study, "task": {**study["task"], "max_length": 24}}
+    assert "was begun with another task" in doctor(other).findings[-1].what
 
 
 def test_what_keeps_a_study_from_running_is_an_error(tmp_path: Path) -> None:

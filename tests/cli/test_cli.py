@@ -142,6 +142,10 @@ def test_a_study_is_written_and_looked_at(autopeft, tmp_path):
     assert f"autopeft run {path}" in said.out
     again = autopeft("init", "--model", tiny.MODEL, "--data", data, "--output", path)
     assert (again.code, again.err) == (2, f"autopeft: {path}: exists\n")
+    for wrong, reason in (("films", "must end in .yaml"), ("no/films.yaml", "no folder")):
+        said = autopeft("init", "--model", tiny.MODEL, "--data", data, "--output", tmp_path / wrong)
+        assert said.code == 2
+        assert reason in said.err
     told = json.loads(autopeft("doctor", path, "--set", "engine.type=inline", "--json").out)
     assert told["study"]["examples"].startswith("24 train")
     ill = autopeft("doctor", path, "--set", "space=layer-mxi")

@@ -49,6 +49,19 @@ def test_the_corner_is_the_worse_of_both_references() -> None:
     assert both.second.hypervolume == pareto.hypervolume(rows, [ACCURACY.worst, PARAMS.worst])
 
 
+def test_references_are_compared_as_users_give_them() -> None:
+    """On the scale of the first, whatever that of the second is."""
+    linear = replace(PARAMS, scale="linear", reference=1e4)
+    both = versus(("a", FIRST, BOTH), ("b", SECOND, (ACCURACY, linear)))
+    assert both.first.front.objectives == BOTH
+    assert versus(("a", FIRST, (ACCURACY, linear)), ("b", SECOND, BOTH)).first.hypervolume > 0
+
+
+def test_names_are_told_as_they_are() -> None:
+    with pytest.raises(StudyError, match=r"a\{0\}b\{x\} is to maximize accuracy"):
+        versus(("a{0}b{x}", FIRST, BOTH), ("b", SECOND, (ACCURACY, MEMORY)))
+
+
 def test_what_cannot_be_compared_is_said() -> None:
     reason = "a is to maximize accuracy, minimize trainable_params, b is to maximize accuracy"
     with pytest.raises(StudyError, match=f"objectives: cannot be compared: {reason}"):
