@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autopeft.objective.objective import Objective
-from autopeft.search.effects import Effect, effects
+from autopeft.search.effects import N_TOLD, Effect, effects
 from autopeft.study.trial import TrialRecord
 
 POINTS = 100
@@ -63,11 +63,11 @@ class Learned:
 
 
 def learned(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> Learned | None:
-    """What the complete trials tell, without repeats; None where nothing is measured."""
+    """What the latest complete trials tell, without repeats; None where nothing is measured."""
     quality = next((objective for objective in objectives if not objective.known), None)
     if quality is None:
         return None
-    complete = [r for r in records if r.state == "complete" and r.repeat_of is None]
+    complete = [r for r in records if r.state == "complete" and r.repeat_of is None][-N_TOLD:]
     values = [record.values[quality.name] for record in complete]
     is_share = quality.goal == "maximize" and all(0 <= value <= 1 for value in values)
     losses = np.array([quality.loss(value) for value in values])

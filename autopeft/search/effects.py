@@ -20,7 +20,7 @@ N_LEAST = 12
 """Trials below which nothing is told."""
 
 N_TOLD = 300
-"""Trials that tell, the latest of them."""
+"""Trials that are asked, the latest of them: more tell little more."""
 
 N_CHANGED = 30
 """Configurations over which an effect is averaged."""
@@ -75,7 +75,6 @@ def effects(configs: Sequence[PeftConfig], losses: Array) -> list[Effect]:
     Returns:
         None of them where too few are trained.
     """
-    configs, losses = configs[-N_TOLD:], np.asarray(losses, float)[-N_TOLD:]
     if len(configs) < N_LEAST or not np.ptp(losses):
         return []
     n_layers = 1 + max((layer for config in configs for layer in config.layers), default=0)
