@@ -88,7 +88,7 @@ def draft(model: str, data: str, *, gpus: int | None = None, hours: float | None
         model: as a study file names it.
         data: likewise.
         gpus: on which trials run side by side; None is those of this machine.
-        hours: that the study may take; None says how long one of 24 trials takes.
+        hours: that the study may take; None is 24 trials, and says how long they take.
 
     Raises:
         StudyError: no such model or data, or they do not go together; hours that are none.

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from autopeft.objective.objective import Objective
+from autopeft.report.baseline import POINTS
 from autopeft.search.effects import N_TOLD, Effect, effects
 from autopeft.study.trial import TrialRecord
-
-POINTS = 100
-"""Points of a share in one."""
 
 WIDTH = 1.96
 """Standard deviations of half an interval of 95 per cent."""

@@ -11,7 +11,7 @@ import numpy as np
 from autopeft.core.errors import StudyError
 from autopeft.objective import pareto
 from autopeft.objective.objective import Objective
-from autopeft.report.baseline import Comparison, compare
+from autopeft.report.baseline import POINTS, Comparison, compare
 from autopeft.report.chart import chart
 from autopeft.report.choice import choose, pick
 from autopeft.report.front import Front, losses
@@ -23,7 +23,7 @@ from autopeft.report.interactive import (
     pareto_figure,
     solid_figure,
 )
-from autopeft.report.learned import POINTS, learned
+from autopeft.report.learned import learned
 from autopeft.report.markup import (
     configuration,
     folded_away,

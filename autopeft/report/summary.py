@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
-from autopeft.core.config import PeftConfig, Settings
+from autopeft.core.config import PeftConfig, Placement, Settings
 from autopeft.core.declaration import Declaration
 from autopeft.core.methods import DECLARATIONS
 
@@ -18,10 +18,7 @@ def summary(config: PeftConfig) -> str:
     Layers are indices from 0. Options of no consequence for the size are named where they differ
     from the default.
     """
-    parts = [
-        f"{_what(p.method, DECLARATIONS.get(p.method), p.options)} @{spans(p.layers)}"  # type: ignore[arg-type]
-        for p in config.placements
-    ]
+    parts = [f"{_words(p)} @{spans(p.layers)}" for p in config.placements]
     return " · ".join(parts) or "head only"
 
 
@@ -32,6 +29,11 @@ def spans(layers: Iterable[int]) -> str:
         indices = [index for _, index in run]
         runs.append(str(indices[0]) if len(indices) == 1 else f"{indices[0]}-{indices[-1]}")
     return ",".join(runs)
+
+
+def _words(placement: Placement) -> str:
+    declared: Any = DECLARATIONS.get(placement.method)
+    return _what(placement.method, declared, placement.options)
 
 
 @lru_cache(4096)
