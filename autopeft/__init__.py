@@ -28,8 +28,10 @@ _HOMES = {
     "open_study": "api.outcome",
     "pareto": "api.outcome",
     "plan": "api.plan",
+    "propose": "api.steer",
     "rerun": "api.rerun",
     "run": "api.run",
+    "steer": "api.steer",
 }
 
 __all__ = sorted(_HOMES)

@@ -68,6 +68,22 @@ class Outcome:
         """The search against each baseline, by test values of fresh seeds; none without those."""
         return compare(self.trials, self.objectives)
 
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """What the study is, in words."""
+        spec = self.spec
+        return {
+            "model": spec.model,
+            **({"code of the model": "runs"} if spec.trust_remote_code else {}),
+            "data": spec.task.get("data", ""),
+            **_examples(self.extent),
+            "search space": spec.space if isinstance(spec.space, str) else "inline",
+            "sampler": spec.search.proposer,
+            "epochs": _epochs(spec),
+            "seed": spec.search.seed,
+            "storage": redacted(spec.storage_url),
+        }
+
     def against_baselines(self, number: int) -> tuple[Comparison, ...]:
         """A trial against each baseline, by test values of fresh seeds; none without those."""
         return compare(self.trials, self.objectives, number)
@@ -103,23 +119,10 @@ class Outcome:
         Raises:
             StudyError: the folder is a file.
         """
-        spec = self.spec
         if Path(folder).exists() and not Path(folder).is_dir():
             raise StudyError("exists and is no folder", str(folder))
-        facts = {
-            "model": spec.model,
-            **({"code of the model": "runs"} if spec.trust_remote_code else {}),
-            "data": spec.task.get("data", ""),
-            **_examples(self.extent),
-            "search space": spec.space if isinstance(spec.space, str) else "inline",
-            "sampler": spec.search.proposer,
-            "epochs": _epochs(spec),
-            "seed": spec.search.seed,
-            "storage": redacted(spec.storage_url),
-        }
-        return write_report(
-            spec.name, facts, self.trials, self.objectives, folder, reference or (spec.place,)
-        )
+        told = self.spec.name, self.facts, self.trials, self.objectives
+        return write_report(*told, folder, reference or (self.spec.place,))
 
     def choose(self, rule: str = "knee", within: str | float | None = None) -> Choice:
         """One trial of the front by `knee`, `best` or `cheapest`, with the reason.

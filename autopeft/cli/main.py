@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import signal
@@ -216,6 +217,25 @@ def report(
     outcome = open_study(study, changes=changes_of(set_, storage=storage))
     path = outcome.report(output, [study, *same_study(set_, storage)])
     print_json({"report": str(path)}) if json else say(f"written to {path}")
+
+
+@app.command()
+def dashboard(
+    study: StudyName,
+    port: Annotated[int, typer.Option(help="To listen at; 0 takes a free one.")] = 8765,
+    storage: Storage = None,
+    set_: Changes = None,
+) -> None:
+    """Serve that page on this machine while the study runs, with stop, pause and try."""
+    from autopeft.cli.show import say
+    from autopeft.dashboard.server import dashboard as serve
+    from autopeft.study.spec import load_spec
+
+    spec = load_spec(study, changes_of(set_, storage=storage))
+    with serve(spec, [study, *same_study(set_, storage)], port) as (address, server):
+        say(f"{address} shows {spec.name}; an interrupt ends it")
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 @app.command()

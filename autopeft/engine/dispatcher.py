@@ -9,9 +9,10 @@ from dataclasses import replace
 from autopeft.core.report import Failure, Report, Shortage
 from autopeft.engine.engine import Watch
 from autopeft.engine.room import Room
-from autopeft.search.stopping import Stopper
+from autopeft.search.stopping import Curve, Decision, Stopper
 from autopeft.study.study import Study
 from autopeft.study.trial import Trial
+from autopeft.study.wishes import BY_HAND, Wishes
 
 PAUSE = 1.0
 """Seconds after which a worker asks again where there was nothing to train."""
@@ -24,6 +25,9 @@ class Dispatcher:
     that pause leave their worker until they are decided about; those that then go on are trained
     before new ones are asked for. One that another run has begun is taken up as if it had paused at
     its last rung. Once all have ended, finalists and baselines are repeated.
+
+    What people want of a trial goes before what the stopper decides; a run does not wait for a
+    trial that somebody lets pause.
 
     Args:
         study: entered by the caller.
@@ -41,12 +45,14 @@ class Dispatcher:
         self._packs: dict[str, dict[int, Trial]] = {}
         self._waiting: deque[Trial] = deque()
         self._paused: dict[int, Trial] = {}
+        self._wishes = Wishes(study.record)
         self._closed = False
 
     @property
     def is_over(self) -> bool:
         """Whether nothing is trained and nothing is left that may be; known after a `refill`."""
-        return not (self._packs or self._waiting or self._paused)
+        held = all(self._wishes.of(number) == "pause" for number in self._paused)
+        return held and not (self._packs or self._waiting)
 
     def pack(self, worker: str) -> Mapping[int, Trial]:
         """The trials that a worker trains, by number."""
@@ -135,7 +141,9 @@ class Dispatcher:
         if trial is None:
             self._review()
             return False
-        if not trial.order.reached:
+        if self._wishes.of(trial.number) == "stop":
+            self.study.stop(trial, BY_HAND)
+        elif not trial.order.reached:
             self._waiting.append(trial)
         elif not trial.order.ahead:
             self.study.finish(trial)
@@ -155,7 +163,7 @@ class Dispatcher:
             if event.fidelity >= trial.order.rungs[-1]:
                 self.study.finish(trial)
                 return False
-            decision = self.stopper.decide(self.study.curves(), curve, self._closed)
+            decision = self._decided(self.study.curves(), curve)
         except Exception as error:
             self.study.fail(trial, Failure.of(trial.number, error))
             return False
@@ -165,6 +173,13 @@ class Dispatcher:
             self.study.stop(trial, decision.reason)
         return decision.goes_on
 
+    def _decided(self, curves: Sequence[Curve], current: Curve) -> Decision:
+        """What becomes of a trial: what somebody wants, else what the stopper decides."""
+        wanted = self._wishes.of(current.number)
+        if wanted in ("stop", "pause"):
+            return Decision(False, BY_HAND, waits=wanted == "pause")
+        return self.stopper.decide(curves, current, self._closed)
+
     def _review(self) -> None:
         """Decides again about the trials that pause."""
         if not self._paused:
@@ -172,7 +187,7 @@ class Dispatcher:
         curves = {curve.number: curve for curve in self.study.curves()}
         for number, trial in list(self._paused.items()):
             try:
-                decision = self.stopper.decide(list(curves.values()), curves[number], self._closed)
+                decision = self._decided(list(curves.values()), curves[number])
             except Exception as error:
                 self.study.fail(trial, Failure.of(number, error))
             else:

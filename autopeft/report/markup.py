@@ -41,11 +41,14 @@ def told_values(record: TrialRecord, objectives: Sequence[Objective]) -> list[st
     return [text(valued(objective, filled)) for objective in objectives]
 
 
-def number(record: TrialRecord, mark: str = "") -> str:
-    """The number of a trial with what makes it special."""
+def number(record: TrialRecord, mark: str = "", chooses: bool = False) -> str:
+    """The number of a trial with what makes it special; a button where it `chooses` the trial."""
     again = "" if record.repeat_of is None else f" {record.repeat_of} again"
     label = f"{record.baseline or ''}{mark}{again}".strip()
-    return f"{record.number} <small>{text(label)}</small>" if label else str(record.number)
+    told = str(record.number)
+    if chooses:
+        told = f"<button type=button class=number>{told}</button>"
+    return f"{told} <small>{text(label)}</small>" if label else told
 
 
 def configuration(record: TrialRecord) -> str:

@@ -32,15 +32,19 @@ const autopeft = (() => {
     else show();
   }
 
-  // A trial, wherever the page tells of it.
-  function choose(trial) {
+  // Marks a trial wherever the page tells of it.
+  function mark(trial) {
     document.querySelectorAll(".chosen").forEach((each) => each.classList.remove("chosen"));
-    const told = document.querySelectorAll(`[data-trial="${trial}"]`);
-    told.forEach((each) => {
-      each.classList.add("chosen");
-      if (each.tagName === "DETAILS") each.open = true;
-    });
+    const told = [...document.querySelectorAll(`[data-trial="${trial}"]`)];
+    told.forEach((each) => each.classList.add("chosen"));
+    return told;
+  }
+
+  function choose(trial) {
+    const told = mark(trial);
+    told.filter((each) => each.tagName === "DETAILS").forEach((each) => (each.open = true));
     if (told.length) told[0].scrollIntoView({ block: "nearest", behavior: "smooth" });
+    document.dispatchEvent(new CustomEvent("trial", { detail: trial }));
   }
 
   function sort(button) {
@@ -96,9 +100,10 @@ const autopeft = (() => {
     const button = event.target.closest("button");
     if (button?.classList.contains("copy")) copy(button);
     else if (button?.closest("th")) sort(button);
+    else if (button?.classList.contains("number")) choose(button.textContent);
   });
   document.addEventListener("input", (event) => {
     if (event.target.type === "search") filter(event.target);
   });
-  return { draw, choose };
+  return { draw, mark };
 })();

@@ -52,39 +52,52 @@ def write_report(
     folder: str | Path,
     reference: Sequence[str] = (),
 ) -> Path:
-    """Writes `report.html` into `folder`, which is made if need be.
+    """Writes `report.html` into `folder`, which is made if need be; see `body`.
 
-    The page is a pure function of the arguments; every text in it is escaped.
+    Returns:
+        The path of the page; an older page there is replaced.
+
+    Raises:
+        StudyError: no objective.
+    """
+    path = Path(folder) / FILE
+    whole = page(name, body(name, facts, records, objectives, reference))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(whole, encoding="utf-8")
+    return path
+
+
+def page(name: str, content: str, more: str = "") -> str:
+    """The page about a study, which needs no other file.
+
+    Args:
+        name: of the study.
+        content: what it tells, see `body`.
+        more: elements of its head beside those that the content needs.
+    """
+    return _PAGE.format(title=text(name), head=library() + more, body=content)
+
+
+def body(
+    name: str,
+    facts: Mapping[str, object],
+    records: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    reference: Sequence[str] = (),
+) -> str:
+    """What a page tells, a pure function of the arguments; every text in it is escaped.
 
     Args:
         name: of the study.
         facts: what the study is, such as its model, task and search space, as rows of a table.
         records: all trials.
         objectives: at least one.
-        folder: where the page goes; an older page there is replaced.
         reference: arguments by which commands find the study; its name by default.
-
-    Returns:
-        The path of the page.
 
     Raises:
         StudyError: no objective.
     """
-    path = Path(folder) / FILE
-    text = render(name, facts, records, tuple(objectives), reference or (name,))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def render(
-    name: str,
-    facts: Mapping[str, object],
-    records: Sequence[TrialRecord],
-    objectives: tuple[Objective, ...],
-    reference: Sequence[str],
-) -> str:
-    """The text of the page."""
+    objectives = tuple(objectives)
     front = Front.of(records, objectives)
     comparisons = compare(records, objectives)
     chosen = _chosen(records, front)
@@ -96,14 +109,14 @@ def render(
         _facts(facts, records, objectives),
         section("Recommendation", _recommended(front) + _told(comparisons)),
         section("Pareto front", figure + _front_table(front)),
-        section("The front, drawn", pictures(front, chosen, name, reference)),
+        section("The front, drawn", pictures(front, chosen, name, reference or (name,))),
         _baselines(comparisons, objectives),
         section("What the search has learned", _effects(records, objectives)),
         section("Learning curves", _curves(chosen, objectives, front)),
         section("Hypervolume", _hypervolume(records, objectives)),
         section("All trials", _left_out(records, chosen) + _trial_table(chosen, objectives)),
     ]
-    return _PAGE.format(title=text(name), head=library(), body="\n".join(sections))
+    return "\n".join(sections)
 
 
 def hypervolumes(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[float]:
@@ -311,7 +324,8 @@ def _row(record: TrialRecord, objectives: Sequence[Objective]) -> str:
         f'<td data-value="{values.get(objective.name, "")}">{told}</td>'
         for objective, told in zip(objectives, told_values(record, objectives), strict=True)
     )
-    cells = f"<td>{number(record)}</td><td>{state}</td>{measured}<td>{seconds}</td>"
+    which = number(record, chooses=True)
+    cells = f"<td>{which}</td><td>{state}</td>{measured}<td>{seconds}</td>"
     what = f"<td>{configuration(record)}</td><td>{text(record.error or '')}</td>"
     return f'<tr data-trial="{record.number}">{cells}{what}</tr>'
 

@@ -16,8 +16,9 @@ from autopeft.study.trial import TrialRecord
 REASONS = ("baseline", "repeat")
 """Attributes that say why a trial was queued."""
 
-BESIDE = {"repeat", "again"}
-"""Attributes of trials that do not count among `n_trials`: other seeds, baselines once more."""
+BESIDE = {"repeat", "again", "wanted"}
+"""Attributes of trials that do not count among `n_trials`: other seeds, baselines once more, what
+somebody wanted to see tried."""
 
 Name = tuple[str, Any]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
+from optuna.trial import TrialState
 
 from autopeft.core.config import PeftConfig
 from autopeft.objective.objective import Objective
@@ -19,6 +20,7 @@ _HANDED_ON = (
     "key",
     "baseline",
     "again",
+    "wanted",
     "attempts",
     "repeat",
     "repeat_of",
@@ -50,6 +52,12 @@ class Queue:
             if not index.has_baseline(name):
                 again = {"again": True} if index.has_failed_baseline(name) else {}
                 self.put({}, {**_configured(config), "baseline": name, **again})
+
+    def wanted(self, config: PeftConfig) -> int:
+        """Queues a configuration that somebody wants to see tried; the number of its trial."""
+        self.put({}, {**_configured(config), "wanted": True})
+        waiting = self._record.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return max(t.number for t in waiting if t.user_attrs.get("key") == config.key)
 
     def repeats(
         self,

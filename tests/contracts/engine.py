@@ -11,6 +11,7 @@ import time
 import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from autopeft.core.errors import StudyError
@@ -22,7 +23,10 @@ from autopeft.objective.known import Known
 from autopeft.objective.objective import Objective
 from autopeft.search.halving import AsynchronousHalving, SynchronousHalving
 from autopeft.search.sampler import Problem, make_sampler
+from autopeft.search.stopping import Never
 from autopeft.space import SearchSpace
+from autopeft.study import wishes
+from autopeft.study.queue import Queue
 from autopeft.study.record import open_record
 from autopeft.study.study import Study
 from autopeft.study.terms import Terms
@@ -188,7 +192,34 @@ def check_one_cause_is_the_failure_of_all_members(engine, folder):
     assert sum(t.state in {"complete", "stopped", "failed"} for t in trials) == 10
 
 
+def check_obeys_what_people_want(engine, folder):
+    """Trial 0 is the baseline; what pauses by hand does not hold up the run."""
+    with make_study(folder, n_trials=6) as study:
+        wanted = study.space.resolve({**study.space.draw(np.random.default_rng(7)).point})
+        number = Queue(study.record).wanted(wanted)
+        for trial, wish in ((2, "stop"), (3, "pause"), (4, "pause")):
+            wishes.wish(study.record, trial, wish)
+        engine.run(study, Curves, Never())
+        first = study.trials()
+    assert (first[2].state, first[2].reports) == ("stopped", ())
+    assert [(t.state, len(t.reports)) for t in first[3:5]] == [("paused", 1)] * 2
+    assert (first[number].state, first[number].config) == ("complete", wanted)
+    with make_study(folder, n_trials=6) as study:
+        assert [t.state for t in study.trials()[3:5]] == ["interrupted"] * 2
+        engine.run(study, Curves, Never())
+        assert [t.state for t in study.trials()[3:5]] == ["paused"] * 2
+    with make_study(folder, n_trials=6) as study:
+        wishes.wish(study.record, 3, "resume")
+        wishes.wish(study.record, 4, "stop")
+        engine.run(study, Curves, Never())
+        last = study.trials()
+    assert (last[3].state, [r.fidelity for r in last[3].reports]) == ("complete", list(RUNGS))
+    assert (last[4].state, [r.fidelity for r in last[4].reports]) == ("stopped", [RUNGS[0]])
+    assert sum(t.state in {"complete", "stopped"} for t in last) == 7
+
+
 CHECKS = (
+    check_obeys_what_people_want,
     check_runs_to_the_end,
     check_trials_wait_for_their_group,
     check_failures_are_recorded,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,32 +11,25 @@ from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from autopeft.report import plot, write_report
+from tests.report.browser import (
+    NEEDS_BROWSER,
+    complaints,
+    every,
+    one,
+    open_browser,
+    wait_for_figures,
+)
 from tests.report.trials import OBJECTIVES, STUDY, again
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium and its driver"),
-    pytest.mark.xdist_group("browser"),
-]
-FLAGS = (
-    *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"),
-    *("disable-background-networking", "disable-component-update", "disable-dev-shm-usage"),
-)
+pytestmark = [NEEDS_BROWSER, pytest.mark.xdist_group("browser")]
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    profile = tmp_path_factory.mktemp("profile")
-    for flag in (*FLAGS, "window-size=1200,1000", f"user-data-dir={profile}"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(str(DRIVER)))
+    driver = open_browser(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
 
@@ -58,15 +50,7 @@ def open_file(browser: webdriver.Chrome, path: Path) -> None:
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     browser.set_window_size(1200, 1000)
     browser.get(path.as_uri())
-    WebDriverWait(browser, 20).until(lambda b: b.find_elements(By.CSS_SELECTOR, ".main-svg"))
-
-
-def one(browser: webdriver.Chrome, selector: str) -> WebElement:
-    return browser.find_element(By.CSS_SELECTOR, selector)
-
-
-def every(browser: webdriver.Chrome, selector: str) -> list[WebElement]:
-    return browser.find_elements(By.CSS_SELECTOR, selector)
+    wait_for_figures(browser)
 
 
 def test_it_is_drawn_without_a_complaint(page: webdriver.Chrome) -> None:
@@ -80,8 +64,7 @@ def test_it_is_drawn_without_a_complaint(page: webdriver.Chrome) -> None:
         WebDriverWait(page, 20).until(
             lambda _, d=details: d.find_elements(By.CSS_SELECTOR, ".main-svg")
         )
-    told = [entry for entry in page.get_log("browser") if "GPU" not in entry["message"]]
-    assert [entry for entry in told if entry["level"] == "SEVERE"] == []
+    assert complaints(page) == []
 
 
 def test_pointing_at_a_trial_tells_it_and_a_click_chooses_it(page: webdriver.Chrome) -> None:
@@ -154,7 +137,7 @@ def test_it_goes_with_dark_and_narrow_screens(page: webdriver.Chrome) -> None:
     media = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     page.refresh()
-    WebDriverWait(page, 20).until(lambda b: every(b, ".main-svg"))
+    wait_for_figures(page)
     dark = page.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert light != dark
     ink = page.execute_script("return document.querySelector('.figure').layout.font.color")
@@ -162,12 +145,21 @@ def test_it_goes_with_dark_and_narrow_screens(page: webdriver.Chrome) -> None:
     metrics = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     page.refresh()
-    WebDriverWait(page, 20).until(lambda b: every(b, ".main-svg"))
+    wait_for_figures(page)
     assert page.execute_script("return document.documentElement.scrollWidth") <= 390
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_number_in_the_table_chooses_its_trial(page: webdriver.Chrome) -> None:
+    one(page, "tr[data-trial='4'] button.number").send_keys(Keys.ENTER)
+    chosen = every(page, ".chosen")
+    assert {(each.tag_name, each.get_attribute("data-trial")) for each in chosen} == {
+        ("tr", "4"),
+        ("details", "4"),
+    }
 
 
 def test_a_plot_of_its_own_is_drawn(browser: webdriver.Chrome, tmp_path: Path) -> None:
     open_file(browser, plot(STUDY, OBJECTIVES, tmp_path / "front.html"))
     assert every(browser, ".figure .scatterlayer .trace")
-    assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
+    assert complaints(browser) == []

@@ -7,7 +7,7 @@ import pytest
 from autopeft.core.report import Report
 from autopeft.report.chart import chart
 from autopeft.report.front import Front
-from autopeft.report.page import render
+from autopeft.report.page import body
 from autopeft.report.seeds import folded
 from autopeft.report.value import valued
 from autopeft.study.trial import TrialRecord
@@ -85,6 +85,6 @@ def test_margins_are_shown() -> None:
     third = folded(REPEATED)[3]
     assert valued(ACCURACY, third) == "0.8300 ± 0.025"
     assert valued(PARAMS, third) == "300,000"
-    page = render("study", {}, REPEATED, OBJECTIVES, ["study"])
+    page = body("study", {}, REPEATED, OBJECTIVES, ["study"])
     assert "0.8300 ± 0.025" in page
     assert "3 again" in page
