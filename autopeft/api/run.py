@@ -42,6 +42,7 @@ from autopeft.model.proof import check_sites
 from autopeft.objective.known import Known
 from autopeft.objective.limit import parse_limit
 from autopeft.objective.objective import KNOWN, Objective, load_objectives
+from autopeft.report.tracking import check_trackers, tracking
 from autopeft.search.candidates import corner, least
 from autopeft.search.sampler import SAMPLERS, Problem, make_sampler
 from autopeft.search.stoppers import STOPPERS, Fidelity, make_stopper
@@ -215,10 +216,19 @@ class Prepared:
             if isinstance(self.task, Custom):
                 n_validation = self.task.n_validation
             stopper = self.stopper(n_validation)
-            with self.open(data) as study:
+            told_to = tracking(self.spec.report_to, self.spec.name, self.spec.folder)
+            with self.open(data) as study, told_to as tell:
                 study.record.set_user_attr(EXTENT, examples.extent)
-                engine.run(study, make, stopper, watch or (lambda _: None))
+                engine.run(study, make, stopper, _both(watch, tell) if watch else tell)
                 return outcome_of(self.spec, study.record)
+
+
+def _both(first: Watch, second: Watch) -> Watch:
+    def watch(study: Study) -> None:
+        first(study)
+        second(study)
+
+    return watch
 
 
 def prepare(study: Reference | StudySpec, changes: Mapping[str, Any] | None = None) -> Prepared:
@@ -298,6 +308,7 @@ def _check_names(spec: StudySpec) -> None:
     ):
         if name not in registry:
             raise StudyError(unknown(kind, name, registry), f"{section}.{kind}")
+    check_trackers(spec.report_to)
 
 
 def _objectives(spec: StudySpec, task: Task) -> tuple[Objective, ...]:

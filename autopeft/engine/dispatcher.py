@@ -86,7 +86,7 @@ class Dispatcher:
             if not self._goes_on(trial, event):
                 leaving.append(event.member)
                 del pack[event.member]
-                self.watch(self.study)
+            self.watch(self.study)
             self._review()
         if not pack:
             self._packs.pop(worker, None)

@@ -241,6 +241,7 @@ class StudySpec(Section):
         deploy: where the winner will run; what cannot be loaded there is not searched.
         storage: URL of the Optuna storage.
         output: folder for trained tensors; by default `runs/NAME`.
+        report_to: trackers of experiments, names of `TRACKERS`; a trial is one of their runs.
         device: `auto`, `cpu` or `cuda`.
     """
 
@@ -258,6 +259,7 @@ class StudySpec(Section):
     engine: EngineSection = Field(default_factory=EngineSection)
     storage: str = ""
     output: str = ""
+    report_to: list[str] = Field(default_factory=list)
     device: str = "auto"
     _place: str = PrivateAttr(default="")
 
@@ -269,6 +271,11 @@ class StudySpec(Section):
         if {"/", "\\"} & {*name} or name.strip(" .") == "":
             raise ValueError(f"must be a name without / and \\, not of dots only, got {name!r}")
         return name
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _one_or_more(cls, names: object) -> object:
+        return [names] if isinstance(names, str) else names
 
     @field_validator("model", "storage", "output")
     @classmethod

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -107,6 +107,11 @@ class Study:
         """Trials that are still to be started, those beside `n_trials` included."""
         index = self._seen()
         return max(0, self.terms.n_trials - index.n_counted()) + index.n_waiting_beside()
+
+    @property
+    def own(self) -> Collection[int]:
+        """The numbers of the trials that this process has begun and not ended."""
+        return self._running.keys()
 
     def queue_repeats(self) -> int:
         """Queues finalists and baselines once more for every fresh seed, see `repeats`.
