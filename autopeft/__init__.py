@@ -9,7 +9,7 @@ from typing import Any
 from autopeft.core.methods import DECLARATIONS
 
 _HOMES = {
-    **{kind.__name__: "core.methods" for kind in DECLARATIONS.values()},
+    **{kind.__name__: "core.methods" for kind in DECLARATIONS.own.values()},
     "Layers": "space",
     "SearchSpace": "space",
     "choice": "space",

@@ -26,7 +26,7 @@ from autopeft.model.positions import positions
 from autopeft.space.space import SearchSpace
 from autopeft.study.spec import Search
 from autopeft.task.conversations import Sample
-from autopeft.task.data import LABEL_COLUMNS, Data
+from autopeft.task.data import LABEL_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS, Data
 from autopeft.task.registry import task_of
 from autopeft.task.tables import filled_tables
 from autopeft.task.task import Task
@@ -58,6 +58,9 @@ AGAIN = ({"n_finalists": 2, "n_seeds": 3}, {"n_finalists": 1, "n_seeds": 2})
 """What is trained with fresh seeds where there is time for it, and where there is less."""
 
 LEAST_EXAMPLES = 200
+ROWS_OF_A_CLASS, MOST_CLASSES = 5, 100
+"""Least and most of a column with an unusual name that is taken for labels."""
+
 SHORT_ANSWER = 4
 """Words of an answer up to which it is to be exactly right."""
 
@@ -163,9 +166,36 @@ def _candidates(kind: str, data: str, table: Dataset | None) -> Iterator[dict[st
         yield {"type": "multiple-choice", "data": data, "n_choices": n_choices}
     yield {"type": "token-classification", "data": data}
     for problem in ("multi_label",) if _holds_sets(table) else ("single_label", "regression"):
-        yield {"type": "text-classification", "data": data, "problem": problem}
+        document = {"type": "text-classification", "data": data, "problem": problem}
+        yield {**document, **({} if kind in MOST_EVALUATED else _told_by_content(table))}
     if kind in MOST_EVALUATED:
         yield {"type": kind, "data": data}
+
+
+def _told_by_content(table: Dataset) -> dict[str, str]:
+    """Columns of texts and of labels that have no usual names: by what they hold."""
+    names, told = {*table.column_names}, {}
+    plain = {name: table[name][:LOOKED_AT] for name in names if _is_plain(table, name)}
+    if names.isdisjoint(LABEL_COLUMNS):
+        most = min(MOST_CLASSES, max(2, len(table) // ROWS_OF_A_CLASS))
+        few = [name for name, values in plain.items() if 2 <= len({*values} - {None}) <= most]
+        numbers = [name for name, values in plain.items() if isinstance(values[0], float)]
+        if len(few or numbers) == 1:
+            (told["label_column"],) = few or numbers
+    if names.isdisjoint(TEXT_COLUMNS) and not any(names >= {*pair} for pair in PAIR_COLUMNS):
+        texts = {
+            name: sum(len(value or "") for value in values)
+            for name, values in plain.items()
+            if isinstance(values[0], str) and name not in told.values()
+        }
+        if texts:
+            told["text_column"] = max(texts, key=lambda name: texts[name])
+    return told
+
+
+def _is_plain(table: Dataset, name: str) -> bool:
+    """Whether a column holds texts, numbers or truth values."""
+    return len(table) > 0 and isinstance(table[name][0], str | int | float | bool)
 
 
 def _holds_sets(table: Dataset) -> bool:

@@ -39,9 +39,9 @@ from autopeft.model.backbone import check_checkpoint, load_reader, meta_backbone
 from autopeft.model.checkpoint import trust
 from autopeft.model.positions import positions
 from autopeft.model.proof import check_sites
-from autopeft.objective.known import Known
 from autopeft.objective.limit import parse_limit
-from autopeft.objective.objective import KNOWN, Objective, load_objectives
+from autopeft.objective.objective import Objective, load_objectives
+from autopeft.objective.quantity import KNOWN, Known
 from autopeft.report.tracking import check_trackers, tracking
 from autopeft.search.candidates import corner, least
 from autopeft.search.sampler import SAMPLERS, Problem, make_sampler
@@ -337,7 +337,7 @@ def _limits(space: BoundSpace, known: Mapping[str, Known], where: str) -> dict[s
             if at_least > limit:
                 raise StudyError(
                     f"no configuration was found that meets {raw}: the least has "
-                    f"{at_least:,.0f} {KNOWN[name]}, the limit is {limit:,.0f}",
+                    f"{at_least:,.0f} {KNOWN[name].unit}, the limit is {limit:,.0f}",
                     f"limits.{name}",
                 )
     return limits

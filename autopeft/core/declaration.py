@@ -29,12 +29,14 @@ class Declaration:
 
     Attributes:
         method: its name in documents and registries.
+        mathematics: of a package's own method, `module:class` of its `Method`.
         takes_more: whether it has options beside those that are declared, in `own`.
         where: in which layers the placement stands; None where that is left out.
         learning_rate: of its tensors; None where it is that of the training.
     """
 
     method: ClassVar[str]
+    mathematics: ClassVar[str] = ""
     takes_more: ClassVar[bool] = False
     where: Any = None
     learning_rate: float | None = option(Number(None, above=0, null="that of the training"))

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from autopeft.core.config import Placement
 from autopeft.core.declaration import Declaration
 from autopeft.core.options import Flag, Name, Number, OneOf, Sites, Size, Whole, option
+from autopeft.core.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,14 +371,18 @@ class ProPetl(Adapter):
         return f"{super()._words()} {self.density:.0%}"
 
 
-DECLARATIONS: Mapping[str, type[Declaration]] = {
-    kind.method: kind
-    for kind in (
-        *(AdaMix, Adapter, BitFit, Compacter, Dora, FullTuning, Hira, Ia3, Ladder, Loha, Lokr),
-        *(Lora, MosLora, NormTuning, Peft, Prefix, Prompt, ProPetl, SparseTuning, Ssf),
-        *(TinyAttention, Vera),
-    )
-}
+DECLARATIONS: Registry[type[Declaration]] = Registry(
+    {
+        kind.method: kind
+        for kind in (
+            *(AdaMix, Adapter, BitFit, Compacter, Dora, FullTuning, Hira, Ia3, Ladder, Loha, Lokr),
+            *(Lora, MosLora, NormTuning, Peft, Prefix, Prompt, ProPetl, SparseTuning, Ssf),
+            *(TinyAttention, Vera),
+        )
+    },
+    "autopeft.methods",
+    lambda kind: isinstance(kind, type) and issubclass(kind, Declaration),
+)
 
 
 def size_option(method: str) -> str | None:

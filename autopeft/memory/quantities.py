@@ -16,7 +16,7 @@ from autopeft.memory.flops import count_flops
 from autopeft.memory.predict import Memory, predict_memory
 from autopeft.method.count import Elements, count, layer_elements
 from autopeft.model.backbone import Backbone
-from autopeft.objective.known import Known
+from autopeft.objective.quantity import KNOWN, Known
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,9 @@ def known_quantities(setting: Setting) -> Mapping[str, Known]:
         return setting.memory(config).peak
 
     estimate = _estimated_memory(setting) if estimates(shape) else None
+    added = {name: KNOWN[name].known for name in KNOWN.added}
     return {
+        **{name: known(setting) for name, known in added.items() if known is not None},
         "trainable_params": Known(trainable),
         "stored_params": Known(lambda config: count(config, shape).stored + head),
         "peak_memory": Known(memory, slow=True, estimate=estimate),

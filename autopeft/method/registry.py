@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import EntryPoint
 
 from autopeft.core.config import PeftConfig, Placement, Settings
 from autopeft.core.declaration import Declaration
-from autopeft.core.errors import AttachError, inside, raised_as, unknown
+from autopeft.core.errors import AttachError, StudyError, inside, raised_as, unknown
 from autopeft.core.methods import DECLARATIONS, Gateable
+from autopeft.core.registry import loaded
 from autopeft.core.shape import LayerShape, Shape
 from autopeft.method.adamix import AdaMixMethod
 from autopeft.method.adapter import AdapterMethod
@@ -33,7 +35,7 @@ from autopeft.method.select import FullTuningMethod, SparseTuningMethod
 from autopeft.method.tiny_attention import TinyAttentionMethod
 from autopeft.method.vera import VeraMethod
 
-METHODS: Mapping[str, type[Method]] = {
+_OWN: Mapping[str, type[Method]] = {
     "adamix": AdaMixMethod,
     "adapter": AdapterMethod,
     "bitfit": BitFitMethod,
@@ -57,6 +59,36 @@ METHODS: Mapping[str, type[Method]] = {
     "tiny-attention": TinyAttentionMethod,
     "vera": VeraMethod,
 }
+
+
+class _Methods(Mapping[str, type[Method]]):
+    """The mathematics of each declaration; that of a package's is loaded when it is asked for."""
+
+    def __getitem__(self, name: str) -> type[Method]:
+        return _OWN[name] if name in _OWN else _added(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(DECLARATIONS)
+
+    def __len__(self) -> int:
+        return len(DECLARATIONS)
+
+
+METHODS = _Methods()
+
+
+def _added(name: str) -> type[Method]:
+    """The mathematics that a package's declaration names.
+
+    Raises:
+        KeyError: there is no such method.
+        StudyError: it cannot be loaded, or is none.
+    """
+    told = DECLARATIONS[name].mathematics
+    kind = loaded(EntryPoint(name, told, "autopeft.methods"))
+    if not (isinstance(kind, type) and issubclass(kind, Method)):
+        raise StudyError(f"{told!r} is no Method", name)
+    return kind
 
 
 @dataclass(frozen=True)

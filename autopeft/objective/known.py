@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -14,27 +13,13 @@ from autopeft.core.config import PeftConfig
 from autopeft.core.errors import AutoPeftError
 from autopeft.objective.array import Array
 from autopeft.objective.objective import Objective
+from autopeft.objective.quantity import Known
 
 MOST = sys.float_info.max
 """The limit of what has none; NaN and infinity exceed it."""
 
 N_REMEMBERED = 2**14
 """Values that are kept: those of the candidates of some proposals."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """How a known objective is computed.
-
-    Attributes:
-        value: the value of a configuration in the user's unit; the same for the same one.
-        slow: whether a value takes long enough (some 10 ms) to compute only a few.
-        estimate: of a slow one, nearly its value in little time; None where nothing tells it.
-    """
-
-    value: Callable[[PeftConfig], float]
-    slow: bool = False
-    estimate: Callable[[PeftConfig], float] | None = None
 
 
 class KnownLosses:

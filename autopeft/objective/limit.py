@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autopeft.core.errors import StudyError, raised_as, unknown
 from autopeft.core.quantity import parse_quantity
-from autopeft.objective.objective import KNOWN
+from autopeft.objective.quantity import KNOWN
 
 
 def parse_limit(name: str, value: str | int | float, of: float | None = None) -> float:
@@ -20,7 +20,7 @@ def parse_limit(name: str, value: str | int | float, of: float | None = None) ->
     """
     if name not in KNOWN:
         raise StudyError(unknown("limit", name, KNOWN), "limits")
-    where, unit = f"limits.{name}", KNOWN[name]
+    where, unit = f"limits.{name}", KNOWN[name].unit
     if unit != "bytes" and str(value).strip().upper().endswith("B"):
         raise StudyError(f"counts {unit}, not bytes, got {value!r}", where)
     with raised_as(StudyError):

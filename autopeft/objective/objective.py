@@ -13,14 +13,7 @@ from pydantic.dataclasses import dataclass
 from autopeft.core import catalog
 from autopeft.core.errors import StudyError, raised_as, unknown
 from autopeft.core.validation import STRICT, Section, validated
-
-KNOWN: Mapping[str, str] = {
-    "trainable_params": "parameters",
-    "stored_params": "parameters",
-    "peak_memory": "bytes",
-    "training_flops": "operations",
-}
-"""The objectives that are computed before training, with their units."""
+from autopeft.objective.quantity import KNOWN
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -123,4 +116,5 @@ def _objective(item: Any, where: str) -> Objective:
     objective = validated(Objective, item, where)
     if "reference" not in item:
         raise StudyError("is missing", f"{where}.reference")
-    return replace(objective, unit=item.get("unit", KNOWN.get(objective.name, "")))
+    unit = KNOWN[objective.name].unit if objective.name in KNOWN else ""
+    return replace(objective, unit=item.get("unit", unit))

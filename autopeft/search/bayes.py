@@ -20,9 +20,10 @@ from optuna.trial import FrozenTrial
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import AutoPeftWarning, SpaceError, StudyError
 from autopeft.objective.array import Array
-from autopeft.objective.known import Known, KnownLosses
+from autopeft.objective.known import KnownLosses
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import front
+from autopeft.objective.quantity import Known
 from autopeft.search.belief import Belief
 from autopeft.search.candidates import (
     candidates,

@@ -23,8 +23,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from autopeft.core.errors import StudyError, unknown
-from autopeft.objective.known import Known
+from autopeft.core.registry import Registry
 from autopeft.objective.objective import Objective
+from autopeft.objective.quantity import Known
 from autopeft.search.history import Observation, tells
 from autopeft.search.staged import StagedSampler
 from autopeft.space.bound import BoundSpace
@@ -189,7 +190,7 @@ def _staged(problem: Problem) -> BaseSampler:
     return StagedSampler(problem.space, problem.objectives, seed=problem.seed)
 
 
-SAMPLERS: Mapping[str, Callable[[Problem], BaseSampler]] = {
+_OWN: Mapping[str, Callable[[Problem], BaseSampler]] = {
     "bayes": _bayes,
     "gp": _optuna(
         "Gaussian process of Optuna over all objectives.",
@@ -208,6 +209,7 @@ SAMPLERS: Mapping[str, Callable[[Problem], BaseSampler]] = {
     "staged": _staged,
     "tpe": _optuna("Tree-structured Parzen estimator.", lambda seed: TPESampler(seed=seed)),
 }
+SAMPLERS: Registry[Callable[[Problem], BaseSampler]] = Registry(_OWN, "autopeft.samplers", callable)
 """All samplers by the name that a study gives in `search.sampler`; each begins its docstring with
 what `autopeft list samplers` says."""
 

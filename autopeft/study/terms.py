@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from autopeft.core.config import PeftConfig
-from autopeft.objective.known import Known
+from autopeft.objective.quantity import Known
 
 
 @dataclass(frozen=True)

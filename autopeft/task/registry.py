@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from autopeft.core.errors import StudyError, unknown
+from autopeft.core.registry import Registry
 from autopeft.core.validation import validated
 from autopeft.task.causal_lm import CausalLM
 from autopeft.task.custom import Custom
@@ -17,16 +18,20 @@ from autopeft.task.task import Task
 from autopeft.task.text_classification import TextClassification
 from autopeft.task.token_classification import TokenClassification
 
-TASKS: Mapping[str, type[Task]] = {
-    "causal-lm": CausalLM,
-    "custom": Custom,
-    "image-classification": ImageClassification,
-    "multiple-choice": MultipleChoice,
-    "question-answering": QuestionAnswering,
-    "seq2seq-lm": Seq2SeqLM,
-    "text-classification": TextClassification,
-    "token-classification": TokenClassification,
-}
+TASKS: Registry[type[Task]] = Registry(
+    {
+        "causal-lm": CausalLM,
+        "custom": Custom,
+        "image-classification": ImageClassification,
+        "multiple-choice": MultipleChoice,
+        "question-answering": QuestionAnswering,
+        "seq2seq-lm": Seq2SeqLM,
+        "text-classification": TextClassification,
+        "token-classification": TokenClassification,
+    },
+    "autopeft.tasks",
+    lambda kind: isinstance(kind, type) and issubclass(kind, Task),
+)
 
 DEFAULT = "text-classification"
 

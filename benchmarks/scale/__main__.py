@@ -39,8 +39,8 @@ from rich.table import Table
 
 from autopeft.core.config import PeftConfig
 from autopeft.method.count import count
-from autopeft.objective.known import Known
 from autopeft.objective.objective import load_objectives
+from autopeft.objective.quantity import Known
 from autopeft.search.sampler import SAMPLERS, Problem, make_sampler
 from autopeft.search.stoppers import Fidelity, make_stopper
 from autopeft.space.bound import BoundSpace

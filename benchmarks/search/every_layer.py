@@ -19,8 +19,8 @@ from autopeft.core.config import PeftConfig
 from autopeft.core.methods import size_of
 from autopeft.method.count import count
 from autopeft.objective.array import Array
-from autopeft.objective.known import Known
 from autopeft.objective.pareto import front, hypervolume
+from autopeft.objective.quantity import Known
 from benchmarks.search.measure import SPACES, bound_space, config_of
 from benchmarks.search.problem import BEYOND, COSTS, Problem, Table, last, tabular
 from benchmarks.search.texts import TEXTS, tables

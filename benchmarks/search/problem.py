@@ -12,9 +12,9 @@ import numpy as np
 
 from autopeft.core.config import PeftConfig
 from autopeft.objective.array import Array
-from autopeft.objective.known import Known
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import hypervolume
+from autopeft.objective.quantity import Known
 from autopeft.search.history import Observation
 from autopeft.space.bound import BoundSpace
 from benchmarks.search.measure import Point, bound_space, config_of, points

@@ -22,8 +22,9 @@ from autopeft.core.methods import size_of
 from autopeft.core.settings import BackboneSettings
 from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.model.backbone import meta_backbone
-from autopeft.objective.known import Known, estimate
+from autopeft.objective.known import estimate
 from autopeft.objective.objective import load_objectives
+from autopeft.objective.quantity import Known
 from autopeft.search.bayes import BayesSampler
 from autopeft.search.features import features
 from autopeft.space.bound import BoundSpace

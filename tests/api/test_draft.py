@@ -49,6 +49,29 @@ def test_a_study_of_a_table_is_written_and_fits(tmp_path: Path) -> None:
     assert "one trial" in made.understood
 
 
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        (("comment", "stars", "id"), {"text_column": "comment", "label_column": "stars"}),
+        (("review", "stars", "id"), {"label_column": "stars"}),
+        (("comment", "label", "id"), {"text_column": "comment"}),
+    ],
+)
+def test_columns_with_unusual_names_are_told_by_what_they_hold(
+    columns: tuple[str, ...], told: dict[str, str], tmp_path: Path
+) -> None:
+    rows = [dict(zip(columns, (f"a film {i}", 1 + i % 5, i), strict=True)) for i in range(40)]
+    task = yaml.safe_load(draft(tiny.MODEL, str(write(tmp_path, rows))).text)["task"]
+    assert task["type"] == "text-classification"
+    assert {k: v for k, v in task.items() if k.endswith("_column")} == told
+
+
+def test_numbers_under_an_unusual_name_are_learned_as_numbers(tmp_path: Path) -> None:
+    rows = [{"remark": f"a film {i}", "grade": i / 7} for i in range(40)]
+    task = yaml.safe_load(draft(tiny.MODEL, str(write(tmp_path, rows))).text)["task"]
+    assert (task["problem"], task["label_column"]) == ("regression", "grade")
+
+
 def varied(row: dict[str, Any]) -> list[dict[str, Any]]:
     """Forty rows that differ in the number that stands for `{}`."""
     return [json.loads(json.dumps(row).replace("{}", str(i))) for i in range(40)]

@@ -19,8 +19,8 @@ from autopeft.engine.inline import Inline
 from autopeft.engine.ray import RayEngine
 from autopeft.engine.room import Room
 from autopeft.method.count import trained_elements
-from autopeft.objective.known import Known
 from autopeft.objective.objective import Objective
+from autopeft.objective.quantity import Known
 from autopeft.search.halving import AsynchronousHalving, SynchronousHalving
 from autopeft.search.sampler import Problem, make_sampler
 from autopeft.search.stopping import Never

@@ -14,8 +14,8 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from autopeft.core.config import PeftConfig
-from autopeft.objective.known import Known
 from autopeft.objective.objective import load_objectives
+from autopeft.objective.quantity import Known
 from autopeft.search.sampler import SAMPLERS, Problem
 from autopeft.space.bound import BoundSpace
 from autopeft.space.space import SearchSpace

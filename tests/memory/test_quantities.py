@@ -8,7 +8,7 @@ from autopeft.memory.flops import count_flops
 from autopeft.memory.predict import predict_memory
 from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.model.backbone import meta_backbone
-from autopeft.objective.objective import KNOWN
+from autopeft.objective.quantity import KNOWN
 from autopeft.space import SearchSpace, choice
 from tests.minilm import MINILM, lora
 

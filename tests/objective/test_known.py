@@ -7,8 +7,9 @@ import pytest
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
-from autopeft.objective.known import Known, KnownLosses, estimate
+from autopeft.objective.known import KnownLosses, estimate
 from autopeft.objective.objective import load_objectives
+from autopeft.objective.quantity import Known
 
 
 def config(r: int) -> PeftConfig:

@@ -7,7 +7,8 @@ import pytest
 
 from autopeft.core import catalog
 from autopeft.core.errors import StudyError
-from autopeft.objective.objective import KNOWN, Objective, load_objectives
+from autopeft.objective.objective import Objective, load_objectives
+from autopeft.objective.quantity import KNOWN
 
 ACCURACY = {"name": "accuracy", "goal": "maximize", "reference": 0}
 PARAMS = {

@@ -12,9 +12,9 @@ import torch
 
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError, StudyError
-from autopeft.objective.known import Known
 from autopeft.objective.objective import Objective, load_objectives
 from autopeft.objective.pareto import hypervolume
+from autopeft.objective.quantity import Known
 from autopeft.search.bayes import BayesSampler
 from autopeft.search.features import features
 from autopeft.search.history import History, Observation

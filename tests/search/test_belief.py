@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autopeft.objective.known import Known, KnownLosses
+from autopeft.objective.known import KnownLosses
 from autopeft.objective.objective import load_objectives
+from autopeft.objective.quantity import Known
 from autopeft.search.belief import N_MOST, Belief, learned_from
 from autopeft.search.history import Observation
 from autopeft.search.prior import Prior

@@ -8,7 +8,7 @@ import pytest
 from autopeft.core.catalog import names
 from autopeft.core.shape import Shape
 from autopeft.method.count import count, trained_elements
-from autopeft.objective.known import Known
+from autopeft.objective.quantity import Known
 from autopeft.search.bayes import BayesSampler
 from autopeft.search.sampler import SAMPLERS, Problem
 from autopeft.space import SearchSpace

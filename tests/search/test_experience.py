@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from autopeft.core.config import PeftConfig, Placement
-from autopeft.objective.known import Known
 from autopeft.objective.objective import Objective, load_objectives
+from autopeft.objective.quantity import Known
 from autopeft.search.bayes import BayesSampler
 from autopeft.search.experience import experience
 from autopeft.search.features import Encoder

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from autopeft.core.config import PeftConfig
-from autopeft.objective.known import Known
 from autopeft.objective.objective import load_objectives
+from autopeft.objective.quantity import Known
 from autopeft.search.bayes import BayesSampler
 from autopeft.search.history import History, Observation
 from autopeft.search.prior import N_LEAST, N_TRUSTED, Prior

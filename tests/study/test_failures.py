@@ -9,7 +9,7 @@ import pytest
 
 from autopeft.core.errors import StudyError
 from autopeft.core.report import Failure, Report
-from autopeft.objective.known import Known
+from autopeft.objective.quantity import Known
 from autopeft.search.history import read_history
 from tests.contracts import engine as kit
 from tests.contracts.curves import Curves, params

@@ -10,7 +10,7 @@ import pytest
 
 from autopeft.core.report import Failure, Shortage
 from autopeft.engine.inline import Inline
-from autopeft.objective.known import Known
+from autopeft.objective.quantity import Known
 from tests.contracts import engine as kit
 from tests.contracts.curves import Curves, params
 
