@@ -29,6 +29,7 @@ _HOMES = {
     "pareto": "api.outcome",
     "plan": "api.plan",
     "propose": "api.steer",
+    "push_to_hub": "api.hub",
     "rerun": "api.rerun",
     "run": "api.run",
     "steer": "api.steer",

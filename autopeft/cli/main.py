@@ -18,12 +18,16 @@ import typer
 from autopeft.cli.encoding import write_anything
 from autopeft.cli.options import (
     Changes,
+    Format,
     Json,
     MaxMemory,
     MaxParams,
     Pick,
+    Private,
+    PushToHub,
     Storage,
     StudyName,
+    Uniform,
     changes_of,
     outcome_within,
     same_study,
@@ -270,14 +274,10 @@ def export(  # noqa: PLR0913
     within: Annotated[str | None, typer.Option(help="With cheapest: how far from best.")] = None,
     max_params: MaxParams = None,
     max_memory: MaxMemory = None,
-    format: Annotated[
-        str | None,
-        typer.Option(help="native, peft, merged, onnx or adapters; by default as `deploy` says."),
-    ] = None,
-    uniform: Annotated[
-        bool | None,
-        typer.Option(help="With peft: one rank of LoRA everywhere; by default if ranks differ."),
-    ] = None,
+    format: Format = None,
+    uniform: Uniform = None,
+    push: PushToHub = None,
+    private: Private = None,
     storage: Storage = None,
     set_: Changes = None,
     json: Json = False,
@@ -286,7 +286,11 @@ def export(  # noqa: PLR0913
     _check_pick(trial, pick, within)
     from autopeft.api.deploy import TARGETS
     from autopeft.api.export import export as write
+    from autopeft.api.hub import check_push, push_to_hub
     from autopeft.cli.show import print_json, say
+
+    if push is not None:
+        check_push(push)
 
     outcome = outcome_within(study, changes_of(set_, storage=storage), max_params, max_memory)
     rule = pick or "knee"
@@ -295,13 +299,15 @@ def export(  # noqa: PLR0913
     path = write(
         outcome, output, trial=trial, pick=rule, within=within, format=format, uniform=uniform
     )
+    url = push_to_hub(path, push, private=private) if push else None
     number, reason = (trial, "") if choice is None else (choice.trial.number, choice.reason)
     if json:
-        print_json({"trial": number, "reason": reason, "format": format, "output": str(path)})
+        told = {"trial": number, "reason": reason, "format": format, "output": str(path)}
+        print_json({**told, **({"url": url} if url else {})})
         return
-    if reason:
-        say(reason)
-    say(f"trial {number} written to {path} as {format}")
+    said = [reason, f"trial {number} written to {path} as {format}", url and f"pushed to {url}"]
+    for line in filter(None, said):
+        say(line)
 
 
 def _check_pick(trial: int | None, pick: str | None, within: str | None) -> None:

@@ -27,6 +27,21 @@ MaxParams = Annotated[
 MaxMemory = Annotated[
     str | None, typer.Option(help="Only trials predicted to take at most this, such as 8GB.")
 ]
+Format = Annotated[
+    str | None,
+    typer.Option(help="native, peft, merged, onnx or adapters; by default as `deploy` says."),
+]
+Uniform = Annotated[
+    bool | None,
+    typer.Option(help="With peft: one rank of LoRA everywhere; by default if ranks differ."),
+]
+PushToHub = Annotated[
+    str | None,
+    typer.Option("--push-to-hub", metavar="USER/NAME", help="Upload it to this repository."),
+]
+Private = Annotated[
+    bool | None, typer.Option(help="A new repository of the hub is private, or not.")
+]
 Storage = Annotated[str | None, typer.Option(help="URL of the Optuna storage.")]
 
 
