@@ -13,13 +13,17 @@ from rich.text import Text
 from autopeft.api.run import Prepared
 from autopeft.cli.remaining import ended, most_repeats, planned, seconds_left
 from autopeft.cli.show import best_of, states_of
+from autopeft.core import host
 from autopeft.core.quantity import duration
 from autopeft.report.learned import learned
 from autopeft.report.summary import summary
-from autopeft.report.value import shown, title
+from autopeft.report.value import shown, title, valued
 from autopeft.study.spec import FidelitySection, Search
 from autopeft.study.study import Study
 from autopeft.study.trial import TrialRecord
+
+MOST_SHOWN = 4
+"""Trials in training that are told of."""
 
 
 class Progress:
@@ -30,11 +34,17 @@ class Progress:
 
     def __init__(self, prepared: Prepared, quiet: bool = False) -> None:
         self.prepared, self.quiet = prepared, quiet
-        self.console = Console(stderr=True)
-        self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.started = time.monotonic()
         self.ended: set[int] | None = None
+        self._trials: tuple[TrialRecord, ...] = ()
         self._told = 0, ""
+        self.console = Console(stderr=True)
+        self.live = Live(
+            console=self.console,
+            get_renderable=lambda: self._table(self._trials),
+            refresh_per_second=1,
+            transient=True,
+        )
 
     def __enter__(self) -> Progress:
         if self.quiet:
@@ -54,7 +64,8 @@ class Progress:
             return
         trials = study.trials()
         if self.console.is_terminal:
-            self.live.update(self._table(trials), refresh=True)
+            self._learn(trials)
+            self._trials = trials
         else:
             self._lines(trials)
 
@@ -118,22 +129,25 @@ class Progress:
         for objective in self.prepared.objectives:
             best = best_of(trials, objective)
             if best is not None:
-                value = shown(objective, best.values[objective.name])
+                value = valued(objective, best)
                 table.add_row(f"best {title(objective)}", value, escape(summary(best.config)))
-        if told := self._learned(trials):
-            table.add_row("learned", "", escape(told))
+        for trial in [t for t in trials if t.state == "running"][:MOST_SHOWN]:
+            rung = f"epoch {trial.epochs:g}" if trial.epochs else "begins"
+            table.add_row(f"trial {trial.number}", rung, escape(summary(trial.config)))
+        if self._told[1]:
+            table.add_row("learned", "", escape(self._told[1]))
+        table.add_row("machine", "", host.use())
         left = self._seconds_left(trials)
         spent = duration(time.monotonic() - self.started)
         table.add_row("time", spent, "" if left is None else f"about {duration(left)} left")
         return table
 
-    def _learned(self, trials: tuple[TrialRecord, ...]) -> str:
-        """What the trials that have ended tell, worked out when another has."""
+    def _learn(self, trials: tuple[TrialRecord, ...]) -> None:
+        """Works out what the trials that have ended tell, when another has."""
         n_ended = ended(trials)
         if n_ended != self._told[0]:
             found = learned(trials, self.prepared.objectives)
             self._told = n_ended, found.sentence if found else ""
-        return self._told[1]
 
     @property
     def _search(self) -> Search:

@@ -1,8 +1,10 @@
-"""Memory of the machine, or of the container that this process runs in."""
+"""The machine, or the container that this process runs in: its memory, its cores, their use."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,35 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def use() -> str:
+    """How busy the cores were since the last call, what memory is taken, and the same of GPUs."""
+    taken = psutil.virtual_memory().used / 1000**3
+    told = f"cores {psutil.cpu_percent():.0f}%, memory {taken:.0f} of {memory() / 1000**3:.0f} GB"
+    return "; ".join([told, *_gpus()])
+
+
+def _gpus() -> Iterator[str]:
+    """The use of each GPU, as NVIDIA's own tool tells it where there is one."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return
+    query = "--query-gpu=index,utilization.gpu,memory.used,memory.total"
+    try:
+        told = subprocess.run(
+            [tool, query, "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=2,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return
+    for line in told.stdout.splitlines():
+        index, busy, used, total = (part.strip() for part in line.split(","))
+        taken, whole = (round(int(mebibytes) * 2**20 / 1000**3) for mebibytes in (used, total))
+        yield f"GPU {index} {busy}%, {taken} of {whole} GB"
 
 
 def kills() -> int:
