@@ -66,6 +66,7 @@ class Progress:
         if self.console.is_terminal:
             self._learn(trials)
             self._trials = trials
+            self.live.refresh()
         else:
             self._lines(trials)
 
