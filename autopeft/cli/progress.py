@@ -140,7 +140,7 @@ class Progress:
         table.add_row("machine", "", host.use())
         left = self._seconds_left(trials)
         spent = duration(time.monotonic() - self.started)
-        table.add_row("time", spent, "" if left is None else f"about {duration(left)} left")
+        table.add_row("time", spent, f"about {duration(left)} left" if left and left >= 1 else "")
         return table
 
     def _learn(self, trials: tuple[TrialRecord, ...]) -> None:

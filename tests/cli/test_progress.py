@@ -43,7 +43,7 @@ def test_a_terminal_shows_what_goes_on_and_then_the_front(ran):
     assert max(map(len, shown)) <= 80
     assert re.search(r"shown +[0-3]/3 .*running", plain)
     assert re.search(r"trial \d +(begins|epoch \d+) +\S+", plain)
-    assert re.search(r"best accuracy ↑ +0\.\d{4} +\S+", plain)
+    assert re.search(r"best accuracy ↑ +[01]\.\d{4} +\S+", plain)
     assert re.search(r"machine +cores \d+%, memory \d+ of \d+ GB", plain)
     assert re.search(r"time +\d+ s", plain)
     assert "Pareto front of shown" in plain.rpartition("machine")[2]
