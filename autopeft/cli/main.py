@@ -291,7 +291,6 @@ def export(  # noqa: PLR0913
 
     if push is not None:
         check_push(push)
-
     outcome = outcome_within(study, changes_of(set_, storage=storage), max_params, max_memory)
     rule = pick or "knee"
     choice = outcome.choose(rule, within) if trial is None else None

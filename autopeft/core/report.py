@@ -20,6 +20,9 @@ TEST = "test_"
 TRAINED = "trained_elements"
 """The metric that says how many elements are trained, those of the head included."""
 
+MEASURED = "measured_memory"
+"""The metric that says how many bytes of a GPU were taken at most, where nobody else trained."""
+
 
 @dataclass(frozen=True)
 class Report:

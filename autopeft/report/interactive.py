@@ -94,6 +94,21 @@ def effects_figure(rows: Sequence[tuple[str, float, float]], unit: str) -> Figur
     return figure
 
 
+def against_figure(points: Sequence[tuple[str, float, float]], x: str, y: str) -> Figure:
+    """Points (name, x, y) of one unit, and where both are the same."""
+    names, xs, ys = zip(*points, strict=True)
+    ends = [min(*xs, *ys), max(*xs, *ys)]
+    same = _lines(ends, ends, line={"color": MUTED, "width": 1}, hoverinfo="skip")
+    dots = {
+        **_lines(xs, ys, mode="markers", marker={"size": 8, "color": ACCENT}),
+        "text": [html.escape(name) for name in names],
+        "hoverinfo": "x+y+text",
+    }
+    figure = _figure([same, dots], (x, {"tickformat": ".3~s"}), (y, {"tickformat": ".3~s"}))
+    figure["layout"]["showlegend"] = False
+    return figure
+
+
 def fragment(figure: Figure) -> str:
     """The figure as a part of a page that has the `library` before it."""
     told = json.dumps(_finite(figure), separators=(",", ":")).replace("<", "\\u003c")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from autopeft.core.errors import StudyError
+from autopeft.core.report import MEASURED
 from autopeft.objective import pareto
 from autopeft.objective.objective import Objective
 from autopeft.report.baseline import POINTS, Comparison, compare
@@ -16,6 +17,7 @@ from autopeft.report.chart import chart
 from autopeft.report.choice import choose, pick
 from autopeft.report.front import Front, losses
 from autopeft.report.interactive import (
+    against_figure,
     effects_figure,
     fragment,
     library,
@@ -39,6 +41,8 @@ from autopeft.report.value import scored, tested, title
 from autopeft.study.trial import TrialRecord
 
 FILE = "report.html"
+
+PREDICTED = "peak_memory"
 
 MOST = 1000
 """Trials that a page draws and lists."""
@@ -113,6 +117,7 @@ def body(
         _baselines(comparisons, objectives),
         section("What the search has learned", _effects(records, objectives)),
         section("Learning curves", _curves(chosen, objectives, front)),
+        _memory(records),
         section("Hypervolume", _hypervolume(records, objectives)),
         section("All trials", _left_out(records, chosen) + _trial_table(chosen, objectives)),
     ]
@@ -274,6 +279,22 @@ def _curve(record: TrialRecord, metric: str) -> tuple[str, list[float], list[flo
         return None
     values = [report.metrics[metric] for report in reports]
     return f"trial {record.number}", [report.fidelity for report in reports], values
+
+
+def _memory(records: Sequence[TrialRecord]) -> str:
+    """What was predicted against what a GPU was seen to take; nothing where neither is known."""
+    both = [
+        (f"trial {record.number}", record.known[PREDICTED], record.reports[-1].metrics[MEASURED])
+        for record in records
+        if PREDICTED in record.known and record.reports and MEASURED in record.reports[-1].metrics
+    ]
+    if not both:
+        return ""
+    off = [abs(measured / predicted - 1) for _, predicted, measured in both]
+    middle, most = np.median(off), max(off)
+    told = f"{len(both)} trainings: {middle:.1%} apart in the middle, {most:.1%} at most"
+    figure = against_figure(both, "predicted bytes", "measured bytes")
+    return section("Memory", f"<p class=lead>{text(told)}</p>{fragment(figure)}")
 
 
 def _hypervolume(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> str:

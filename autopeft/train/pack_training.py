@@ -16,6 +16,7 @@ from autopeft.task.batches import Encoded
 from autopeft.train.evaluation import Measure, evaluate
 from autopeft.train.member_training import MemberTraining
 from autopeft.train.passes import Passes
+from autopeft.train.peak import Peak
 from autopeft.train.randomness import Randomness
 from autopeft.train.shortage import failure_of, free, is_short
 
@@ -42,6 +43,7 @@ class PackTraining:
         self._resting: list[MemberTraining] = []
         self._most: float = float("inf")
         self._began = 0.0
+        self._peak = Peak(passes.backbone.device)
 
     def __len__(self) -> int:
         return len(self._active) + len(self._resting)
@@ -126,6 +128,7 @@ class PackTraining:
         self._began = time.perf_counter()
         if not self._active:
             return failures
+        self._peak.begin(is_alone=len(self) == 1)
         with self._active[0].randomness.resumed():
             while not failures and not any(m.descent.is_at_rung for m in self._active):
                 failures = self._try_step()
@@ -198,7 +201,7 @@ class PackTraining:
         descent = member.descent
         rung, last = descent.rung, descent.is_at_last_rung
         try:
-            metrics = {**descent.report(), **self._scores(member, last)}
+            metrics = {**descent.report(), **self._scores(member, last), **self._peak.measured()}
             member.keep(rung)
         except Exception as error:
             return self._failed(member, error)

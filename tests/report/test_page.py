@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.report import MEASURED
 from autopeft.report import Front, hypervolumes, write_report
 from autopeft.report.page import MOST
 from tests.report.test_learned import many
@@ -64,6 +65,24 @@ def test_page_says_what_happened(tmp_path: Path) -> None:
         "knee",
     ):
         assert part in text, part
+
+
+def test_memory_is_told_where_a_gpu_was_watched(tmp_path: Path) -> None:
+    assert "Memory" not in page(tmp_path).text.split("All trials")[0].split("Learning curves")[1]
+    watched = [
+        replace(
+            record,
+            reports=(
+                *record.reports[:-1],
+                replace(last, metrics={**last.metrics, MEASURED: 1.1e9}),
+            ),
+        )
+        if record.known.get("peak_memory") == 1e9 and (last := record.reports[-1])
+        else record
+        for record in (r for r in STUDY if r.reports)
+    ]
+    told = page(tmp_path, watched).text
+    assert re.search(r"Memory +\d trainings: 10.0% apart in the middle, 10.0% at most", told)
 
 
 def test_every_trial_has_a_row(tmp_path: Path) -> None:
