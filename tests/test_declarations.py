@@ -170,8 +170,8 @@ class ShiftMethod(Method[Shift]):
 
 @pytest.fixture
 def shift(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DECLARATIONS, "shift", Shift)
-    monkeypatch.setitem(METHODS, "shift", ShiftMethod)
+    monkeypatch.setitem(DECLARATIONS.own, "shift", Shift)
+    monkeypatch.setitem(METHODS.own, "shift", ShiftMethod)
     monkeypatch.setattr(autopeft, "Shift", Shift, raising=False)
 
 
@@ -222,7 +222,7 @@ class Stubborn(Shift):
     ],
 )
 def test_kit_fails_on_a_broken_declaration(broken, check: Check, monkeypatch) -> None:
-    monkeypatch.setitem(DECLARATIONS, "shift", broken)
+    monkeypatch.setitem(DECLARATIONS.own, "shift", broken)
     monkeypatch.setattr(autopeft, broken.__name__, broken, raising=False)
     with pytest.raises(AssertionError):
         check("shift")

@@ -39,12 +39,7 @@ class Progress:
         self._trials: tuple[TrialRecord, ...] = ()
         self._told = 0, ""
         self.console = Console(stderr=True)
-        self.live = Live(
-            console=self.console,
-            get_renderable=lambda: self._table(self._trials),
-            refresh_per_second=1,
-            transient=True,
-        )
+        self.live: Live | None = None
 
     def __enter__(self) -> Progress:
         if self.quiet:
@@ -52,23 +47,30 @@ class Progress:
         if self.prepared.rerun is None and most_repeats(self._search, self._fidelity):
             self.console.print(self._announcement(), highlight=False, soft_wrap=True)
         if self.console.is_terminal:
+            self.live = Live(
+                console=self.console,
+                get_renderable=lambda: self._table(self._trials),
+                refresh_per_second=1,
+                transient=True,
+            )
             self.live.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.live.stop()
+        if self.live is not None:
+            self.live.stop()
 
     def watch(self, study: Study) -> None:
         """Brings the display up to date."""
         if self.quiet:
             return
         trials = study.trials()
-        if self.console.is_terminal:
+        if self.live is None:
+            self._lines(trials)
+        else:
             self._learn(trials)
             self._trials = trials
             self.live.refresh()
-        else:
-            self._lines(trials)
 
     def _announcement(self) -> str:
         """What comes on top of the trials of the search."""

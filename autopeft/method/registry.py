@@ -64,8 +64,11 @@ _OWN: Mapping[str, type[Method]] = {
 class _Methods(Mapping[str, type[Method]]):
     """The mathematics of each declaration; that of a package's is loaded when it is asked for."""
 
+    def __init__(self, own: Mapping[str, type[Method]]) -> None:
+        self.own = dict(own)
+
     def __getitem__(self, name: str) -> type[Method]:
-        return _OWN[name] if name in _OWN else _added(name)
+        return self.own[name] if name in self.own else _added(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(DECLARATIONS)
@@ -74,7 +77,7 @@ class _Methods(Mapping[str, type[Method]]):
         return len(DECLARATIONS)
 
 
-METHODS = _Methods()
+METHODS = _Methods(_OWN)
 
 
 def _added(name: str) -> type[Method]:

@@ -185,13 +185,13 @@ class CountsRows(LoraMethod):
 )
 def test_kit_fails_on_a_broken_method(broken, check: Check, monkeypatch) -> None:
     intact = next(name for name, kind in METHODS.items() if issubclass(broken, kind))
-    monkeypatch.setitem(DECLARATIONS, "broken", DECLARATIONS[intact])
-    monkeypatch.setitem(METHODS, "broken", broken)
+    monkeypatch.setitem(DECLARATIONS.own, "broken", DECLARATIONS[intact])
+    monkeypatch.setitem(METHODS.own, "broken", broken)
     with pytest.raises((AssertionError, RuntimeError)):
         check("broken", "bert")
 
 
 def test_kit_accepts_a_method_that_says_it_does_not_merge(monkeypatch) -> None:
-    monkeypatch.setitem(DECLARATIONS, "unmerged", DECLARATIONS["lora"])
-    monkeypatch.setitem(METHODS, "unmerged", NeverMerges)
+    monkeypatch.setitem(DECLARATIONS.own, "unmerged", DECLARATIONS["lora"])
+    monkeypatch.setitem(METHODS.own, "unmerged", NeverMerges)
     merges_or_says_why("unmerged", "bert")
