@@ -39,6 +39,7 @@ class Target:
     Attributes:
         format: of the folder.
         families: methods that it loads together; any where there are none.
+        merges: whether it loads what changes weights, and nothing else.
         once: groups of methods of which it has one in a place.
         fit: of a placement of a space what it loads, whatever is decided; None if nothing.
         trained_heads: whether it loads a head that was trained.
@@ -47,6 +48,7 @@ class Target:
 
     format: str
     families: tuple[frozenset[str], ...] = ()
+    merges: bool = False
     once: tuple[frozenset[str], ...] = ()
     fit: Fit = _as_it_is
     trained_heads: bool = True
@@ -87,18 +89,18 @@ TARGETS: Mapping[str, Target] = {
     "peft": Target(
         "peft",
         tuple(kind.methods for kind in TRANSLATIONS),
-        tuple(frozenset({method}) for kind in TRANSLATIONS for method in kind.once),
-        _in_one_form,
+        once=tuple(frozenset({method}) for kind in TRANSLATIONS for method in kind.once),
+        fit=_in_one_form,
     ),
     "adapters": Target(
         "adapters",
         (_BOTTLENECKS | {"lora", "moslora"},),
-        (_BOTTLENECKS,),
-        _by_adapterhub,
+        once=(_BOTTLENECKS,),
+        fit=_by_adapterhub,
     ),
     "merged": Target(
         "merged",
-        (frozenset(name for name, method in METHODS.items() if method.merges),),
+        merges=True,
         fit=_ungated,
         quantized=False,
     ),
@@ -154,10 +156,16 @@ def deployable(space: Reference, name: str, head: Head) -> Deployable:
         document = SearchSpace.load(space).to_dict()
     if not target.quantized and {"nf4", "int8"} & {*_strings(document.get("backbone", {}))}:
         raise StudyError(f"{name} takes no quantized backbone, which the space has", "deploy")
-    if not target.families:
-        return Deployable(space, None, (), target.fit)
     present = Counter(methods_in(document["place"]))
-    kept = max(target.families, key=lambda family: sum(present[method] for method in family))
+    families = target.families
+    if target.merges:
+        families = (
+            frozenset(name for name in METHODS.own if METHODS[name].merges)
+            | {name for name in present if METHODS[name].merges},
+        )
+    if not families:
+        return Deployable(space, None, (), target.fit)
+    kept = max(families, key=lambda family: sum(present[method] for method in family))
     loaded = _without(document["place"], kept)
     place = _once(loaded, target)
     if present and not place:

@@ -13,6 +13,7 @@ import torch
 import yaml
 from datasets import Dataset
 
+from autopeft.api.columns import told_by_content
 from autopeft.api.doctor import Finding, findings_of, is_timed
 from autopeft.api.pace import Pace, follow, pace
 from autopeft.api.run import Prepared, prepare
@@ -26,7 +27,7 @@ from autopeft.model.positions import positions
 from autopeft.space.space import SearchSpace
 from autopeft.study.spec import Search
 from autopeft.task.conversations import Sample
-from autopeft.task.data import LABEL_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS, Data
+from autopeft.task.data import LABEL_COLUMNS, Data
 from autopeft.task.registry import task_of
 from autopeft.task.tables import filled_tables
 from autopeft.task.task import Task
@@ -58,9 +59,6 @@ AGAIN = ({"n_finalists": 2, "n_seeds": 3}, {"n_finalists": 1, "n_seeds": 2})
 """What is trained with fresh seeds where there is time for it, and where there is less."""
 
 LEAST_EXAMPLES = 200
-ROWS_OF_A_CLASS, MOST_CLASSES = 5, 100
-"""Least and most of a column with an unusual name that is taken for labels."""
-
 SHORT_ANSWER = 4
 """Words of an answer up to which it is to be exactly right."""
 
@@ -84,7 +82,14 @@ class Draft:
         return {"understood": dict(self.understood), "findings": [*map(asdict, self.findings)]}
 
 
-def draft(model: str, data: str, *, gpus: int | None = None, hours: float | None = None) -> Draft:
+def draft(
+    model: str,
+    data: str,
+    *,
+    gpus: int | None = None,
+    hours: float | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> Draft:
     """Looks at a model and at data, times a few steps, and writes a study that fits.
 
     Args:
@@ -92,6 +97,7 @@ def draft(model: str, data: str, *, gpus: int | None = None, hours: float | None
         data: likewise.
         gpus: on which trials run side by side; None is those of this machine.
         hours: that the study may take; None is 24 trials, and says how long they take.
+        changes: values of the task by key, such as `task.label_column`.
 
     Raises:
         StudyError: no such model or data, or they do not go together; hours that are none.
@@ -102,7 +108,7 @@ def draft(model: str, data: str, *, gpus: int | None = None, hours: float | None
         raise StudyError(f"must be a number of GPUs, got {gpus}", "gpus")
     n_gpus = torch.cuda.device_count() if gpus is None else gpus
     backbone = meta_backbone(model, BackboneSettings())
-    task, loaded = _task_of(data, backbone)
+    task, loaded = _task_of(data, backbone, _given(changes or {}))
     task, lengths = _sized(task, model, backbone, "cuda" if n_gpus else "cpu")
     document = _document(model, task, loaded, n_gpus)
     document["space"] = _space(backbone)
@@ -127,24 +133,41 @@ def draft(model: str, data: str, *, gpus: int | None = None, hours: float | None
     return Draft(_text(document, understood), understood, tuple(findings))
 
 
-def _task_of(data: str, backbone: Backbone) -> tuple[Task, Data]:
+def _given(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of the task.
+
+    Raises:
+        StudyError: something else is said.
+    """
+    for key in changes:
+        if not key.startswith("task."):
+            raise StudyError("init is told of the task alone, as by task.label_column", key)
+    return {key.removeprefix("task."): value for key, value in changes.items()}
+
+
+def _task_of(data: str, backbone: Backbone, given: Mapping[str, Any]) -> tuple[Task, Data]:
     """The task that the model and the columns of the data speak of, and its examples.
 
     Raises:
         StudyError: there is none; says what each would have needed.
     """
-    kind, reasons = task_type_of(backbone.model.config), []
+    kind = task_type_of(backbone.model.config)
+    reasons: list[tuple[str, StudyError]] = []
     tables = {} if kind == IMAGES else filled_tables(data)
     for document in _candidates(kind, data, tables.get("train")):
+        if document["type"] != given.get("type", document["type"]):
+            continue
         try:
-            task = task_of(document)
+            task = task_of({**document, **given})
             loaded = task.load()
         except StudyError as error:
-            reasons.append(f"{document['type']}: {error}")
+            reasons.append((document["type"], error))
             continue
         return _told_apart(task, loaded, has_validation=not tables or "validation" in tables)
-    told = "; ".join(dict.fromkeys(reasons))
-    raise StudyError(f"fits no task: {told}", data)
+    likely = kind if kind in MOST_EVALUATED else "text-classification"
+    first = next((error for name, error in reasons if name == likely), reasons[-1][1])
+    how = "--set task.label_column=NAME --set task.text_column=NAME names columns"
+    raise StudyError(f"as {likely}, which it is taken for: {first}; {how}", data)
 
 
 def _told_apart(task: Task, data: Data, *, has_validation: bool) -> tuple[Task, Data]:
@@ -167,35 +190,9 @@ def _candidates(kind: str, data: str, table: Dataset | None) -> Iterator[dict[st
     yield {"type": "token-classification", "data": data}
     for problem in ("multi_label",) if _holds_sets(table) else ("single_label", "regression"):
         document = {"type": "text-classification", "data": data, "problem": problem}
-        yield {**document, **({} if kind in MOST_EVALUATED else _told_by_content(table))}
+        yield {**document, **({} if kind in MOST_EVALUATED else told_by_content(table))}
     if kind in MOST_EVALUATED:
         yield {"type": kind, "data": data}
-
-
-def _told_by_content(table: Dataset) -> dict[str, str]:
-    """Columns of texts and of labels that have no usual names: by what they hold."""
-    names, told = {*table.column_names}, {}
-    plain = {name: table[name][:LOOKED_AT] for name in names if _is_plain(table, name)}
-    if names.isdisjoint(LABEL_COLUMNS):
-        most = min(MOST_CLASSES, max(2, len(table) // ROWS_OF_A_CLASS))
-        few = [name for name, values in plain.items() if 2 <= len({*values} - {None}) <= most]
-        numbers = [name for name, values in plain.items() if isinstance(values[0], float)]
-        if len(few or numbers) == 1:
-            (told["label_column"],) = few or numbers
-    if names.isdisjoint(TEXT_COLUMNS) and not any(names >= {*pair} for pair in PAIR_COLUMNS):
-        texts = {
-            name: sum(len(value or "") for value in values)
-            for name, values in plain.items()
-            if isinstance(values[0], str) and name not in told.values()
-        }
-        if texts:
-            told["text_column"] = max(texts, key=lambda name: texts[name])
-    return told
-
-
-def _is_plain(table: Dataset, name: str) -> bool:
-    """Whether a column holds texts, numbers or truth values."""
-    return len(table) > 0 and isinstance(table[name][0], str | int | float | bool)
 
 
 def _holds_sets(table: Dataset) -> bool:

@@ -11,8 +11,10 @@ from autopeft.api.run import Prepared, prepare
 from autopeft.core.catalog import Reference
 from autopeft.core.errors import StudyError
 from autopeft.engine.engine import Watch
+from autopeft.study.record import find_record, reachable
 from autopeft.study.repeats import UNDER_WAY
 from autopeft.study.spec import StudySpec, load_spec
+from autopeft.study.wishes import Wishes
 
 
 def prepare_rerun(
@@ -40,9 +42,15 @@ def prepare_rerun(
     chosen = outcome.trial(trial)
     if chosen.repeat_of is not None:
         raise StudyError(f"trial {trial} is trial {chosen.repeat_of} with a fresh seed", "trial")
+    with reachable():
+        wishes = Wishes(find_record(spec.storage_url, spec.name))
     for other in outcome.trials:
         if other.state in UNDER_WAY:
             reason = f"trial {other.number} is {other.state}; run the study to its end first"
+            if wishes.of(other.number) == "pause":
+                reason = (
+                    f"trial {other.number} pauses by hand; resume or stop it, and run the study"
+                )
             raise StudyError(reason, spec.place)
     return replace(prepare(spec), rerun=(trial, seeds))
 

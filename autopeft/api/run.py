@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -261,8 +261,8 @@ def _prepared(spec: StudySpec) -> Prepared:
     check_sites(backbone.model)
     length = min(task.longest, positions(backbone.model))
     setting = Setting(backbone, length, device, new_tokens=task.new_tokens)
-    known = known_quantities(setting)
     left = deployable(_with_limits(spec), spec.deploy, task.head)
+    known = known_quantities(setting, _named(objectives, left.space))
     if left.lost:
         told = ", ".join(left.lost)
         _log.warning("%s cannot load %s, which the space goes without", spec.deploy, told)
@@ -286,6 +286,12 @@ def _prepared(spec: StudySpec) -> Prepared:
         baselines=baselines,
         lost=left.lost,
     )
+
+
+def _named(objectives: Sequence[Objective], space: Reference) -> list[str]:
+    """The quantities that objectives and limits name."""
+    limited = [name for name, _ in SearchSpace.load(space).limits]
+    return [*(objective.name for objective in objectives), *limited]
 
 
 def _with_limits(spec: StudySpec) -> Reference:

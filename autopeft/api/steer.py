@@ -38,20 +38,27 @@ def steer(
         changes: values by dotted key that replace those of the file.
 
     Raises:
-        StudyError: another wish, no such trial, or one that has ended or does not pause.
+        StudyError: another wish, no such trial, or one that has ended, does not pause, or is in
+            training without a rung before its end.
     """
     if wanted not in WISHES:
         raise StudyError(unknown("wish", wanted, WISHES))
     spec = study if isinstance(study, StudySpec) else load_spec(study, changes)
-    trials = open_study(spec).trials
+    outcome = open_study(spec)
+    spec, trials = outcome.spec, outcome.trials
     if not 0 <= trial < len(trials):
-        raise StudyError(f"there is no trial {trial}, there are {len(trials)} trials", "trial")
-    if trials[trial].state not in UNDER_WAY:
-        raise StudyError(f"trial {trial} is {trials[trial].state}", "trial")
+        raise StudyError(f"there is no trial {trial}, there are {len(trials)} trials")
+    state, is_repeat = trials[trial].state, trials[trial].repeat_of is not None
+    if state not in UNDER_WAY:
+        raise StudyError(f"trial {trial} is {state}")
+    first, last = spec.fidelity.bounds
+    if state == "running" and wanted != "resume" and (is_repeat or first == last):
+        reason = "has no rung before its end, as with fidelity: {epochs: [first, last]}"
+        raise StudyError(f"trial {trial} {reason}")
     with inside(spec.place), reachable():
         record = find_record(spec.storage_url, spec.name)
         if wanted == "resume" and Wishes(record).of(trial) != "pause":
-            raise StudyError(f"nobody lets trial {trial} pause", "trial")
+            raise StudyError(f"nobody lets trial {trial} pause")
         wish(record, trial, wanted)
 
 

@@ -68,19 +68,20 @@ def init(
     output: Annotated[Path, typer.Option(help="The study file; it is not there yet.")] = Path(
         "study.yaml"
     ),
+    set_: Changes = None,
     json: Json = False,
 ) -> None:
     """Look at a model and at data, time a few steps, and write a study file that fits."""
     if output.suffix not in (".yaml", ".yml"):
         raise StudyError("must end in .yaml, which is how studies are told from names", str(output))
     if output.exists():
-        raise StudyError("exists", str(output))
+        raise StudyError("exists; --output names another file", str(output))
     if not output.absolute().parent.is_dir():
         raise StudyError(f"no folder {str(output.parent)!r}", str(output))
     from autopeft.api.draft import draft
     from autopeft.cli.show import print_json, show_draft
 
-    made = draft(model, data, gpus=gpus, hours=hours)
+    made = draft(model, data, gpus=gpus, hours=hours, changes=changes_of(set_))
     with output.open("x", encoding="utf-8") as file:
         file.write(made.text)
     if json:
@@ -289,7 +290,7 @@ def export(  # noqa: PLR0913
     from autopeft.api.hub import check_push, push_to_hub
     from autopeft.cli.show import print_json, say
 
-    if push is not None:
+    if push or private is not None:
         check_push(push)
     outcome = outcome_within(study, changes_of(set_, storage=storage), max_params, max_memory)
     rule = pick or "knee"

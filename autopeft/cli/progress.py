@@ -70,7 +70,6 @@ class Progress:
         else:
             self._learn(trials)
             self._trials = trials
-            self.live.refresh()
 
     def _announcement(self) -> str:
         """What comes on top of the trials of the search."""

@@ -53,6 +53,8 @@ def _gpus() -> Iterator[str]:
         return
     for line in told.stdout.splitlines():
         index, busy, used, total = (part.strip() for part in line.split(","))
+        if not (used.isdigit() and total.isdigit()):  # [N/A] where memory is shared
+            continue
         taken, whole = (round(int(mebibytes) * 2**20 / 1000**3) for mebibytes in (used, total))
         yield f"GPU {index} {busy}%, {taken} of {whole} GB"
 

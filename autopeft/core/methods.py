@@ -381,7 +381,7 @@ DECLARATIONS: Registry[type[Declaration]] = Registry(
         )
     },
     "autopeft.methods",
-    lambda kind: isinstance(kind, type) and issubclass(kind, Declaration),
+    lambda kind: isinstance(kind, type) and issubclass(kind, Declaration) and kind.mathematics,
 )
 
 

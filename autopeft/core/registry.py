@@ -23,13 +23,14 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         fits: whether something that a package names is such an entry.
     """
 
-    def __init__(
-        self, own: Mapping[str, Entry], group: str, fits: Callable[[object], bool]
-    ) -> None:
+    def __init__(self, own: Mapping[str, Entry], group: str, fits: Callable[[Any], object]) -> None:
         self.own, self._group, self._fits = dict(own), group, fits
+        self._at_hand: dict[str, Entry] = {}
 
     def __getitem__(self, name: str) -> Entry:
-        return self.own[name] if name in self.own else self._load(name)
+        if name in self.own:
+            return self.own[name]
+        return self._at_hand[name] if name in self._at_hand else self._load(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self.own or name in self.added
@@ -57,6 +58,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         entry = loaded(point)
         if not self._fits(entry):
             raise StudyError(f"{point.value} is none of the {self._group}", name)
+        self._at_hand[name] = entry
         return entry
 
 

@@ -56,7 +56,7 @@ def validated(
 def _first(
     model: type, failure: ValidationError, where: str, error: type[AutoPeftError]
 ) -> AutoPeftError:
-    errors = failure.errors()
+    errors = sorted(failure.errors(), key=lambda each: each["type"] not in _UNKNOWN_KEY)
     first, keys = errors[0], _keys(model, errors[0])
     if first["type"] in _UNKNOWN_KEY:
         reason, keys = unknown("key", keys[-1], _fields(model, keys[:-1])), keys[:-1]

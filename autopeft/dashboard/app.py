@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from http import HTTPStatus
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import yaml
 from autopeft.api.outcome import Outcome, outcome_of
 from autopeft.core.catalog import Reference, parse
 from autopeft.core.errors import AutoPeftError, StudyError, inside
+from autopeft.core.report import described
 from autopeft.report.page import body, page
 from autopeft.study.record import find_record
 from autopeft.study.spec import StudySpec
@@ -32,6 +34,9 @@ MOST_BYTES = 100_000
 
 OPTUNAS = ("dashboard", "api", "static", "csv", "favicon.ico")
 """First parts of the paths that Optuna's dashboard answers."""
+
+UNFRAMED = ("X-Frame-Options", "DENY")
+"""What keeps pages of others from showing this one inside of theirs."""
 
 Answer = tuple[HTTPStatus, str, str]
 """Status, content type and text."""
@@ -56,7 +61,7 @@ class App:
         self._spec, self._reference = spec, tuple(reference)
         self._record = find_record(spec.storage_url, spec.name)
         self._optuna = _optunas(spec.storage_url)
-        self._reading = threading.Lock()
+        self._reading, self._proposing = threading.Lock(), threading.Lock()
         self._drawn = ("", "")
         self._read()
 
@@ -64,7 +69,9 @@ class App:
         path = environ.get("PATH_INFO", "/").strip("/").split("/")
         refusal = _refusal(environ)
         if refusal is None and self._optuna is not None and path[0] in OPTUNAS:
-            return self._optuna(environ, start)
+            if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+                return self._optuna(environ, partial(_unframed, start))
+            refusal = _json({"error": "Optuna's dashboard is to look at"}, HTTPStatus.FORBIDDEN)
         status, kind, text = refusal or self._answered(environ, path)
         content = text.encode()
         headers = [
@@ -72,7 +79,7 @@ class App:
             ("Content-Length", str(len(content))),
             ("Cache-Control", "no-store"),
             ("X-Content-Type-Options", "nosniff"),
-            ("X-Frame-Options", "DENY"),
+            UNFRAMED,
         ]
         start(f"{status.value} {status.phrase}", headers)
         return [content]
@@ -93,6 +100,8 @@ class App:
                     return _json(self._proposed(_sent(environ)))
         except AutoPeftError as error:
             return _json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+        except Exception as error:
+            return _json({"error": described(error)}, HTTPStatus.INTERNAL_SERVER_ERROR)
         return _json({"error": "there is no such page"}, HTTPStatus.NOT_FOUND)
 
     def _read(self) -> Outcome:
@@ -145,8 +154,15 @@ class App:
         config: Reference = parse(text, "configuration")
         if not isinstance(config, Mapping):
             raise StudyError("expected a configuration, such as {place: […]}", "configuration")
-        with inside("configuration"):
+        with inside("configuration"), self._proposing:
             return self._trial(propose(self._spec, config))
+
+
+def _unframed(
+    start: StartResponse, status: str, headers: list[tuple[str, str]], *more: Any
+) -> Callable[[bytes], object]:
+    """Starts an answer of Optuna's dashboard."""
+    return start(status, [*headers, UNFRAMED], *more)
 
 
 def _version(outcome: Outcome) -> str:

@@ -45,7 +45,8 @@ addEventListener("DOMContentLoaded", () => {
   function show(trial) {
     chosen = trial;
     const isUnderWay = UNDER_WAY.includes(trial.state);
-    const wanted = (isUnderWay && WANTED[trial.wanted]) || "";
+    const isDone = trial.wanted === "pause" && ["paused", "interrupted"].includes(trial.state);
+    const wanted = (isUnderWay && (isDone ? "pauses by hand" : WANTED[trial.wanted])) || "";
     about.textContent = `trial ${trial.trial} is ${trial.state}${wanted && `, ${wanted}`}`;
     for (const button of wishes) {
       const isFor = button.dataset.wish === "resume" ? trial.wanted === "pause" : true;

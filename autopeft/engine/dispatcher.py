@@ -51,8 +51,7 @@ class Dispatcher:
     @property
     def is_over(self) -> bool:
         """Whether nothing is trained and nothing is left that may be; known after a `refill`."""
-        held = all(self._wishes.of(number) == "pause" for number in self._paused)
-        return held and not (self._packs or self._waiting)
+        return all(map(self._is_held, self._paused)) and not (self._packs or self._waiting)
 
     def pack(self, worker: str) -> Mapping[int, Trial]:
         """The trials that a worker trains, by number."""
@@ -142,7 +141,7 @@ class Dispatcher:
             self._review()
             return False
         if self._wishes.of(trial.number) == "stop":
-            self.study.stop(trial, BY_HAND)
+            self.study.stop(trial, BY_HAND, has_begun=False)
         elif not trial.order.reached:
             self._waiting.append(trial)
         elif not trial.order.ahead:
@@ -178,7 +177,12 @@ class Dispatcher:
         wanted = self._wishes.of(current.number)
         if wanted in ("stop", "pause"):
             return Decision(False, BY_HAND, waits=wanted == "pause")
-        return self.stopper.decide(curves, current, self._closed)
+        nobody_waits = [replace(c, ended=c.ended or self._is_held(c.number)) for c in curves]
+        return self.stopper.decide(nobody_waits, current, self._closed)
+
+    def _is_held(self, number: int) -> bool:
+        """Whether somebody lets a trial pause."""
+        return self._wishes.of(number) == "pause"
 
     def _review(self) -> None:
         """Decides again about the trials that pause."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from operator import attrgetter
@@ -87,8 +87,13 @@ def head_params(backbone: Backbone) -> int:
     )
 
 
-def known_quantities(setting: Setting) -> Mapping[str, Known]:
-    """How each known objective is computed, by name."""
+def known_quantities(setting: Setting, named: Iterable[str] = ()) -> Mapping[str, Known]:
+    """How each known objective is computed, by name.
+
+    Args:
+        setting: of the training.
+        named: those of packages that are wanted, beside autopeft's own.
+    """
     head = head_params(setting.backbone)
     shape = setting.backbone.shape
     trainable = _trainable_params(shape)
@@ -103,7 +108,7 @@ def known_quantities(setting: Setting) -> Mapping[str, Known]:
         return setting.memory(config).peak
 
     estimate = _estimated_memory(setting) if estimates(shape) else None
-    added = {name: KNOWN[name].known for name in KNOWN.added}
+    added = {name: KNOWN[name].known for name in named if name in KNOWN.added}
     return {
         **{name: known(setting) for name, known in added.items() if known is not None},
         "trainable_params": Known(trainable),

@@ -65,7 +65,7 @@ def unreachable(reference: str, error: Exception, where: str) -> StudyError:
     reason = sentence.split("https://")[0].strip(" '\"").removesuffix(" to")
     return StudyError(
         f"{reference!r} is no local path, and the hub does not deliver it: "
-        f"{reason or type(error).__name__}",
+        f"{reason or type(error).__name__}; a folder or package:NAME/FOLDER needs no hub",
         where,
     )
 

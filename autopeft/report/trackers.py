@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextvars import Context
@@ -34,6 +35,11 @@ class Entry:
         """Of the run."""
         return f"trial {self.number}"
 
+    @property
+    def own_name(self) -> str:
+        """Of the run where names tell runs apart."""
+        return f"{self.name} ({self.key.partition('-')[0]})"
+
 
 class Run(ABC):
     """A trial that a tracker shows; making one starts it, or goes on with it."""
@@ -56,7 +62,7 @@ class TensorBoard(Run):
     def __init__(self, entry: Entry) -> None:
         from tensorboardX import SummaryWriter
 
-        folder = Path(entry.folder) / "tensorboard" / entry.name.replace(" ", "_")
+        folder = Path(entry.folder) / "tensorboard" / entry.key
         self._entry, self._writer = entry, SummaryWriter(str(folder))
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -85,7 +91,13 @@ class WandB(Run):
             dir=entry.folder,
             reinit="create_new",
             resume="allow",
-            settings=wandb.Settings(silent=True),
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                disable_code=True,
+                disable_git=True,
+                x_disable_meta=True,  # arguments of the command may hold the storage's password
+            ),
         )
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -103,8 +115,7 @@ class MLflow(Run):
         from mlflow import MlflowClient
 
         self._client = MlflowClient()
-        there = self._client.get_experiment_by_name(entry.study)
-        experiment = there.experiment_id if there else self._client.create_experiment(entry.study)
+        experiment = self._experiment(entry.study)
         told = self._client.search_runs([experiment], f"tags.autopeft = '{entry.key}'")
         if told:
             self._id = told[0].info.run_id
@@ -115,6 +126,16 @@ class MLflow(Run):
         self._id = run.info.run_id
         for name, value in entry.config.items():
             self._client.log_param(self._id, name, value)
+
+    def _experiment(self, name: str) -> str:
+        """That of a study; another process may be making it at the same moment."""
+        try:
+            return str(self._client.create_experiment(name))
+        except Exception:
+            there = self._client.get_experiment_by_name(name)
+            if there is None:
+                raise
+            return str(there.experiment_id)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         for name, value in metrics.items():
@@ -137,7 +158,7 @@ class Trackio(Run):
         self._run = Context().run(  # elsewhere `init` ends the run before
             trackio.init,
             entry.study,
-            name=entry.name,
+            name=entry.own_name,
             config=dict(entry.config),
             resume="allow",
             embed=False,
@@ -160,3 +181,11 @@ TRACKERS: dict[str, tuple[str, type[Run]]] = {
     "trackio": ("trackio", Trackio),
 }
 """By the name in a study file: the module that it needs, and its runs."""
+
+
+def may_log() -> bool:
+    """Whether W&B would take a run without asking who logs it."""
+    import wandb
+
+    mode = os.environ.get("WANDB_MODE", "online")
+    return mode != "online" or bool(wandb.api.api_key)

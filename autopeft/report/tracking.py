@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -12,7 +13,7 @@ from importlib.util import find_spec
 from autopeft.core.errors import StudyError, unknown
 from autopeft.core.report import described
 from autopeft.report.summary import summary
-from autopeft.report.trackers import TRACKERS, Entry, Run
+from autopeft.report.trackers import TRACKERS, Entry, Run, may_log
 from autopeft.study.record import record_id
 from autopeft.study.study import Study
 from autopeft.study.trial import TrialRecord
@@ -34,6 +35,9 @@ def check_trackers(names: Iterable[str]) -> None:
         module = TRACKERS[name][0]
         if find_spec(module) is None:
             raise StudyError(f"{name} needs {module}: pip install 'autopeft[track]'", "report_to")
+        if name == "wandb" and not may_log():
+            reason = "nobody is logged in to wandb: `wandb login`, or WANDB_MODE=offline"
+            raise StudyError(reason, "report_to")
 
 
 @contextmanager
@@ -81,7 +85,8 @@ class _Tracker:
         """Does something, unless the tracker has failed before."""
         try:
             if not self._has_failed:
-                act()
+                with redirect_stdout(sys.stderr):  # what libraries tell is no result
+                    act()
         except Exception as error:  # whatever a library raises, its servers being away for one
             self._has_failed = True
             _log.warning("%s is told no more: %s", self._name, described(error))
@@ -95,11 +100,12 @@ class _Tracker:
                 self._told[number] = self._started(trials[number], key)
         for number, told in list(self._told.items()):
             trial = trials[number]
-            for report in trial.reports[told.n_reports :]:
+            is_own = trial.ended is not None or number in study.own  # else another process has it
+            for report in trial.reports[told.n_reports :] if is_own else ():
                 told.run.log({**report.metrics, "epoch": report.fidelity}, report.step)
             told.n_reports = len(trial.reports)
-            if trial.ended is not None:
-                told.run.end(trial.state, trial.values)
+            if trial.ended is not None or not is_own:
+                told.run.end(trial.state if is_own else "interrupted", trial.values)
                 del self._told[number]
 
     def leave(self) -> None:

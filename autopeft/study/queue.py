@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
 
 from autopeft.core.config import PeftConfig
 from autopeft.objective.objective import Objective
@@ -56,8 +55,8 @@ class Queue:
     def wanted(self, config: PeftConfig) -> int:
         """Queues a configuration that somebody wants to see tried; the number of its trial."""
         self.put({}, {**_configured(config), "wanted": True})
-        waiting = self._record.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        return max(t.number for t in waiting if t.user_attrs.get("key") == config.key)
+        trials = self._record.get_trials(deepcopy=False)
+        return max(t.number for t in trials if t.user_attrs.get("key") == config.key)
 
     def repeats(
         self,

@@ -186,8 +186,7 @@ class Study:
 
     def finish(self, trial: Trial) -> None:
         """Records a trial that was trained to the end, by its last report."""
-        stored, _ = self._running[trial.number]
-        attrs = stored.user_attrs
+        attrs = self._running[trial.number][0].user_attrs
         reports = attrs.get("reports", ())
         measured = {**(reports[-1]["metrics"] if reports else {}), **attrs["known"]}
         missing = [name for name in self.names if name not in measured]
@@ -204,9 +203,10 @@ class Study:
         self._trouble.finished()
         self._end(trial, TrialState.COMPLETE, {"folder": trial.order.folder}, list(values.values()))
 
-    def stop(self, trial: Trial, reason: str) -> None:
-        """Records a trial that was stopped early."""
-        self._trouble.stopped()
+    def stop(self, trial: Trial, reason: str, *, has_begun: bool = True) -> None:
+        """Records a trial that was stopped early; `has_begun` says that it can be trained."""
+        if has_begun:
+            self._trouble.stopped()
         self._end(trial, TrialState.PRUNED, {"stopped": reason})
 
     def fail(self, trial: Trial, failure: Failure) -> None:

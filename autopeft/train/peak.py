@@ -15,17 +15,18 @@ class Peak:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device if device.type == "cuda" else None
+        n_devices = torch.cuda.device_count() if device.type == "cuda" else 0
+        self._devices = range(n_devices)  # a backbone may be spread over those of its worker
         self._is_alone = False
 
     def begin(self, *, is_alone: bool) -> None:
         """Watches from here on; what is taken by several is nobody's own."""
         self._is_alone = is_alone
-        if self._device is not None:
-            torch.cuda.reset_peak_memory_stats(self._device)
+        for device in self._devices:
+            torch.cuda.reset_peak_memory_stats(device)
 
     def measured(self) -> dict[str, float]:
         """Bytes at most since then, as a metric, where one trained alone."""
-        if self._device is None or not self._is_alone:
+        if not (self._devices and self._is_alone):
             return {}
-        return {MEASURED: float(torch.cuda.max_memory_allocated(self._device))}
+        return {MEASURED: float(sum(map(torch.cuda.max_memory_allocated, self._devices)))}

@@ -218,8 +218,20 @@ def check_obeys_what_people_want(engine, folder):
     assert sum(t.state in {"complete", "stopped"} for t in last) == 7
 
 
+def check_nobody_waits_for_what_pauses_by_hand(engine, folder):
+    with make_study(folder, n_trials=1 + GROUP, rungs=THREE_RUNGS) as study:
+        for trial in (1, 4):
+            wishes.wish(study.record, trial, "pause")
+        engine.run(study, Curves, make_synchronous())
+        states = [trial.state for trial in study.trials()]
+    assert (states[1], states[4]) == ("paused", "paused")
+    assert {*states} <= {"paused", "complete", "stopped", "rejected"}
+    assert "complete" in states[1:]
+
+
 CHECKS = (
     check_obeys_what_people_want,
+    check_nobody_waits_for_what_pauses_by_hand,
     check_runs_to_the_end,
     check_trials_wait_for_their_group,
     check_failures_are_recorded,
