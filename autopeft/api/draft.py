@@ -166,8 +166,9 @@ def _task_of(data: str, backbone: Backbone, given: Mapping[str, Any]) -> tuple[T
         return _told_apart(task, loaded, has_validation=not tables or "validation" in tables)
     likely = kind if kind in MOST_EVALUATED else "text-classification"
     first = next((error for name, error in reasons if name == likely), reasons[-1][1])
-    how = "--set task.label_column=NAME --set task.text_column=NAME names columns"
-    raise StudyError(f"as {likely}, which it is taken for: {first}; {how}", data)
+    how = "; --set task.label_column=NAME --set task.text_column=NAME names columns"
+    hint = how if "no column" in str(first) else ""
+    raise StudyError(f"as {likely}, which it is taken for: {first}{hint}", data)
 
 
 def _told_apart(task: Task, data: Data, *, has_validation: bool) -> tuple[Task, Data]:

@@ -38,7 +38,7 @@ class Entry:
     @property
     def own_name(self) -> str:
         """Of the run where names tell runs apart."""
-        return f"{self.name} ({self.key.partition('-')[0]})"
+        return f"{self.name} {self.key.partition('-')[0]}"
 
 
 class Run(ABC):
@@ -62,7 +62,7 @@ class TensorBoard(Run):
     def __init__(self, entry: Entry) -> None:
         from tensorboardX import SummaryWriter
 
-        folder = Path(entry.folder) / "tensorboard" / entry.key
+        folder = Path(entry.folder) / "tensorboard" / entry.own_name.replace(" ", "_")
         self._entry, self._writer = entry, SummaryWriter(str(folder))
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:

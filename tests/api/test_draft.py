@@ -149,8 +149,19 @@ def test_whatever_the_classes_are_called_they_set_no_key(tmp_path: Path) -> None
 
 def test_a_missing_label_is_told_and_makes_no_sets(tmp_path: Path) -> None:
     rows = [{"text": f"film {i}", "label": "good" if i % 9 else ""} for i in range(60)]
-    with pytest.raises(AutoPeftError, match=r"text-classification: .*row"):
+    with pytest.raises(AutoPeftError, match=r"as text-classification, .*first row 1$"):
         draft(tiny.MODEL, str(write(tmp_path, rows)))
+
+
+def test_columns_can_be_named(tmp_path: Path) -> None:
+    rows = [{"a": f"film {i}", "b": i % 2, "c": i % 3} for i in range(60)]
+    path = str(write(tmp_path, rows))
+    with pytest.raises(AutoPeftError, match=r"label_column: no column .* --set task.label_column"):
+        draft(tiny.MODEL, path)
+    made = draft(tiny.MODEL, path, changes={"task.label_column": "c"})
+    assert made.understood["classes"] == "3: 0, 1, 2"
+    with pytest.raises(AutoPeftError, match=r"search.n_trials: init is told of the task alone"):
+        draft(tiny.MODEL, path, changes={"search.n_trials": 3})
 
 
 def test_two_choices_are_choices(tmp_path: Path) -> None:
@@ -177,7 +188,9 @@ def test_hours_and_gpus_that_are_not_there_are_told(tmp_path: Path) -> None:
 
 def test_what_fits_no_task_says_what_each_would_need(tmp_path: Path) -> None:
     path = write(tmp_path, varied({"messages": MESSAGES}))
-    with pytest.raises(AutoPeftError, match=r"fits no task: .*text-classification: task.text"):
+    with pytest.raises(
+        AutoPeftError, match=r"as text-classification, which .*: task.text_column: .*--set"
+    ):
         draft(tiny.MODEL, str(path))
     with pytest.raises(AutoPeftError, match=r"no such file or folder: 'nowhere.csv'"):
         draft(tiny.MODEL, "nowhere.csv")

@@ -6,6 +6,7 @@ import threading
 import urllib.error
 import urllib.request
 
+import optuna
 import pytest
 import yaml
 from selenium.webdriver.support.ui import WebDriverWait
@@ -76,7 +77,7 @@ def test_the_page_is_the_report_and_tells_when_it_changes(spec, address):
 
 
 def test_what_is_wanted_is_checked_before_it_is_written(address):
-    assert asked(f"{address}/trials/0", "stop") == {"error": "trial: trial 0 is complete"}
+    assert asked(f"{address}/trials/0", "stop") == {"error": "trial 0 is complete"}
     assert "there is no trial 9" in asked(f"{address}/trials/9", "stop")["error"]
     assert "did you mean 'stop'?" in asked(f"{address}/trials/0", "stopp")["error"]
     assert "configuration: line" in asked(f"{address}/trials", "place: [")["error"]
@@ -88,6 +89,22 @@ def test_what_is_wanted_is_checked_before_it_is_written(address):
     assert "trial 1 is this configuration" in asked(f"{address}/trials", there)["error"]
     assert ask(f"{address}/trials", "x" * 200_000)[0] == 400
     assert ask(f"{address}/nothing")[0] == 404
+
+
+def test_a_trial_without_a_rung_before_its_end_is_not_said_to_stop(spec, address):
+    number = optuna.load_study(study_name=spec.name, storage=spec.storage).ask().number
+    told = asked(f"{address}/trials/{number}", "stop")
+    assert f"trial {number} has no rung before its end" in told["error"]
+
+
+def test_optunas_dashboard_changes_nothing(address):
+    pytest.importorskip("optuna_dashboard")
+    for method in ("DELETE", "POST", "PUT"):
+        request = urllib.request.Request(f"{address}/api/studies/1", b"{}", method=method)
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(request)
+    with urllib.request.urlopen(f"{address}/dashboard/") as answer:
+        assert answer.headers["X-Frame-Options"] == "DENY"
 
 
 def test_pages_of_others_are_refused(address):

@@ -38,7 +38,7 @@ def test_a_right_document():
     [
         (7, "top: expected a mapping, got 7"),
         ({}, "top.name: is missing"),
-        ({"nam": 1}, "top.name: is missing"),
+        ({"nam": 1}, "top: unknown key 'nam'; known: epochs, inner, name, place (did you"),
         ({"name": "a", "inne": 1}, "top: unknown key 'inne'; known: epochs, inner, name, place"),
         ({"name": "a", "inner": {"siz": 1}}, "top.inner: unknown key 'siz'; known: kind, size"),
         ({"name": "a", 5: 1}, "top: unknown key '5'; known: epochs, inner, name, place"),
