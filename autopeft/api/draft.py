@@ -163,7 +163,7 @@ def _task_of(data: str, backbone: Backbone, given: Mapping[str, Any]) -> tuple[T
         except StudyError as error:
             reasons.append((document["type"], error))
             continue
-        return _told_apart(task, loaded, has_validation=not tables or "validation" in tables)
+        return _told_apart(task, loaded)
     likely = kind if kind in MOST_EVALUATED else "text-classification"
     first = next((error for name, error in reasons if name == likely), reasons[-1][1])
     how = "; --set task.label_column=NAME --set task.text_column=NAME names columns"
@@ -171,13 +171,18 @@ def _task_of(data: str, backbone: Backbone, given: Mapping[str, Any]) -> tuple[T
     raise StudyError(f"as {likely}, which it is taken for: {first}{hint}", data)
 
 
-def _told_apart(task: Task, data: Data, *, has_validation: bool) -> tuple[Task, Data]:
-    """The task with as much validation as tells configurations apart, cut from its training."""
+def _told_apart(task: Task, data: Data) -> tuple[Task, Data]:
+    """The task with as much validation as tells configurations apart, where training gives it."""
+    if len(data.validation) >= VALIDATION:
+        return task, data
     total = len(data.train) + len(data.validation) + len(data.test)
-    if not has_validation and len(data.validation) < VALIDATION:
-        fraction = round(min(LARGEST_FRACTION, VALIDATION / total), 2)
-        task = task.model_copy(update={"validation_fraction": fraction})
-    return task, task.load()
+    fraction = round(min(LARGEST_FRACTION, VALIDATION / total), 2)
+    larger = task.model_copy(update={"validation_fraction": fraction})
+    try:
+        loaded = larger.load()
+    except StudyError:  # training is too small for that
+        return task, data
+    return (larger, loaded) if len(loaded.validation) > len(data.validation) else (task, data)
 
 
 def _candidates(kind: str, data: str, table: Dataset | None) -> Iterator[dict[str, Any]]:

@@ -75,7 +75,8 @@ class Progress:
         """What comes on top of the trials of the search."""
         search, fidelity = self._search, self._fidelity
         lengths = " or ".join(f"{length:g}" for length in fidelity.lengths)
-        ends = f"{search.n_finalists} finalists + {len(search.baselines)} baselines"
+        finalists = "1 finalist" if search.n_finalists == 1 else f"{search.n_finalists} finalists"
+        ends = f"{finalists} + {len(search.baselines)} baselines"
         return (
             f"{search.n_trials} trials of {fidelity.bounds[1]:g} epochs, then at most "
             f"{most_repeats(search, fidelity)} trainings of {lengths}: "
