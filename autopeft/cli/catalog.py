@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from autopeft.core.catalog import names, read
 from autopeft.core.errors import StudyError, unknown
@@ -17,11 +18,20 @@ def _documents(folder: str) -> Lines:
 
 
 def _methods() -> Lines:
-    own = [
-        (name, f"{_first_line(kind)} {', '.join(kind.options())}")
-        for name, kind in DECLARATIONS.items()
-    ]
+    own = _each(DECLARATIONS, lambda kind: f"{_first_line(kind)} {', '.join(kind.options())}")
     return own + [(each.name, _published(each)) for each in PUBLISHED]
+
+
+def _each(registry: Mapping[str, Any], described: Callable[[Any], str]) -> Lines:
+    """Every entry; what a package names and cannot be loaded says why."""
+
+    def line(name: str) -> str:
+        try:
+            return described(registry[name])
+        except StudyError as error:
+            return str(error)
+
+    return [(name, line(name)) for name in registry]
 
 
 def _published(each: Published) -> str:
@@ -32,13 +42,13 @@ def _published(each: Published) -> str:
 def _samplers() -> Lines:
     from autopeft.search.sampler import SAMPLERS
 
-    return [(name, _first_line(make)) for name, make in SAMPLERS.items()]
+    return _each(SAMPLERS, _first_line)
 
 
 def _tasks() -> Lines:
     from autopeft.task.registry import TASKS
 
-    return [(name, _first_line(kind)) for name, kind in TASKS.items()]
+    return _each(TASKS, _first_line)
 
 
 def _first_line(documented: object) -> str:

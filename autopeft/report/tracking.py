@@ -20,8 +20,6 @@ from autopeft.study.trial import TrialRecord
 
 _log = logging.getLogger("autopeft")
 
-Watch = Callable[[Study], None]
-
 
 def check_trackers(names: Iterable[str]) -> None:
     """Refuses a tracker that there is not, or whose library is missing.
@@ -41,7 +39,7 @@ def check_trackers(names: Iterable[str]) -> None:
 
 
 @contextmanager
-def tracking(names: Iterable[str], name: str, folder: str) -> Iterator[Watch]:
+def tracking(names: Iterable[str], name: str, folder: str) -> Iterator[Callable[[Study], None]]:
     """What tells trackers of the trials of this process when it is called; at the end all is told.
 
     A tracker that fails is given up, and the study goes on. Of a trial that goes on only what is
