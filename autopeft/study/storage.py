@@ -17,7 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autopeft.study.frozen import copied, fresh
-from autopeft.study.ledger import OWNER, SYSTEM, USER, End, Entry, Ledger, tables_of
+from autopeft.study.ledger import OWNER, SYSTEM, USER, End, Entry, Ledger, complete, tables_of
 from autopeft.study.reading import Reader
 
 
@@ -55,6 +55,7 @@ class KeptStorage(BaseStorage):
     """
 
     def __init__(self, backend: RDBStorage) -> None:
+        complete(backend.engine)
         self._backend, tables = backend, tables_of(backend.engine)
         self._ledger = Ledger(backend.engine, tables)
         self._reader = Reader(backend.engine, tables)

@@ -206,3 +206,13 @@ def test_running_trials_cost_nothing(tmp_path):
             counts.append(len(seen))
     assert max(counts[-5:]) <= min(counts[2:10]) + 1
     assert counts[-1] < 40
+
+
+def test_a_process_killed_while_it_made_the_tables_leaves_room_for_one_study_of_a_name(tmp_path):
+    url = f"sqlite:///{tmp_path}/study.db"
+    with RDBStorage(url).engine.begin() as connection:
+        connection.execute(sqlalchemy.text("drop index ix_studies_study_name"))
+    names = [open_storage(url) for _ in range(2)]
+    optuna.create_study(study_name="toy", storage=names[0])
+    with pytest.raises(optuna.exceptions.DuplicatedStudyError):
+        optuna.create_study(study_name="toy", storage=names[1])
