@@ -141,7 +141,10 @@ def test_a_study_is_written_and_looked_at(autopeft, tmp_path):
     assert said.out.startswith("model ")
     assert f"autopeft run {path}" in said.out
     again = autopeft("init", "--model", tiny.MODEL, "--data", data, "--output", path)
-    assert (again.code, again.err) == (2, f"autopeft: {path}: exists\n")
+    assert (again.code, again.err) == (
+        2,
+        f"autopeft: {path}: exists; --output names another file\n",
+    )
     for wrong, reason in (("films", "must end in .yaml"), ("no/films.yaml", "no folder")):
         said = autopeft("init", "--model", tiny.MODEL, "--data", data, "--output", tmp_path / wrong)
         assert said.code == 2

@@ -32,7 +32,7 @@ def on_a_terminal(words):
 
 
 def test_a_terminal_shows_what_goes_on_and_then_the_front(ran):
-    changes = ("name=shown", "search.n_trials=3", "fidelity.epochs=[2, 12]")
+    changes = ("name=shown", "search.n_trials=3", "fidelity.epochs=[2, 9]")
     code, written = on_a_terminal(
         ["run", ran.path, *(part for change in changes for part in ("--set", change))]
     )
