@@ -141,7 +141,7 @@ class Dispatcher:
             self._review()
             return False
         if self._wishes.of(trial.number) == "stop":
-            self.study.stop(trial, BY_HAND, has_begun=False)
+            self.study.stop(trial, BY_HAND, has_begun=bool(trial.order.reached))
         elif not trial.order.reached:
             self._waiting.append(trial)
         elif not trial.order.ahead:

@@ -204,7 +204,7 @@ class Study:
         self._end(trial, TrialState.COMPLETE, {"folder": trial.order.folder}, list(values.values()))
 
     def stop(self, trial: Trial, reason: str, *, has_begun: bool = True) -> None:
-        """Records a trial that was stopped early; `has_begun` says that it can be trained."""
+        """Records a trial that was stopped early, or `has_begun` no training before that."""
         if has_begun:
             self._trouble.stopped()
         self._end(trial, TrialState.PRUNED, {"stopped": reason})

@@ -17,14 +17,7 @@ from autopeft.api.steer import propose
 from autopeft.core.errors import StudyError
 from autopeft.dashboard.server import dashboard
 from autopeft.study.spec import load_spec
-from tests.report.browser import (
-    NEEDS_BROWSER,
-    complaints,
-    every,
-    one,
-    open_browser,
-    wait_for_figures,
-)
+from tests.report import browser as web
 
 CONFIG = "place: [{{method: lora, r: {}, targets: [q]}}]"
 
@@ -146,15 +139,15 @@ def test_a_port_that_is_taken_is_told(spec, address):
 @pytest.fixture
 def browser(address, tmp_path):
     """The page, filtered and sorted by its user, with the first complete trial chosen."""
-    browser = open_browser(tmp_path / "profile")
+    browser = web.open_browser(tmp_path / "profile")
     browser.get(address)
-    wait_for_figures(browser)
-    one(browser, "input[type=search]").send_keys("complete")
-    every(browser, "#trials th button")[0].click()
-    one(browser, "#trials tbody tr:not([hidden]) button.number").click()
-    wait(browser, lambda b: "is complete" in one(b, "#trial").text)
+    web.wait_for_figures(browser)
+    web.one(browser, "input[type=search]").send_keys("complete")
+    web.every(browser, "#trials th button")[0].click()
+    web.one(browser, "#trials tbody tr:not([hidden]) button.number").click()
+    wait(browser, lambda b: "is complete" in web.one(b, "#trial").text)
     yield browser
-    assert [told for told in complaints(browser) if "400 (Bad Request)" not in told] == []
+    assert [told for told in web.complaints(browser) if "400 (Bad Request)" not in told] == []
     browser.quit()
 
 
@@ -163,33 +156,33 @@ def wait(browser, condition):
 
 
 def try_config(browser, config):
-    text = one(browser, "#live textarea")
+    text = web.one(browser, "#live textarea")
     text.clear()
     text.send_keys(config)
-    one(browser, "#try").click()
+    web.one(browser, "#try").click()
 
 
-@NEEDS_BROWSER
+@web.NEEDS_BROWSER
 def test_a_browser_asks_for_what_its_user_wants(spec, browser):
-    assert not any(button.is_displayed() for button in every(browser, "[data-wish]"))
-    one(browser, "#vary").click()
-    assert "place:" in one(browser, "#live textarea").get_attribute("value")
+    assert not any(button.is_displayed() for button in web.every(browser, "[data-wish]"))
+    web.one(browser, "#vary").click()
+    assert "place:" in web.one(browser, "#live textarea").get_attribute("value")
     try_config(browser, "place: [{method: lara}]")
-    wait(browser, lambda b: "did you mean 'lora'?" in one(b, "#told").text)
+    wait(browser, lambda b: "did you mean 'lora'?" in web.one(b, "#told").text)
     try_config(browser, CONFIG.format(1))
-    wait(browser, lambda b: "waits for the next free worker" in one(b, "#told").text)
-    one(browser, "[data-wish=stop]").click()
-    wait(browser, lambda b: "waiting, stops at its next rung" in one(b, "#trial").text)
+    wait(browser, lambda b: "waits for the next free worker" in web.one(b, "#told").text)
+    web.one(browser, "[data-wish=stop]").click()
+    wait(browser, lambda b: "waiting, stops at its next rung" in web.one(b, "#trial").text)
     assert run(spec).trials[-1].state == "stopped"
 
 
-@NEEDS_BROWSER
+@web.NEEDS_BROWSER
 def test_what_is_set_on_the_page_outlives_its_content(spec, browser):
     number = propose(spec, yaml.safe_load(CONFIG.format(1)))
-    wait(browser, lambda b: every(b, f"tr[data-trial='{number}']"))
-    assert one(browser, "input[type=search]").get_attribute("value") == "complete"
-    assert not one(browser, f"tr[data-trial='{number}']").is_displayed()
-    assert one(browser, "#trials th").get_attribute("aria-sort") == "ascending"
-    chosen = one(browser, "tr.chosen").get_attribute("data-trial")
-    assert f"trial {chosen} is complete" in one(browser, "#trial").text
-    wait_for_figures(browser)
+    wait(browser, lambda b: web.every(b, f"tr[data-trial='{number}']"))
+    assert web.one(browser, "input[type=search]").get_attribute("value") == "complete"
+    assert not web.one(browser, f"tr[data-trial='{number}']").is_displayed()
+    assert web.one(browser, "#trials th").get_attribute("aria-sort") == "ascending"
+    chosen = web.one(browser, "tr.chosen").get_attribute("data-trial")
+    assert f"trial {chosen} is complete" in web.one(browser, "#trial").text
+    web.wait_for_figures(browser)
