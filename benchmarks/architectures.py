@@ -53,7 +53,7 @@ TYPES: Mapping[str, tuple[str, ...]] = {
 _BOTTLENECK = {"size": 2, "at": "ffn", "activation": "gelu"}
 METHODS: Mapping[str, Mapping[str, Any]] = {
     **{name: {"r": 2} for name in ("lora", "dora", "moslora", "hira", "loha", "lokr", "vera")},
-    **dict.fromkeys(("adapter", "adamix", "propetl"), _BOTTLENECK),
+    **dict.fromkeys(("adapter", "adamix", "propetl", "sparse-adapter"), _BOTTLENECK),
     "compacter": {**_BOTTLENECK, "phm_dim": 2},
     **{name: {"length": 2} for name in ("prefix", "prompt")},
     "ladder": {"size": 2},

@@ -9,6 +9,9 @@ import pytest
 SHARED = ("trainer", "still", "ran", "outcome", "first", "elsewhere", "postgres", "cluster")
 """Fixtures that take seconds: the tests of one of them run in one process."""
 
+ALIKE = ("onnx", "block_does")
+"""Parts of the names of tests that share what takes seconds to import or to run."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """What fixtures import takes seconds, too, and the process that deals out tests needs none."""
@@ -23,6 +26,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if name in item.fixturenames:
                 item.add_marker(pytest.mark.xdist_group(name))
                 break
+        else:
+            for name in (name for name in ALIKE if name in item.nodeid):
+                item.add_marker(pytest.mark.xdist_group(name))
 
 
 def pytest_collection_finish() -> None:

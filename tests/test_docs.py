@@ -55,10 +55,18 @@ class Block:
     text: str
 
 
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the quickstart's results are, for all pages that run it."""
+    return tmp_path_factory.mktemp("quickstart")
+
+
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, quickstart: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what pages read, in which studies are small."""
     monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    Path("runs", "quickstart").symlink_to(quickstart)
     (index,) = (b for b in blocks(ROOT / "docs" / "index.md") if b.title == "reviews.csv")
     Path("reviews.csv").write_text(index.text, encoding="utf-8")
     for kind, shade in (("cat", 40), ("dog", 200)):
@@ -117,20 +125,31 @@ def check_yaml(block: Block) -> None:
         assert block.title, "neither a space nor a part of a study"
 
 
-def run_command(words: list[str], alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process, or in one of its own that finds packages of the folder."""
-    if alone:
-        entry = "from autopeft.cli import main; main()"
+RUN = """
+import json, sys
+from autopeft.cli import main
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["autopeft", *words]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, words
+"""
+
+
+def run(script: list[list[str]], alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in this process, or in one of its own that finds packages of the folder."""
+    if alone and script:
         env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), str(ROOT)])}
-        done = subprocess.run(
-            [sys.executable, "-c", entry, *words], env=env, capture_output=True, text=True
-        )
+        asked = [sys.executable, "-c", RUN, json.dumps(script)]
+        done = subprocess.run(asked, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return
-    monkeypatch.setattr(sys, "argv", ["autopeft", *words])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code, words
+    for words in script:
+        monkeypatch.setattr(sys, "argv", ["autopeft", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code, words
 
 
 def install(project: str) -> None:
@@ -163,8 +182,7 @@ def do(block: Block, names: dict[str, Any], alone: bool, monkeypatch: pytest.Mon
             exec(code, names)
     elif block.language == "bash":
         subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
-        for words in commands(block.text) if not block.title else ():
-            run_command(words, alone, monkeypatch)
+        run([] if block.title else [*commands(block.text)], alone, monkeypatch)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -81,7 +81,7 @@ def _by_adapterhub(placement: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 _NOWHERE = {"parallel"} | {role for role in SITES if leaf(role) not in LORA_SITES}
-_BOTTLENECKS = frozenset({"adamix", "adapter", "propetl"})
+_BOTTLENECKS = frozenset({"adamix", "adapter", "propetl", "sparse-adapter"})
 _SERVER = Target("peft", (frozenset({"lora", "moslora"}),), fit=_ungated, trained_heads=False)
 
 TARGETS: Mapping[str, Target] = {

@@ -371,13 +371,30 @@ class ProPetl(Adapter):
         return f"{super()._words()} {self.density:.0%}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class SparseAdapter(Adapter):
+    """SparseAdapter (He et al. 2022): an adapter of which the `density` of each matrix is trained.
+
+    With `snip` those elements that the loss of `num_samples` training examples is most sensitive
+    to, before anything is trained; or random ones.
+    """
+
+    method: ClassVar[str] = "sparse-adapter"
+    density: float = option(Number(0.5, above=0, below=1))
+    select: str = option(OneOf("snip", ("snip", "random")))
+    num_samples: int = option(Whole(128, low=1, later=True))
+
+    def _words(self) -> str:
+        return f"{super()._words()} {self.density:.0%}"
+
+
 DECLARATIONS: Registry[type[Declaration]] = Registry(
     {
         kind.method: kind
         for kind in (
             *(AdaMix, Adapter, BitFit, Compacter, Dora, FullTuning, Hira, Ia3, Ladder, Loha, Lokr),
-            *(Lora, MosLora, NormTuning, Peft, Prefix, Prompt, ProPetl, SparseTuning, Ssf),
-            *(TinyAttention, Vera),
+            *(Lora, MosLora, NormTuning, Peft, Prefix, Prompt, ProPetl, SparseAdapter),
+            *(SparseTuning, Ssf, TinyAttention, Vera),
         )
     },
     "autopeft.methods",

@@ -99,7 +99,9 @@ PUBLISHED: tuple[Published, ...] = (
         "Zhao et al. 2022",
         {"method": "tiny-attention", "head_dim": 1, "num_heads": 1},
     ),
-    Published("SparseAdapter", "He et al. 2022", remark="scores adapters that start at random"),
+    Published(
+        "SparseAdapter", "He et al. 2022", {"method": "sparse-adapter", "size": 64, "at": "both"}
+    ),
     Published("ProPETL", "Zeng et al. 2023", {"method": "propetl", "size": 48, "at": "both"}),
     Published("LN-tuning", "Qi et al. 2022", {"method": "norm"}),
     Published("Hadamard adapter", "Chen et al. 2023", space="hadamard"),

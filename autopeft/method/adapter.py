@@ -34,6 +34,12 @@ class Bottlenecks(Sublayers[Bottleneck]):
         """The adapter of the same form and size, with its options."""
         return "adapter", {name: getattr(self.options, name) for name in Adapter.options()}
 
+    def as_adapter_weights(self, weights: Weights) -> Weights:
+        """The tensors of that adapter."""
+        biases = {name: tensor for name, tensor in weights.items() if name.endswith(".bias")}
+        matrices = {f"{at}.weight": self.matrix(at, weights, (0, 0)) for at in ("down", "up")}
+        return {**matrices, **biases}
+
     def bias_weights(self, name: str, outputs: int) -> tuple[Weight, ...]:
         """The tensors of the bias of a projection, if it has one."""
         return (Weight(f"{name}.bias", (outputs,)),) if self.options.bias else ()

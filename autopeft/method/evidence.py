@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+class Watched(Protocol):
+    """A site while examples pass it."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The linear at which it is."""
+
+    @property
+    def columns(self) -> slice | Tensor | None:
+        """Those of the outputs of that linear which are its own, None for all."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Its tensors by name, as they are drawn."""
+
+    @property
+    def reader(self) -> nn.Module | None:
+        """The linear whose input is read there; None where what leaves that of the site is."""
+
+
 class Evidence(ABC):
-    """A statistic of one linear that takes in one training example after the other.
+    """A statistic of one site that takes in one training example after the other.
 
     Each example comes by itself, without padding, and the model is in eval mode.
     """
 
     @abstractmethod
-    def watch(
-        self, linear: nn.Module, columns: slice | Tensor | None, undo: ExitStack
-    ) -> tuple[Tensor, ...]:
-        """Takes in what passes some columns of a linear, or all, until `undo` closes.
+    def watch(self, site: Watched, undo: ExitStack) -> tuple[Tensor, ...]:
+        """Takes in what passes a site, until `undo` closes.
 
         Returns the leaves of the graph whose gradients it wants.
         """
@@ -47,13 +66,11 @@ class Directions(Evidence):
         self._n, self._seen = n, 0
         self._mean, self._scaled = torch.zeros(()), torch.zeros(0)
 
-    def watch(
-        self, linear: nn.Module, columns: slice | Tensor | None, undo: ExitStack
-    ) -> tuple[Tensor, ...]:
+    def watch(self, site: Watched, undo: ExitStack) -> tuple[Tensor, ...]:
         def take(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             self.take(inputs[0].detach().flatten(0, -2).float())
 
-        undo.callback(linear.register_forward_pre_hook(take).remove)
+        undo.callback(site.module.register_forward_pre_hook(take).remove)
         return ()
 
     def take(self, x: Tensor) -> None:
@@ -75,7 +92,57 @@ class Directions(Evidence):
         return F.normalize(found) * signs
 
 
-class Fisher(Evidence):
+class OfGradients(Evidence):
+    """The places of the n elements of a tensor whose gradients make them the first, ascending."""
+
+    def __init__(self, n: int, shape: tuple[int, int]) -> None:
+        self._n, self._sum = n, torch.zeros(shape)
+
+    @abstractmethod
+    def of_gradient(self, site: Watched, x: Tensor, gradient: Tensor) -> Tensor:
+        """That of the tensor, of x and of what leaves the site, (positions, width)."""
+
+    @abstractmethod
+    def add(self, gradient: Tensor) -> None:
+        """Takes in the gradient of the loss of an example, which it may change."""
+
+    def scores(self) -> Tensor:
+        """Of all elements."""
+        return self._sum
+
+    def tensor(self) -> Tensor:
+        return self.scores().flatten().topk(self._n).indices.sort().values
+
+    def watch(self, site: Watched, undo: ExitStack) -> tuple[Tensor, ...]:
+        self._sum = self._sum.to(site.module.get_parameter("weight").device)
+        probe = self._sum.new_zeros(()).expand_as(self._sum).requires_grad_()
+        entered: list[Tensor] = []
+
+        def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            entered[:] = inputs[:1]
+
+        def of_gradient(x: Tensor, gradient: Tensor) -> Tensor:
+            own = gradient if site.columns is None else gradient[..., site.columns]
+            return self.of_gradient(site, *(t.flatten(0, -2).float() for t in (x, own)))
+
+        def observe(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+            read = entered.pop() if site.reader else output
+            observed: Tensor = _Observed.apply(output, read.detach(), probe, of_gradient)
+            return observed
+
+        def take(weight: Tensor) -> None:
+            assert weight.grad is not None
+            self.add(weight.grad)
+            weight.grad = None
+
+        if site.reader is not None:
+            undo.callback(site.reader.register_forward_pre_hook(enter).remove)
+        undo.callback(site.module.register_forward_hook(observe, prepend=True).remove)
+        undo.callback(probe.register_post_accumulate_grad_hook(take).remove)
+        return (probe,)
+
+
+class Fisher(OfGradients):
     """The places of the n elements of a weight with most empirical Fisher information, ascending.
 
     That is the mean over examples of the squared gradient of the loss by the weight of that shape,
@@ -85,44 +152,62 @@ class Fisher(Evidence):
         Sung et al., "Training Neural Networks with Fixed Sparse Masks", 2021.
     """
 
-    def __init__(self, n: int, shape: tuple[int, int]) -> None:
-        self._n, self._sum = n, torch.zeros(shape)
+    def of_gradient(self, site: Watched, x: Tensor, gradient: Tensor) -> Tensor:
+        return gradient.T @ x
 
-    def watch(
-        self, linear: nn.Module, columns: slice | Tensor | None, undo: ExitStack
-    ) -> tuple[Tensor, ...]:
-        self._sum = self._sum.to(linear.get_parameter("weight").device)
-        probe = self._sum.new_zeros(()).expand_as(self._sum).requires_grad_()
+    def add(self, gradient: Tensor) -> None:
+        self._sum += gradient.square_()
 
-        def observe(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-            observed: Tensor = _Observed.apply(output, inputs[0], probe, columns)
-            return observed
 
-        def take(weight: Tensor) -> None:
-            assert weight.grad is not None
-            self._sum += weight.grad.square_()
-            weight.grad = None
+class Sensitivity(OfGradients):
+    """The places of the n elements of a tensor to which the loss is most sensitive, ascending.
 
-        undo.callback(linear.register_forward_hook(observe, prepend=True).remove)
-        undo.callback(probe.register_post_accumulate_grad_hook(take).remove)
-        return (probe,)
+    That is its size times that of its gradient, of the mean loss of all examples.
 
-    def tensor(self) -> Tensor:
-        return self._sum.flatten().topk(self._n).indices.sort().values
+    Args:
+        of: the name of the tensor among those of the site.
+        gradient: that of it, of all those tensors, of what is read and of the gradient of what
+            leaves the site, (positions, width).
+
+    References:
+        Lee et al., "SNIP: Single-shot Network Pruning based on Connection Sensitivity", 2019,
+        equation 6.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        shape: tuple[int, int],
+        of: str,
+        gradient: Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor],
+    ) -> None:
+        super().__init__(n, shape)
+        self._of, self._gradient, self._sizes = of, gradient, torch.zeros(())
+
+    def of_gradient(self, site: Watched, x: Tensor, gradient: Tensor) -> Tensor:
+        self._sizes = site.tensors[self._of]
+        return self._gradient(site.tensors, x, gradient)
+
+    def add(self, gradient: Tensor) -> None:
+        self._sum += gradient
+
+    def scores(self) -> Tensor:
+        return (self._sum * self._sizes).abs()
 
 
 class _Observed(torch.autograd.Function):
-    """The output of a linear as it is; the gradient of its weight goes to `probe`."""
+    """The output of a linear as it is; what `of_gradient` makes of x and its gradient is `probe`'s.
+
+    x is what is read there, (..., width).
+    """
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, x: Tensor, probe: Tensor, columns: Any) -> Tensor:
+    def forward(ctx: Any, output: Tensor, x: Tensor, probe: Tensor, of_gradient: Any) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.columns = columns
+        ctx.of_gradient = of_gradient
         return output.clone()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
-        own = gradient if ctx.columns is None else gradient[..., ctx.columns]
-        of_weight = own.flatten(0, -2).float().T @ x.flatten(0, -2).float()
-        return gradient, None, of_weight, None
+        return gradient, None, ctx.of_gradient(x, gradient), None

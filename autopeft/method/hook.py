@@ -57,6 +57,18 @@ class TrainedSite:
         return self.layer.module(self.placed.site.at)
 
     @property
+    def columns(self) -> slice | Tensor | None:
+        """Those of the outputs of that linear which are its own, None for all."""
+        return self.layer.columns(self.placed.site.at)
+
+    @property
+    def reader(self) -> nn.Module | None:
+        """The linear whose input a change reads; None where it reads what leaves `module`."""
+        assert isinstance(self.part, Change)
+        read = self.part.reads[0]
+        return None if read == OUTPUT else self.module if read == INPUT else self.layer.module(read)
+
+    @property
     def device(self) -> torch.device:
         """Where its tensors are."""
         return self.module.get_parameter("weight").device
@@ -95,7 +107,7 @@ class TrainedSite:
         if not weight.is_floating_point():
             return weight
         weight = weight.T if isinstance(self.module, Conv1D) else weight
-        columns = self.layer.columns(self.placed.site.at)
+        columns = self.columns
         return weight if columns is None else weight[columns]
 
     def base_bias(self) -> Tensor:
@@ -103,7 +115,7 @@ class TrainedSite:
         bias = getattr(self.module, "bias", None)
         if bias is None:
             return self.base_weight().new_zeros(self.base_weight().shape[0])
-        columns = self.layer.columns(self.placed.site.at)
+        columns = self.columns
         return bias.detach() if columns is None else bias.detach()[columns]
 
     @property

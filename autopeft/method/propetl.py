@@ -34,9 +34,7 @@ class ProPetlMethod(Bottlenecks[ProPetl]):
         return self.as_adapter
 
     def settled_weights(self, weights: Weights) -> Weights:
-        biases = {name: tensor for name, tensor in weights.items() if name.endswith(".bias")}
-        matrices = {f"{at}.weight": self.matrix(at, weights, (0, 0)) for at in ("down", "up")}
-        return {**matrices, **biases}
+        return self.as_adapter_weights(weights)
 
     def matrix_weights(self, name: str, inputs: int, outputs: int) -> tuple[Weight, ...]:
         shape, bound = (outputs, inputs), inputs**-0.5

@@ -32,6 +32,7 @@ from autopeft.method.products import HiraMethod, LohaMethod, LokrMethod
 from autopeft.method.prompt import PromptMethod
 from autopeft.method.propetl import ProPetlMethod
 from autopeft.method.select import FullTuningMethod, SparseTuningMethod
+from autopeft.method.sparse_adapter import SparseAdapterMethod
 from autopeft.method.tiny_attention import TinyAttentionMethod
 from autopeft.method.vera import VeraMethod
 
@@ -55,6 +56,7 @@ _OWN: Mapping[str, type[Method]] = {
     "prompt": PromptMethod,
     "propetl": ProPetlMethod,
     "sparse": SparseTuningMethod,
+    "sparse-adapter": SparseAdapterMethod,
     "ssf": SsfMethod,
     "tiny-attention": TinyAttentionMethod,
     "vera": VeraMethod,

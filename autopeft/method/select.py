@@ -77,7 +77,7 @@ class SparseTuningMethod(BesideLinears[SparseTuning]):
             evidence = partial(Fisher, n, (linear.outputs, linear.inputs))
             index = replace(index, from_data=FromData(evidence, self.options.num_samples))
         else:
-            index = replace(index, draw=partial(_chosen, n, size, self.options.select))
+            index = replace(index, draw=partial(chosen, n, size, self.options.select))
         return Weight("values", (n,)), index
 
     def changes(self, linear: Linear) -> Mapping[str, int]:
@@ -85,19 +85,19 @@ class SparseTuningMethod(BesideLinears[SparseTuning]):
 
     def part(self, site: Site, weights: Weights) -> Change:
         def change(x: Tensor, training: bool) -> Tensor:
-            return F.linear(x, _spread(weights, site.shape))
+            return F.linear(x, spread(weights["values"], weights["index"], site.shape))
 
         return Change(site.at, change)
 
     def fold(self, site: Site, weights: Weights, base: Base) -> Fold:
-        return Fold(_spread(weights, site.shape))
+        return Fold(spread(weights["values"], weights["index"], site.shape))
 
     def _elements(self, linear: Linear) -> int:
         inputs, outputs = linear.inputs, linear.outputs
         return min(self.options.r * (inputs + outputs), inputs * outputs)
 
 
-def _chosen(n: int, size: int, which: str, weight: Tensor, generator: torch.Generator) -> Tensor:
+def chosen(n: int, size: int, which: str, weight: Tensor, generator: torch.Generator) -> Tensor:
     """The places of n elements in the flat weight of that size, ascending, (n,)."""
     if which == "random":
         places = torch.randperm(size, generator=generator)[:n].to(weight.device)
@@ -106,7 +106,6 @@ def _chosen(n: int, size: int, which: str, weight: Tensor, generator: torch.Gene
     return places.sort().values
 
 
-def _spread(weights: Weights, shape: tuple[int, int]) -> Tensor:
-    """The values at their places, zeros elsewhere, (outputs, inputs)."""
-    zeros = weights["values"].new_zeros(math.prod(shape))
-    return zeros.scatter(0, weights["index"], weights["values"]).view(shape)
+def spread(values: Tensor, places: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The values (n,) at their places in the flat matrix, zeros elsewhere, (outputs, inputs)."""
+    return values.new_zeros(math.prod(shape)).scatter(0, places, values).view(shape)

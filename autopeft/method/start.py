@@ -48,8 +48,7 @@ def taken_in(
             undo.enter_context(_without_dropout(model))
             leaves: list[Tensor] = []
             for site, weight, evidence in waiting:
-                columns = site.layer.columns(site.placed.site.at)
-                leaves += evidence.watch(site.module, columns, undo)
+                leaves += evidence.watch(site, undo)
                 seen.append((evidence, site.tensors[weight.name]))
             undo.enter_context(torch.set_grad_enabled(bool(leaves)))
             for loss in islice(losses(), n_examples):

@@ -97,7 +97,7 @@ ENTRIES: Mapping[str, Entry] = {
         for name in (
             *("head-only", "houlsby", "pfeiffer", "parallel", "compacter", "adamix"),
             *("ssf", "hadamard", "bitfit", "pafi", "mam", "unipelt", "lst"),
-            *("apt", "tiny-attention", "propetl"),
+            *("apt", "tiny-attention", "propetl", "sparse-adapter"),
         )
     },
     "peft-miss": _bridge("miss", 1e-3, r=8),

@@ -41,6 +41,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "lora-fa": ("lora", {"freeze_a": True, "use_rslora": True}),
     "lora-plus": ("lora", {"loraplus_lr_ratio": 16.0, "init_lora_weights": "gaussian"}),
     "lora-eva-fa": ("lora", {"init_lora_weights": "eva", "freeze_a": True}),
+    "sparse-adapter-snip": ("sparse-adapter", {"select": "snip", "num_samples": 2}),
     "sparse-fisher": ("sparse", {"select": "fisher", "num_samples": 2}),
     "sparse-smallest": ("sparse", {"select": "smallest"}),
     "adapter-gated": ("adapter", GATED),

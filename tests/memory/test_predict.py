@@ -43,6 +43,7 @@ MIXES: Mapping[str, tuple[tuple[str, Mapping[str, Any]], ...]] = {
     "pissa": (("lora", {**LORA[1], "init_lora_weights": "pissa"}),),
     "all": (LORA, ADAPTERS[1], ("prefix", {"length": 8}), ("bitfit", {})),
 }
+AT_LINEARS = {"targets": ("q", "up"), "r": 2}
 SIZE = {"batch_size": 4, "sequence_length": 64}
 
 
@@ -84,22 +85,25 @@ def test_equals_the_allocator(pair: tuple[Backbone, Backbone], name: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("method", "options"),
-    [("lora", {"init_lora_weights": "eva"}), ("sparse", {"select": "fisher", "num_samples": 2})],
+    ("method", "usual", "options"),
+    [
+        ("lora", AT_LINEARS, {"init_lora_weights": "eva"}),
+        ("sparse", AT_LINEARS, {"select": "fisher", "num_samples": 2}),
+        ("sparse-adapter", {"size": 256, "select": "random"}, {"select": "snip"}),
+    ],
 )
 def test_a_start_from_examples_may_take_more_than_a_step(
-    minilm: Backbone, method: str, options: dict[str, Any]
+    minilm: Backbone, method: str, usual: dict[str, Any], options: dict[str, Any]
 ) -> None:
     """Fisher information takes a number of each frozen element, which one example does not."""
     real = load_backbone(
         MINILM, "text-classification", BackboneSettings(dtype="float32"), n_labels=2, device="cpu"
     )
-    placed = [Placement.of(method, range(6), {"targets": ("q", "up"), "r": 2, **options})]
-    config = PeftConfig.of(placed)
+    config = PeftConfig.of([Placement.of(method, range(6), {**usual, **options})])
     small = {"batch_size": 1, "sequence_length": 16}
     predicted = predict_memory(minilm, config, **small, device="cpu")
-    usual = Placement.of(method, range(6), {"targets": ("q", "up"), "r": 2})
-    step = predict_memory(minilm, PeftConfig.of([usual]), **small, device="cpu")
+    plain = PeftConfig.of([Placement.of(method, range(6), usual)])
+    step = predict_memory(minilm, plain, **small, device="cpu")
     assert predicted.peak == pytest.approx(measure_memory(real, [config], **small), rel=1e-3)
     assert (predicted.peak > 1.05 * step.peak) == (method == "sparse")
 

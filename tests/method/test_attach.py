@@ -197,7 +197,7 @@ def test_merge_names_every_placement_that_it_refuses() -> None:
     stir(on)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     refused = ["adamix", "adapter", "compacter", "ladder", "prefix", "prompt", "propetl"]
-    refused += ["tiny-attention"]
+    refused += ["sparse-adapter", "tiny-attention"]
     assert [placement.method for placement in on.unmergeable()] == refused
     names = "; ".join(f"{name} on layers 0, 1" for name in refused)
     with pytest.raises(AttachError, match=f"^{names}: cannot"):

@@ -138,6 +138,31 @@ def test_masks_are_alike_in_any_precision() -> None:
         assert torch.equal(wide[name] != 0, rounded[name] != 0)
 
 
+def test_sparse_adapter() -> None:
+    """A quarter of each matrix; the downward one trains what is added to how it was drawn."""
+    options = {"activation": "gelu", "bias": True, "density": 0.25, "select": "random"}
+    on = ours("sparse-adapter", **ADAPTER, **options)
+    drawn = {key: site.tensors for site in on.sites for key in [site.placed.key]}
+
+    def adapter(weights: Mapping[str, Tensor], h: Tensor) -> Tensor:
+        (own,) = (t for t in drawn.values() if t["up.values"].equal(weights["up.values"]))
+
+        def matrix(name: str) -> Tensor:
+            rows, columns = own[f"{name}.drawn"].shape
+            whole = torch.zeros(rows, columns)
+            for place, value in zip(own[f"{name}.index"], weights[f"{name}.values"], strict=True):
+                row, column = divmod(int(place), columns)
+                start = own["down.drawn"][row, column] if name == "down" else 0
+                whole[row, column] = start + value
+            return whole
+
+        inner = F.gelu(h @ matrix("down").T + weights["down.bias"])
+        return inner @ matrix("up").T + weights["up.bias"]
+
+    expected = adapted(on, adapter, "sparse-adapter")
+    assert torch.allclose(logits(on.model, inputs("bert")), expected, atol=1e-5)
+
+
 def test_adamix() -> None:
     """One expert of each projection within the training, the means of all after it."""
     options = {**ADAPTER, "at": "ffn", "activation": "relu", "bias": True, "n_experts": 2}

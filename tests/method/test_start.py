@@ -57,6 +57,36 @@ def test_fisher_is_the_mean_square_of_the_gradients_of_examples(architecture: st
         assert torch.allclose(chosen.sum(), square.flatten().topk(len(chosen)).values.sum())
 
 
+@pytest.mark.parametrize("form", ["sequential", "parallel"])
+@pytest.mark.parametrize("architecture", ["bert", "gpt2", "bart"])
+def test_elements_of_an_adapter_are_those_that_matter_most(architecture: str, form: str) -> None:
+    """Where the whole adapter, as it was drawn, adds next to nothing."""
+    model, data = tiny(architecture), examples(tiny(architecture))
+    options = {"form": form, "size": 4, "at": "both", "activation": "gelu", "bias": False}
+    snip = {"select": "snip", "num_samples": 2, "density": 0.25}
+    placed = [Placement.of("sparse-adapter", LAYERS, {**options, **snip})]
+    on = attach(model, PeftConfig.of(placed), examples=data)
+    chosen = {site.placed.key: site.tensors for site in on.sites}
+    on.detach()
+    placed = [Placement.of("adapter", LAYERS, {**options, "scale": 1e-4})]
+    whole = attach(model, PeftConfig.of(placed))
+    drawn = {
+        key.replace("sparse-adapter", "adapter") + f".{name}": tensors[f"{name}.drawn"]
+        for key, tensors in chosen.items()
+        for name in ("down", "up")
+    }
+    whole.load_state_dict({f"{name}.weight": tensor for name, tensor in drawn.items()})
+    sum(model(**example).loss for example in data[:2]).backward()
+    for key, tensors in chosen.items():
+        for name in ("down", "up"):
+            of = key.replace("sparse-adapter", "adapter") + f".{name}"
+            gradient = whole.trainable()[f"{of}.weight"].grad
+            scores = (1e4 * gradient * drawn[of]).abs().flatten()
+            kept = scores[tensors[f"{name}.index"]]
+            assert 4 * len(kept) == len(scores)
+            assert torch.allclose(kept.sum(), scores.topk(len(kept)).values.sum(), rtol=1e-3)
+
+
 def test_what_stands_beside_it_counts_as_it_starts() -> None:
     model, data = tiny("bert"), examples(tiny("bert"))
     own = placement("sparse", LAYERS, select="fisher")

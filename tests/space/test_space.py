@@ -20,7 +20,7 @@ from tests.shapes import MINILM
 SPACES = names("search_spaces")
 METHODS = ["lora", "adapter", "prefix", "bitfit"]
 FIXED = ["lora", "dora", "vera", "ia3", "norm", "bitfit", "prefix"]
-FIXED += ["houlsby", "pfeiffer", "parallel", "mam", "propetl", "s4-model"]
+FIXED += ["houlsby", "pfeiffer", "parallel", "mam", "propetl", "sparse-adapter", "s4-model"]
 FIXED += [
     "adamix",
     "compacter",
