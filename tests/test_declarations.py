@@ -14,7 +14,7 @@ from autopeft.cli.catalog import entries
 from autopeft.core.catalog import parse
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.declaration import Declaration
-from autopeft.core.methods import DECLARATIONS, size_of
+from autopeft.core.methods import DECLARATIONS
 from autopeft.core.options import (
     REQUIRED,
     Flag,
@@ -28,6 +28,7 @@ from autopeft.core.options import (
     option,
 )
 from autopeft.core.shape import LayerShape
+from autopeft.core.size import size_of
 from autopeft.method.attach import attach
 from autopeft.method.method import Change, Method, Site, Weight, Weights
 from autopeft.method.registry import METHODS, build

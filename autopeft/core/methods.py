@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from autopeft.core.config import Placement
 from autopeft.core.declaration import Declaration
 from autopeft.core.options import Flag, Name, Number, OneOf, Sites, Size, Whole, option
 from autopeft.core.registry import Registry
@@ -375,8 +374,7 @@ class ProPetl(Adapter):
 class SparseAdapter(Adapter):
     """SparseAdapter (He et al. 2022): an adapter of which the `density` of each matrix is trained.
 
-    With `snip` those elements that the loss of `num_samples` training examples is most sensitive
-    to, before anything is trained; or random ones.
+    With `snip` those to which the loss of `num_samples` training examples is most sensitive.
     """
 
     method: ClassVar[str] = "sparse-adapter"
@@ -385,7 +383,7 @@ class SparseAdapter(Adapter):
     num_samples: int = option(Whole(128, low=1, later=True))
 
     def _words(self) -> str:
-        return f"{super()._words()} {self.density:.0%}"
+        return f"{super()._words()} {self.density:.0%} {self.select}"
 
 
 DECLARATIONS: Registry[type[Declaration]] = Registry(
@@ -400,14 +398,3 @@ DECLARATIONS: Registry[type[Declaration]] = Registry(
     "autopeft.methods",
     lambda kind: isinstance(kind, type) and issubclass(kind, Declaration) and kind.mathematics,
 )
-
-
-def size_option(method: str) -> str | None:
-    """The option that says how big a placement of a method is; None where there is none."""
-    return DECLARATIONS[method].size_option() if method in DECLARATIONS else None
-
-
-def size_of(placement: Placement) -> float:
-    """The size of a placement, 1 where its method has none."""
-    size = size_option(placement.method)
-    return 1.0 if size is None else float(placement[size])

@@ -122,8 +122,7 @@ def values(site: TrainedSite) -> Tensors:
 
 def rows(site: TrainedSite) -> Columns:
     """The outputs of the module that are those of the site."""
-    columns = site.layer.columns(site.placed.site.at)
-    return slice(None) if columns is None else columns
+    return slice(None) if site.columns is None else site.columns
 
 
 def whole(tensor: Tensor, site: TrainedSite) -> Tensor:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import lru_cache
 
 from autopeft.core.config import PeftConfig, Placement, Settings
-from autopeft.core.methods import size_option
 from autopeft.core.shape import Shape
+from autopeft.core.size import size_option
 
 Piece = tuple[str, Settings]
 """A method with its options on one layer."""

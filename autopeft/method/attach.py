@@ -224,8 +224,7 @@ def _shift(norm: nn.Module) -> float:
 
 def _change(trained: TrainedSite, fold: Fold) -> None:
     module = trained.module
-    columns = trained.layer.columns(trained.placed.site.at)
-    rows = slice(None) if columns is None else columns
+    rows = slice(None) if trained.columns is None else trained.columns
     if fold.weight is not None:
         weight = module.get_parameter("weight")
         _add(weight.T if isinstance(module, Conv1D) else weight, rows, fold.weight)

@@ -107,16 +107,14 @@ class TrainedSite:
         if not weight.is_floating_point():
             return weight
         weight = weight.T if isinstance(self.module, Conv1D) else weight
-        columns = self.columns
-        return weight if columns is None else weight[columns]
+        return weight if self.columns is None else weight[self.columns]
 
     def base_bias(self) -> Tensor:
         """The bias of the frozen module, (outputs of the role,), zero where it has none."""
         bias = getattr(self.module, "bias", None)
         if bias is None:
             return self.base_weight().new_zeros(self.base_weight().shape[0])
-        columns = self.columns
-        return bias.detach() if columns is None else bias.detach()[columns]
+        return bias.detach() if self.columns is None else bias.detach()[self.columns]
 
     @property
     def kind(self) -> Hashable:
@@ -157,9 +155,7 @@ class _Edit:
     @property
     def columns(self) -> Columns | None:
         """Of what is changed; None for all."""
-        return (
-            None if self.part.side == INPUT else self.first.layer.columns(self.first.placed.site.at)
-        )
+        return None if self.part.side == INPUT else self.first.columns
 
     def read(self, name: str, x: Tensor, raw: Tensor, changed: Tensor) -> Tensor:
         """One of the things that the part reads.

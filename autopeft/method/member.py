@@ -216,8 +216,7 @@ def lost_weight(site: TrainedSite) -> Tensor:
     if lost is None:
         reason = "starts from what quantization took, which only a backbone of autopeft tells"
         raise AttachError(reason, describe(site.placed.placement))
-    columns = site.layer.columns(site.placed.site.at)
-    return lost() if columns is None else lost()[columns]
+    return lost() if site.columns is None else lost()[site.columns]
 
 
 def _generator(name: str) -> torch.Generator:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from autopeft.core.config import PeftConfig, Placement, freeze
-from autopeft.core.methods import size_of, size_option
 from autopeft.core.options import is_finite
 from autopeft.core.settings import TrainSettings
+from autopeft.core.size import size_of, size_option
 from autopeft.objective.array import Array
 from autopeft.search.features import Encoder
 from autopeft.search.tempered import tempered

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from autopeft.core.config import LEARNING_RATE, PeftConfig, Placement, Settings
-from autopeft.core.methods import size_of, size_option
 from autopeft.core.options import is_finite
 from autopeft.core.settings import BackboneSettings, TrainSettings
+from autopeft.core.size import size_of, size_option
 from autopeft.objective.array import Array
 
 N_REMEMBERED = 2**14

@@ -8,7 +8,8 @@ import torch
 import transformers as tf
 
 import autopeft
-from autopeft.core.methods import DECLARATIONS, size_option
+from autopeft.core.methods import DECLARATIONS
+from autopeft.core.size import size_option
 from tests import tiny
 
 

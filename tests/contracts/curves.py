@@ -4,8 +4,8 @@ import math
 import time
 from pathlib import Path
 
-from autopeft.core.methods import size_of
 from autopeft.core.report import Failure, Report
+from autopeft.core.size import size_of
 
 
 def params(config):

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.declaration import GATES
 from autopeft.core.errors import AttachError
-from autopeft.core.methods import size_option
+from autopeft.core.size import size_option
 from autopeft.method import attention, beside, head, hook
 from autopeft.method.attach import HOLDER, Attached, attach
 from autopeft.method.count import count

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autopeft.core.config import PeftConfig, Placement
-from autopeft.core.methods import size_of
+from autopeft.core.size import size_of
 from autopeft.search.features import features
 from tests.contracts import sampler as kit
 
