@@ -383,7 +383,7 @@ class SparseAdapter(Adapter):
     num_samples: int = option(Whole(128, low=1, later=True))
 
     def _words(self) -> str:
-        return f"{super()._words()} {self.density:.0%} {self.select}"
+        return f"{super()._words()} {self.density:.0%} {self.select} {self.num_samples}"
 
 
 DECLARATIONS: Registry[type[Declaration]] = Registry(
