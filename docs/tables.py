@@ -17,6 +17,7 @@ PAGES = {
             "objectives": "Objectives",
             "studies": "Studies",
             "samplers": "Samplers",
+            "proposers": "One-shot searches",
             "tasks": "Tasks",
         },
     ),

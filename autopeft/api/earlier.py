@@ -33,7 +33,7 @@ def observations(
             if not set(measured) & set(theirs):
                 measures = f"{outcome.spec.name!r} measures {', '.join(theirs)}"
                 raise StudyError(f"{measures}, not {' or '.join(measured)}")
-            trials = [trial for trial in outcome.trials if trial.repeat_of is None]
+            trials = [trial for trial in outcome.trials if trial.is_own]
             complete = [trial for trial in trials if trial.state == "complete"]
             rows = [[o.loss(t.values.get(o.name, math.nan)) for o in objectives] for t in complete]
             pairs = zip(complete, rows, strict=True)

@@ -117,7 +117,8 @@ def _timed(
         for event in evaluator.advance():
             if isinstance(event, Failure):
                 raise StudyError(f"a first training fails: {event.error}", prepared.spec.place)
-            reports.append(event)
+            if isinstance(event, Report):
+                reports.append(event)
     evaluator.leave(0)
     told = reports[-1].metrics
     rows = told.get("n_validation") or n_validation

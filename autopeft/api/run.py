@@ -42,9 +42,13 @@ from autopeft.model.proof import check_sites
 from autopeft.objective.limit import parse_limit
 from autopeft.objective.objective import Objective, load_objectives
 from autopeft.objective.quantity import KNOWN, Known
+from autopeft.oneshot.evaluator import Proposing
+from autopeft.oneshot.proposer import Problem
+from autopeft.oneshot.registry import make_proposer
 from autopeft.report.tracking import check_trackers, tracking
 from autopeft.search.candidates import corner, least
-from autopeft.search.sampler import SAMPLERS, Problem, make_sampler
+from autopeft.search.sampler import SAMPLERS, make_sampler
+from autopeft.search.sampler import Problem as Sampling
 from autopeft.search.stoppers import STOPPERS, Fidelity, make_stopper
 from autopeft.search.stopping import Stopper, rungs_between
 from autopeft.space.bound import BoundSpace
@@ -117,7 +121,7 @@ class Prepared:
 
     def _sampler(self, limits: Mapping[str, float]) -> BaseSampler:
         search = self.spec.search
-        problem = Problem(
+        problem = Sampling(
             space=self.space,
             objectives=self.objectives,
             known=self.known,
@@ -147,6 +151,8 @@ class Prepared:
             rungs=self.rungs,
             folder=str(Path(self.spec.folder).resolve()),
             baselines=self.baselines,
+            proposers=self.spec.search.proposers,
+            largest=corner(self.space, 1.0).config,
             n_finalists=self.spec.search.n_finalists,
             n_seeds=self.spec.search.n_seeds,
             lengths=self.spec.fidelity.lengths,
@@ -175,7 +181,7 @@ class Prepared:
         }
         if isinstance(self.task, Custom):
             return partial(CustomTrainer, self.spec.model, self.task, **options)
-        return partial(
+        make = partial(
             Trainer,
             self.spec.model,
             self.task,
@@ -184,6 +190,9 @@ class Prepared:
             disk_cache=worker.disk_cache,
             examples=examples if worker.type == "inline" else None,
         )
+        if not self.spec.search.proposers:
+            return make
+        return partial(Proposing, make, partial(_problem, self.spec))
 
     def stopper(self, n_validation: int) -> Stopper:
         """What decides which trials go on, where so many validation examples tell."""
@@ -221,6 +230,12 @@ class Prepared:
                 study.record.set_user_attr(EXTENT, examples.extent)
                 engine.run(study, make, stopper, _both(watch, tell) if watch else tell)
                 return outcome_of(self.spec, study.record)
+
+
+def _problem(spec: StudySpec) -> Problem:
+    """What a study searches for, found out in the process that needs it."""
+    prepared = prepare(spec)
+    return Problem(prepared.space, prepared.objectives, prepared.known, prepared.limits)
 
 
 def _both(first: Watch, second: Watch) -> Watch:
@@ -314,6 +329,10 @@ def _check_names(spec: StudySpec) -> None:
     ):
         if name not in registry:
             raise StudyError(unknown(kind, name, registry), f"{section}.{kind}")
+    for proposer in spec.search.proposers:
+        make_proposer(proposer)
+    if spec.search.proposers and spec.task.get("type") == "custom":
+        raise StudyError("trains by itself, which no custom task does", "search.proposers")
     check_trackers(spec.report_to)
 
 

@@ -101,5 +101,5 @@ def propose(
 
 def _twin(trials: tuple[TrialRecord, ...], key: str) -> int | None:
     """The trial that has a configuration already."""
-    own = (t for t in trials if t.repeat_of is None and t.state != "rejected")
+    own = (t for t in trials if t.is_own and t.state != "rejected")
     return next((trial.number for trial in own if trial.config.key == key), None)

@@ -45,6 +45,12 @@ def _samplers() -> Lines:
     return _each(SAMPLERS, _first_line)
 
 
+def _proposers() -> Lines:
+    from autopeft.oneshot.registry import PROPOSERS
+
+    return _each(PROPOSERS, _first_line)
+
+
 def _tasks() -> Lines:
     from autopeft.task.registry import TASKS
 
@@ -61,6 +67,7 @@ _KINDS: dict[str, Callable[[], Lines]] = {
     "studies": lambda: _documents("studies"),
     "methods": _methods,
     "samplers": _samplers,
+    "proposers": _proposers,
     "tasks": _tasks,
 }
 

@@ -105,7 +105,8 @@ class Progress:
             if o.name in trial.values
         )
         left = self._seconds_left(trials)
-        what = f"{trial.baseline}: " if trial.baseline else ""
+        name = trial.baseline or trial.proposer
+        what = f"{name}: " if name else ""
         what = what if trial.repeat_of is None else f"{trial.repeat_of} again: "
         line = "  ".join(
             part

@@ -23,7 +23,7 @@ def ended(trials: Sequence[TrialRecord]) -> int:
 def planned(trials: Sequence[TrialRecord], search: Search, fidelity: FidelitySection) -> int:
     """How many trainings are to be run in all, those with fresh seeds included."""
     follow = len(_repeats(trials)) + _unqueued(trials, search, fidelity)
-    return max(ended(trials), search.n_trials + follow)
+    return max(ended(trials), search.n_trials + len(search.proposers) + follow)
 
 
 def most_repeats(search: Search, fidelity: FidelitySection) -> int:
@@ -53,7 +53,7 @@ def seconds_left(
     took = {t.number: t.seconds for t in trials if t.state in ENDED and t.seconds is not None}
     if not took:
         return None
-    counted = [t for t in trials if t.repeat_of is None and t.state in (*ENDED, *UNDER_WAY)]
+    counted = [t for t in trials if t.is_own and t.state in (*ENDED, *UNDER_WAY)]
     proposals = [t.number for t in counted if t.baseline is None and t.number in took]
     one = fmean(took[n] for n in proposals) if len(proposals) >= N_TELL else fmean(took.values())
     whole = [took[t.number] for t in counted if t.state == "complete" and t.number in took]

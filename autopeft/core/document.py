@@ -55,6 +55,12 @@ class Document:
         """Name of the fixed configuration, or None where the search proposed it."""
         return self.attributes.get("baseline")
 
+    @property
+    def proposer(self) -> str | None:
+        """Name of the one-shot search that a trial is, or None."""
+        written = self.attributes.get("proposer")
+        return None if written is None else str(json.loads(written)["type"])
+
 
 @lru_cache(N_REMEMBERED)
 def _config(written: str) -> PeftConfig:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Order:
         tests: whether the test split is scored, once, after the last rung.
         reached: the last rung whose report is known, from which training goes on; 0 where it
             begins.
+        proposer: of a one-shot search, its `type` and options; None of a training.
     """
 
     rungs: tuple[float, ...]
@@ -27,8 +30,13 @@ class Order:
     stamp: str = ""
     tests: bool = False
     reached: float = 0.0
+    proposer: Mapping[str, Any] | None = None
 
     @property
     def ahead(self) -> tuple[float, ...]:
-        """The rungs that are still to be reached."""
-        return tuple(rung for rung in self.rungs if rung > self.reached)
+        """The rungs that are still to be reached; a one-shot search has rungs of its own."""
+        return tuple(r for r in self.rungs if r > self.reached or self.proposer is not None)
+
+    def ends_at(self, rung: float) -> bool:
+        """Whether a training ends with the report of this rung; a search does with proposals."""
+        return self.proposer is None and rung >= self.rungs[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import DivergenceError
@@ -107,6 +107,23 @@ class Failure:
         others = {n: ", ".join(str(m) for m in numbers if m != n) for n in numbers}
         texts = {n: f"{error} (beside {others[n]})" if others[n] else error for n in numbers}
         return [cls(n, texts[n], fault=fault) for n in numbers]
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What a one-shot search proposes; its member has ended.
+
+    Attributes:
+        member: as in `Report`.
+        points: of the space, by name of the decision, the most promising first.
+    """
+
+    member: int
+    points: tuple[Mapping[str, Any], ...]
+
+
+Notice = Report | Failure | Proposals
+"""What an evaluator tells."""
 
 
 def described(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from autopeft.core.report import Failure, Report, Shortage
+from autopeft.core.report import Failure, Notice, Proposals, Shortage
 from autopeft.engine.engine import Watch
 from autopeft.engine.room import Room
 from autopeft.search.stopping import Curve, Decision, Stopper
@@ -72,7 +72,7 @@ class Dispatcher:
             joining.append(trial)
         return joining
 
-    def record(self, worker: str, events: Sequence[Report | Failure]) -> list[int]:
+    def record(self, worker: str, events: Sequence[Notice]) -> list[int]:
         """Records what a worker reports of its pack; the trials that leave it, ended or to pause.
 
         A worker that reports nothing at all has failed.
@@ -152,14 +152,17 @@ class Dispatcher:
         self.watch(self.study)
         return True
 
-    def _goes_on(self, trial: Trial, event: Report | Failure) -> bool:
+    def _goes_on(self, trial: Trial, event: Notice) -> bool:
         """Records an event; whether its trial is still trained."""
         if isinstance(event, Failure):
             self.study.fail(trial, event)
             return False
+        if isinstance(event, Proposals):
+            self.study.propose(trial, event)
+            return False
         try:
             curve = self.study.report(trial, event)
-            if event.fidelity >= trial.order.rungs[-1]:
+            if trial.order.ends_at(event.fidelity):
                 self.study.finish(trial)
                 return False
             decision = self._decided(self.study.curves(), curve)
@@ -191,7 +194,8 @@ class Dispatcher:
         curves = {curve.number: curve for curve in self.study.curves()}
         for number, trial in list(self._paused.items()):
             try:
-                decision = self._decided(list(curves.values()), curves[number])
+                own = curves.get(number, Curve(number, protected=True))
+                decision = self._decided(list(curves.values()), own)
             except Exception as error:
                 self.study.fail(trial, Failure.of(number, error))
             else:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.order import Order
-from autopeft.core.report import Failure, Report
+from autopeft.core.report import Notice
 
 
 class Evaluator(Protocol):
@@ -23,7 +23,7 @@ class Evaluator(Protocol):
     def leave(self, member: int) -> None:
         """Ends a member; one that is unknown or has ended is none."""
 
-    def advance(self) -> Sequence[Report | Failure]:
+    def advance(self) -> Sequence[Notice]:
         """Trains until some member reports or fails; never empty while there are members."""
 
 

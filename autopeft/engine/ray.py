@@ -20,7 +20,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from autopeft.core.errors import StudyError
-from autopeft.core.report import Failure, Report
+from autopeft.core.report import Notice
 from autopeft.engine.dispatcher import PAUSE, Dispatcher
 from autopeft.engine.engine import Engine, Watch, interrupts
 from autopeft.engine.evaluator import MakeEvaluator
@@ -274,7 +274,7 @@ class _Driver(Searcher, tune.Stopper):
     def stop_all(self) -> bool:
         return self.error is not None
 
-    def _record(self, worker: str, events: Sequence[Report | Failure]) -> None:
+    def _record(self, worker: str, events: Sequence[Notice]) -> None:
         """A change is on the board before the worker looks there."""
         leaving = self.dispatcher.record(worker, events)
         if self.board is None or self.asked.is_set():

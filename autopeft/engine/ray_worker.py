@@ -14,7 +14,7 @@ import ray
 from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from autopeft.core.report import Failure, Report, described
+from autopeft.core.report import Failure, Notice, described
 from autopeft.engine.evaluator import Evaluator, MakeEvaluator
 from autopeft.study.trial import Trial
 
@@ -91,7 +91,7 @@ class Worker(tune.Trainable):
         events = [self._located(event) for event in self._advance(changes)]
         return {"events": pickle.dumps(events)}
 
-    def _advance(self, changes: Sequence[Change]) -> Sequence[Report | Failure]:
+    def _advance(self, changes: Sequence[Change]) -> Sequence[Notice]:
         try:
             self.evaluator = self.evaluator or ray.cloudpickle.loads(self.packed)()
         except Exception as error:
@@ -104,8 +104,8 @@ class Worker(tune.Trainable):
                 self.evaluator.join(trial.number, trial.config, trial.order)
         return self.evaluator.advance()
 
-    def _located(self, event: Report | Failure) -> Report | Failure:
-        return event if isinstance(event, Report) else replace(event, where=self.where)
+    def _located(self, event: Notice) -> Notice:
+        return replace(event, where=self.where) if isinstance(event, Failure) else event
 
 
 def worker_of(make: MakeEvaluator, board: Any) -> type[tune.Trainable]:

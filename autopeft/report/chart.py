@@ -135,7 +135,7 @@ def _dot(
     on_front: set[int],
 ) -> Dot | None:
     """The trial's dot, None where it has no place."""
-    if record.state not in {"complete", "stopped"}:
+    if record.state not in {"complete", "stopped"} or record.proposer is not None:
         return None
     values = _values(record)
     x = float(record.number) if cost is None else values.get(cost.name, math.nan)

@@ -44,7 +44,8 @@ def told_values(record: TrialRecord, objectives: Sequence[Objective]) -> list[st
 def number(record: TrialRecord, mark: str = "", chooses: bool = False) -> str:
     """The number of a trial with what makes it special; a button where it `chooses` the trial."""
     again = "" if record.repeat_of is None else f" {record.repeat_of} again"
-    label = f"{record.baseline or ''}{mark}{again}".strip()
+    name = record.baseline or record.proposer or record.origin or ""
+    label = f"{name}{mark}{again}".strip()
     told = str(record.number)
     if chooses:
         told = f"<button type=button class=number>{told}</button>"

@@ -85,8 +85,11 @@ def read_history(
 
 
 def tells(trial: FrozenTrial) -> bool:
-    """Whether a trial may be compared with others, as repeats may not, which are trained longer."""
-    return "repeat_of" not in trial.user_attrs
+    """Whether a trial may be compared with others.
+
+    Repeats may not, which are trained longer, nor may one-shot searches.
+    """
+    return {"repeat_of", "proposer"}.isdisjoint(trial.user_attrs)
 
 
 def config_of(trial: FrozenTrial, document: Document, space: BoundSpace) -> PeftConfig | None:

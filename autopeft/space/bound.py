@@ -31,6 +31,10 @@ P_WHOLE = 0.3
 """How many neighbours have one value in all groups, absent as often as in a sketch."""
 
 
+P_OTHER = 0.5
+"""How many decisions of a cross are of the second point."""
+
+
 @dataclass(frozen=True)
 class Drawn:
     """A configuration and a point of a space that stands for it.
@@ -125,6 +129,10 @@ class BoundSpace:
 
         return self._drawn(recorded)
 
+    def filled(self, point: Params) -> Params:
+        """The point with the first value of every decision that it does not say."""
+        return {**{name: d.from_unit(0.0) for name, d in self.dimensions.items()}, **point}
+
     def resolve(self, params: Params) -> PeftConfig:
         """The configuration of a point, see `at`."""
         return self.at(params).config
@@ -165,6 +173,12 @@ class BoundSpace:
             if neighbour.config != drawn.config:
                 moved.setdefault(neighbour.config, neighbour)
         return list(moved.values())
+
+    def cross(self, one: Drawn, other: Drawn, rng: np.random.Generator) -> Drawn:
+        """A point that has each decision of one of two points."""
+        mixed = {**other.point, **one.point}
+        taken = {name: other.point[name] for name in other.point if rng.random() < P_OTHER}
+        return self._changed(mixed, taken, rng)
 
     def _moved(self, point: Params, name: str, rng: np.random.Generator) -> Drawn:
         """The point with another value of one decision."""

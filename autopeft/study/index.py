@@ -13,12 +13,12 @@ from optuna.trial import FrozenTrial, TrialState
 from autopeft.study.record import is_interrupted, read_trial
 from autopeft.study.trial import TrialRecord
 
-REASONS = ("baseline", "repeat")
+REASONS = ("baseline", "repeat", "proposer")
 """Attributes that say why a trial was queued."""
 
-BESIDE = {"repeat", "again", "wanted"}
+BESIDE = {"repeat", "again", "wanted", "proposer"}
 """Attributes of trials that do not count among `n_trials`: other seeds, baselines once more, what
-somebody wanted to see tried."""
+somebody wanted to see tried, one-shot searches."""
 
 Name = tuple[str, Any]
 
@@ -96,6 +96,10 @@ class Index:
     def has_repeat(self, name: str) -> bool:
         """Whether a trial with this `repeat` was ever queued and not lost."""
         return bool(self._named.get(("repeat", name)))
+
+    def has_proposer(self, name: str) -> bool:
+        """Whether a one-shot search was ever queued."""
+        return bool(self._named.get(("proposer", name)))
 
     def n_waiting_beside(self) -> int:
         """How many trials are queued that do not count among `n_trials`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ _HANDED_ON = (
     "attempts",
     "repeat",
     "repeat_of",
+    "proposer",
+    "origin",
     "seed",
     "epochs",
 )
@@ -51,6 +54,13 @@ class Queue:
             if not index.has_baseline(name):
                 again = {"again": True} if index.has_failed_baseline(name) else {}
                 self.put({}, {**_configured(config), "baseline": name, **again})
+
+    def proposers(self, terms: Terms, index: Index) -> None:
+        """Queues the one-shot searches that have no trial."""
+        for proposer in terms.proposers:
+            name = json.dumps(proposer, sort_keys=True)
+            if not index.has_proposer(name):
+                self.put({}, {"config": terms.largest.to_dict(), "proposer": name})
 
     def wanted(self, config: PeftConfig) -> int:
         """Queues a configuration that somebody wants to see tried; the number of its trial."""

@@ -60,15 +60,9 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
         return _made(url)
-    except (
-        sqlalchemy.exc.SQLAlchemyError,
-        ImportError,
-        OSError,
-        RuntimeError,
-        ValueError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise StudyError(f"cannot open {url!r}: {reason}", "storage") from error
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError, OSError, RuntimeError, ValueError) as e:
+        reason = str(e).strip().splitlines()[0]
+        raise StudyError(f"cannot open {url!r}: {reason}", "storage") from e
 
 
 def sqlite_file(url: str) -> Path | None:
@@ -314,6 +308,8 @@ def read_trial(trial: FrozenTrial, names: Sequence[str]) -> TrialRecord:
         folder=attrs.get("folder") if trial.state == TrialState.COMPLETE else None,
         point=trial.params,
         repeat_of=attrs.get("repeat_of"),
+        proposer=document.proposer,
+        origin=attrs.get("origin"),
         test_margins={},
         margins={},
     )

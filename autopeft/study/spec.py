@@ -51,6 +51,8 @@ class Search(Section):
         n_trials: trials of the study in all, baselines and failures included.
         seed: of proposals and of training.
         baselines: fixed configurations that are trained first.
+        proposers: one-shot searches, names of `PROPOSERS` or mappings of a `type` and its options,
+            which run after the baselines; what they propose are trials like any other.
         warm_start: earlier studies, by name or file, from which `bayes` learns what to expect; by
             default the trials that come with autopeft, and none where the list is empty.
         n_finalists: configurations that are trained again at the end, as the baselines are, and
@@ -64,9 +66,16 @@ class Search(Section):
     n_trials: int = Field(default=50, ge=1, le=1_000_000)
     seed: int = Field(default=0, ge=0, lt=2**32)
     baselines: list[Any] = Field(default_factory=list)
+    proposers: list[dict[str, Any]] = Field(default_factory=list)
     warm_start: list[Any] | None = None
     n_finalists: int = Field(default=2, ge=0, le=1_000)
     n_seeds: int = Field(default=3, ge=2, le=1_000)
+
+    @field_validator("proposers", mode="before")
+    @classmethod
+    def _typed(cls, proposers: object) -> object:
+        listed = proposers if isinstance(proposers, list) else [proposers]
+        return [{"type": each} if isinstance(each, str) else each for each in listed]
 
     @property
     def proposer(self) -> str:

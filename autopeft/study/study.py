@@ -17,8 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from autopeft.core.config import PeftConfig
 from autopeft.core.document import Document
 from autopeft.core.errors import StudyError, unknown
-from autopeft.core.order import Order
-from autopeft.core.report import Failure, Fault, Report
+from autopeft.core.report import Failure, Fault, Proposals, Report
 from autopeft.objective.objective import Objective
 from autopeft.search.stopping import Curve
 from autopeft.space.bound import BoundSpace
@@ -29,7 +28,7 @@ from autopeft.study.index import BESIDE, Index
 from autopeft.study.ledger import OWNER
 from autopeft.study.others import LOOK_AGAIN, Others
 from autopeft.study.queue import Queue
-from autopeft.study.record import lost, record_id, stamp_of
+from autopeft.study.record import lost, read_trial, record_id, stamp_of
 from autopeft.study.shortages import Shortages
 from autopeft.study.spare import Spare
 from autopeft.study.storage import flush, release, sign
@@ -39,6 +38,9 @@ from autopeft.study.trial import Trial, TrialRecord
 from autopeft.study.trouble import Trouble
 
 _log = logging.getLogger("autopeft")
+
+UNLIMITED = {"repeat_of", "reports", "proposer"}
+"""Attributes of trials that keep the limits already, or that train parts of a configuration."""
 
 N_REFUSED = 30
 """Proposals in a row that were seen before or exceed a limit, after which one is looked for."""
@@ -76,6 +78,7 @@ class Study:
         self._recover()
         self._files.clear(self.record.get_trials(deepcopy=False))
         self._queue.baselines(self.terms.baselines, self._seen())
+        self._queue.proposers(self.terms, self._seen())
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -142,7 +145,7 @@ class Study:
             if reason is None and not self._has_known(trial, config):
                 self._check_trouble()
                 continue
-            if {"repeat_of", "reports"}.isdisjoint(trial.user_attrs):  # else it has kept them
+            if UNLIMITED.isdisjoint(trial.user_attrs):
                 reason = reason or self.terms.excess(trial.user_attrs["known"])
             if reason is None:
                 return self._handed_out(trial, config)
@@ -159,16 +162,8 @@ class Study:
         if attrs.get("attempts"):
             stored.set_user_attr("attempts", 0)
         flush(self.record)
-        record = TrialRecord(
-            trial.number,
-            "running",
-            PeftConfig.from_dict(attrs["config"]),
-            known=attrs["known"],
-            reports=tuple(Report(**document) for document in attrs["reports"]),
-            baseline=attrs.get("baseline"),
-            repeat_of=attrs.get("repeat_of"),
-        )
-        return record.curve(self.objectives)
+        as_it_is = self.record._storage.get_trial(stored._trial_id)
+        return read_trial(as_it_is, self.names).curve(self.objectives)
 
     def pause(self, trial: Trial, reached: float) -> Trial:
         """Records that a trial waits at a rung; the trial with which it goes on."""
@@ -208,6 +203,14 @@ class Study:
         if has_begun:
             self._trouble.stopped()
         self._end(trial, TrialState.PRUNED, {"stopped": reason})
+
+    def propose(self, trial: Trial, proposals: Proposals) -> None:
+        """Queues what a one-shot search proposes, and records its end."""
+        origin = Document(self._running[trial.number][0].user_attrs).proposer
+        for point in proposals.points:
+            self._queue.put(self.space.filled(point), {"origin": origin})
+        n = len(proposals.points)
+        self.stop(trial, f"proposed {n} configuration{'' if n == 1 else 's'}")
 
     def fail(self, trial: Trial, failure: Failure) -> None:
         """Records a trial that failed, or lets it wait again where that is not its own fault."""
@@ -295,12 +298,9 @@ class Study:
     def _handed_out(self, trial: optuna.Trial, config: PeftConfig) -> Trial:
         attrs = trial.user_attrs
         self._running[trial.number] = trial, Clock(attrs.get("reports", ()))  # from here on
-        seed = attrs.get("seed", self.terms.seed)
-        rungs = (attrs["epochs"],) if "epochs" in attrs else self.terms.rungs
-        folder, stamp = self._files.of(trial.number), stamp_of(self._id, config)
-        reached = attrs["reports"][-1]["fidelity"] if attrs.get("reports") else 0.0
-        order = Order(rungs, seed, folder, stamp, tests="repeat_of" in attrs, reached=reached)
-        protected = not {"baseline", "repeat_of"}.isdisjoint(attrs)
+        stamp = stamp_of(self._id, config)
+        order = self.terms.order(attrs, self._files.of(trial.number), stamp)
+        protected = not {"baseline", "repeat_of", "proposer"}.isdisjoint(attrs)
         return Trial(trial.number, config, order, protected)
 
     def _reject(self, trial: optuna.Trial, reason: str) -> None:
@@ -373,8 +373,7 @@ class Study:
             return False
         drawn = self._spare.find(np.random.default_rng((self.terms.seed, len(index))), index.knows)
         if drawn is not None:
-            idle = {d.name: d.from_unit(0.0) for d in self.space.dimensions.values()}
-            self._queue.put({**idle, **drawn.point}, {})
+            self._queue.put(self.space.filled(drawn.point), {})
             return False
         ending = "every configuration has been tried" if is_exhausted else "no untried one is left"
         ending = ending if reason is None else f"{ending}; the last was refused because {reason}"
@@ -394,7 +393,7 @@ class Study:
     def _read(self) -> None:
         """Brings the values and the curves of all trials up to date."""
         for trial in self._seen().unread():
-            if trial.state in ("waiting", "rejected") or trial.repeat_of is not None:
+            if trial.state in ("waiting", "rejected") or not trial.is_own:
                 self._curves.pop(trial.number, None)
             else:
                 self._curves[trial.number] = trial.curve(self.objectives)

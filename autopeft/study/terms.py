@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from autopeft.core.config import PeftConfig
+from autopeft.core.order import Order
 from autopeft.objective.quantity import Known
 
 
@@ -22,6 +25,8 @@ class Terms:
         rungs: epochs after which a trial reports.
         folder: for trained tensors.
         baselines: configurations that are trained first, by name.
+        proposers: one-shot searches that run after those, each its `type` and options.
+        largest: what their trials show, the configuration with the most of everything.
         n_finalists: trials that are trained again at the end, at most, with the baselines; with 0
             nothing is.
         n_seeds: fresh trainings of each of those.
@@ -38,12 +43,26 @@ class Terms:
     rungs: tuple[float, ...]
     folder: str
     baselines: Mapping[str, PeftConfig] = field(default_factory=dict)
+    proposers: Sequence[Mapping[str, Any]] = ()
+    largest: PeftConfig = field(default_factory=PeftConfig)
     n_finalists: int = 0
     n_seeds: int = 1
     lengths: tuple[float, ...] = (1.0,)
     rerun: int | None = None
     device: str = "cpu"
     device_memory: float | None = None
+
+    def order(self, attrs: Mapping[str, Any], folder: str, stamp: str) -> Order:
+        """How far a trial with these attributes is trained, and where its tensors go."""
+        return Order(
+            (attrs["epochs"],) if "epochs" in attrs else self.rungs,
+            attrs.get("seed", self.seed),
+            folder,
+            stamp,
+            tests="repeat_of" in attrs,
+            reached=attrs["reports"][-1]["fidelity"] if attrs.get("reports") else 0.0,
+            proposer=json.loads(attrs["proposer"]) if "proposer" in attrs else None,
+        )
 
     def excess(self, known: Mapping[str, float]) -> str | None:
         """Which limit these quantities do not keep, as NaN keeps none; None where they keep all."""

@@ -56,6 +56,8 @@ class TrialRecord:
         folder: where the trained tensors lie, or None.
         point: the decisions of the space that it was built from; none of a baseline.
         repeat_of: the trial whose configuration this one trains with another seed, or None.
+        proposer: name of the one-shot search that this is, with its largest configuration, or None.
+        origin: name of the one-shot search that proposed it, or None.
         test: metrics of the test split, by name; only a repeat is scored on it.
         n_seeds: how many fresh trainings the values are the means of; 0 for a training's own.
         margins: by objective, half the width of the 95 % interval of such a mean.
@@ -76,10 +78,17 @@ class TrialRecord:
     folder: str | None = None
     point: Mapping[str, Any] = field(default_factory=dict)
     repeat_of: int | None = None
+    proposer: str | None = None
+    origin: str | None = None
     test: Mapping[str, float] = field(default_factory=dict)
     n_seeds: int = 0
     margins: Mapping[str, float] = field(default_factory=dict)
     test_margins: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it tries a configuration for the first time."""
+        return self.repeat_of is None and self.proposer is None
 
     @property
     def epochs(self) -> float:
@@ -92,12 +101,12 @@ class TrialRecord:
         return bool(self.reports) and self.reports[-1].trains_nothing
 
     def curve(self, objectives: Iterable[Objective]) -> Curve:
-        """The trial as a stopper sees it; baselines and repeats are never stopped.
+        """The trial as a stopper sees it; baselines, repeats and searches are never stopped.
 
         One that trains nothing has no curve.
         """
         known = (o.loss(self.known.get(o.name, math.nan)) for o in objectives if o.known)
-        protected = self.baseline is not None or self.repeat_of is not None
+        protected = self.baseline is not None or not self.is_own
         reports = () if self.trains_nothing else self.reports
         ended = self.state not in ("running", "paused", "interrupted")
         return Curve(self.number, tuple(known), reports, protected, self.config, ended)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_IMODE
+from typing import Protocol
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -28,20 +29,28 @@ STAMP, RUNG = "trial", "rung"
 """Keys of a file's metadata: the stamp of the order, and the epochs of a state."""
 
 
+class Stateful(Protocol):
+    """Tensors that can be put aside."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All of them by name."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Puts back what `state_dict` gave."""
+
+
 @dataclass(frozen=True, eq=False)
-class MemberTraining:
-    """One configuration in training.
+class Training:
+    """Tensors in training.
 
     Attributes:
-        number: its name to whoever ordered the training.
         tensors: what is trained.
         descent: their optimisation.
-        randomness: its dropout, as long as it is the first of its pack.
+        randomness: the dropout.
         order: the order.
     """
 
-    number: int
-    tensors: Member
+    tensors: Stateful
     descent: Descent
     randomness: Randomness
     order: Order
@@ -87,6 +96,18 @@ class MemberTraining:
 
     def _about(self, rung: float) -> dict[str, str]:
         return {STAMP: self.order.stamp, RUNG: repr(rung)}
+
+
+@dataclass(frozen=True, eq=False)
+class MemberTraining(Training):
+    """One configuration in training, whose dropout counts while it is the first of its pack.
+
+    Attributes:
+        number: its name to whoever ordered the training.
+    """
+
+    tensors: Member
+    number: int
 
 
 def check_finite(tensors: Mapping[str, Tensor]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,6 +27,7 @@ from autopeft.task.tokens import Examples
 from autopeft.train.descent import Descent
 from autopeft.train.evaluation import evaluate
 from autopeft.train.hidden import HiddenStates
+from autopeft.train.lent import Lent
 from autopeft.train.member_training import MemberTraining
 from autopeft.train.pack_training import PackTraining
 from autopeft.train.passes import Passes
@@ -172,6 +173,20 @@ class Trainer:
         finally:
             passes.pack.close()
 
+    @contextmanager
+    def lend(self, config: PeftConfig) -> Iterator[Lent]:
+        """The backbone in the form that a configuration asks for, with the data, for a while.
+
+        Raises:
+            AttachError: something is being trained.
+        """
+        self._backbone(config)
+        passes = self._passes(_Start(BackboneSettings(**dict(config.backbone)), 0))
+        try:
+            yield Lent(passes, self._splits["train"], self._splits["validation"], self._measure)
+        finally:
+            passes.pack.close()
+
     def _trained(self) -> Sequence[Report | Failure]:
         if self._pack is None:
             return []
@@ -223,7 +238,7 @@ class Trainer:
         groups = tensors.by_rate(settings.learning_rate)
         descent = Descent(groups, self._splits["train"], backbone.criterion, settings, order)
         randomness = Randomness(order.seed)
-        member = MemberTraining(waiting.number, tensors, descent, randomness, order)
+        member = MemberTraining(tensors, descent, randomness, order, waiting.number)
         if order.reached:
             member.go_on()
         return member

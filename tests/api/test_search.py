@@ -12,8 +12,10 @@ from sqlalchemy import make_url
 import autopeft
 from autopeft.api.earlier import observations
 from autopeft.api.outcome import open_study
+from autopeft.api.run import prepare
 from autopeft.cli.show import front_of, show_front
 from autopeft.core.config import PeftConfig
+from autopeft.core.errors import StudyError
 from autopeft.objective.objective import load_objectives
 from autopeft.study.record import find_record
 from autopeft.study.repeats import fresh
@@ -231,3 +233,44 @@ def test_a_staged_study_runs(tmp_path):
     assert len([t for t in outcome.trials if t.state == "complete"]) == 2
     with pytest.raises(autopeft.AutoPeftError, match=r"search.strategy: .*'stage'"):
         autopeft.run({**tiny.study(tmp_path), "name": "x", "search": {"strategy": "stage"}})
+
+
+def test_what_a_supernet_proposes_is_trained(tmp_path):
+    """Interrupted after its first epoch, it goes on; its trial is none of the front."""
+    space = {"place": [{"method": "lora", "r": {"choice": [0, 2, 4]}}], "layers": {"groups": 2}}
+    search = {"sampler": "random", "n_trials": 4, "n_finalists": 0, "baselines": ["head-only"]}
+    supernet = {"type": "supernet", "epochs": 2, "population": 4, "generations": 1}
+    search["proposers"] = [{**supernet, "n_proposals": 2}]
+    document = {**tiny.study(tmp_path), "name": "proposed", "space": space, "search": search}
+
+    def interrupted(study):
+        trial = study.trials()[-1]
+        if trial.proposer and len(trial.reports) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        autopeft.run(document, watch=interrupted)
+    outcome = autopeft.run(document)
+    (own,) = [trial for trial in outcome.trials if trial.proposer]
+    assert (own.proposer, own.state, own.number) == ("supernet", "stopped", 1)
+    assert [report.fidelity for report in own.reports] == [1.0, 2.0]
+    theirs = [trial for trial in outcome.trials if trial.origin == "supernet"]
+    assert len(theirs) == 2
+    assert all(trial.config.placements for trial in theirs)
+    assert sum(trial.is_own and trial.state == "complete" for trial in outcome.trials) == 4
+    assert own.number not in {trial.number for trial in outcome.front.trials}
+
+
+@pytest.mark.parametrize(
+    ("proposers", "says"),
+    [
+        ("supernett", "search.proposers: unknown proposer 'supernett'.*did you mean 'supernet'"),
+        ({"type": "supernet", "epoch": 3}, "supernet: unknown key 'epoch'.*did you mean 'epochs'"),
+        ({"type": "supernet", "n_eval": 0}, "supernet.n_eval: .*got 0"),
+        ([3], "search.proposers"),
+    ],
+)
+def test_a_search_that_is_none_is_refused(proposers, says, tmp_path):
+    search = {"n_trials": 4, "proposers": proposers}
+    with pytest.raises(StudyError, match=says):
+        prepare({**tiny.study(tmp_path), "name": "refused", "search": search})

@@ -229,6 +229,7 @@ def test_plan_of_a_space(autopeft):
         ("studies", "quickstart"),
         ("methods", "lora"),
         ("samplers", "bayes"),
+        ("proposers", "supernet"),
     ],
 )
 def test_lists_say_what_there_is(kind, name, autopeft):

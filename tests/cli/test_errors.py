@@ -181,7 +181,10 @@ def test_a_folder_without_weights_serves_a_plan_and_no_run(fresh, autopeft, tmp_
         (["plan", "lora"], "model: is missing; without a model there is a plan of a study"),
         (["plan", "quickstart", "--batch-size", 4], "model: is missing; without a model"),
         (["plan", "lora", "--model", tiny.MODEL, "--set", "a=b"], "changes: are of a study"),
-        (["list", "space"], "unknown kind 'space'; known: methods, objectives, samplers, spaces"),
+        (
+            ["list", "space"],
+            "unknown kind 'space'; known: methods, objectives, proposers, samplers, spaces",
+        ),
         (["pareo"], "No such command 'pareo'"),
         (["run", "quickstart", "--n-trials", "x"], "Invalid value for '--n-trials'"),
     ],

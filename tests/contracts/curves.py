@@ -4,7 +4,7 @@ import math
 import time
 from pathlib import Path
 
-from autopeft.core.report import Failure, Report
+from autopeft.core.report import Failure, Proposals, Report
 from autopeft.core.size import size_of
 
 
@@ -62,6 +62,20 @@ class Curves:
         accuracy = 1 - math.exp(-rung) / (1 + params(config)) - (math.log10(rate) + 3) ** 2
         metrics = {"accuracy": accuracy, "validation_loss": 1 - accuracy}
         return Report(int(10 * rung), rung, metrics, member)
+
+
+class Searching(Curves):
+    """Knows what one-shot searches propose, after a report."""
+
+    def reach(self, member, rung):
+        order = self.orders[member]
+        if order.proposer is None:
+            return super().reach(member, rung)
+        if order.reached or rung > order.rungs[0]:
+            self.leave(member)
+            return Proposals(member, tuple(order.proposer["points"]))
+        self.members[member][1].remove(rung)
+        return Report(1, rung, {"train_loss": 1.0}, member)
 
 
 class BrokenCurves(Curves):

@@ -35,6 +35,7 @@ from tests.contracts.curves import (
     BrokenCurves,
     Curves,
     Hopeless,
+    Searching,
     SlowForEach,
     Stumbling,
     params,
@@ -229,7 +230,26 @@ def check_nobody_waits_for_what_pauses_by_hand(engine, folder):
     assert "complete" in states[1:]
 
 
+def check_trains_what_a_search_proposes(engine, folder):
+    """Once, beside `n_trials`; what it proposes counts, and is known to be its."""
+    points = [{"0.lora.r@g1": r, "0.lora.r@g2": 2, "train.learning_rate": 1e-3} for r in (2, 8)]
+    asked = {"proposers": ({"type": "chance", "points": points},)}
+    for _ in range(2):
+        with make_study(folder, n_trials=6, **asked) as study:
+            engine.run(study, Searching, make_halving())
+            trials = study.trials()
+        (search,) = (trial for trial in trials if trial.proposer == "chance")
+        assert (search.state, len(search.reports)) == ("stopped", 1)
+        own = [trial for trial in trials if trial.is_own and trial.state != "rejected"]
+        assert len(own) == 6
+        theirs = [trial for trial in own if trial.origin == "chance"]
+        assert [trial.config for trial in theirs] == [
+            study.space.resolve(study.space.filled(point)) for point in points
+        ]
+
+
 CHECKS = (
+    check_trains_what_a_search_proposes,
     check_obeys_what_people_want,
     check_nobody_waits_for_what_pauses_by_hand,
     check_runs_to_the_end,

@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from autopeft.core.report import Failure
+from autopeft.core.report import Report
 from autopeft.engine.engine import Engine
 from autopeft.engine.ray import RayEngine
 from autopeft.engine.room import Room
@@ -65,8 +65,8 @@ class Forgetful(Engine):
             evaluator.join(trial.number, trial.config, trial.order)
             for i in range(len(trial.order.rungs)):
                 (event,) = evaluator.advance()
-                if isinstance(event, Failure):
-                    raise ValueError(event.error)
+                if not isinstance(event, Report):
+                    raise ValueError(event)
                 if (trial.number + i) % 3:
                     study.report(trial, event)
             study.finish(trial)

@@ -86,7 +86,7 @@ def _begun(backbone: Backbone, number: int, config: PeftConfig, train: Encoded) 
     settings, order = _settings(config), Order(rungs=(1,))
     groups = member.by_rate(settings.learning_rate)
     descent = Descent(groups, train, backbone.criterion, settings, order)
-    return MemberTraining(number, member, descent, Randomness(order.seed), order)
+    return MemberTraining(member, descent, Randomness(order.seed), order, number)
 
 
 def _settings(config: PeftConfig) -> TrainSettings:

@@ -1,0 +1,1 @@
+"""Searches that train shared weights once and then propose configurations to a study."""

@@ -1,0 +1,95 @@
+"""What a one-shot search is given, and what it is."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from autopeft.core.config import PeftConfig
+from autopeft.core.order import Order
+from autopeft.core.report import Proposals, Report
+from autopeft.core.validation import Section
+from autopeft.objective.objective import Objective
+from autopeft.objective.quantity import Known
+from autopeft.search.candidates import corner
+from autopeft.space.bound import BoundSpace, Drawn
+from autopeft.train.trainer import Trainer
+
+_TRAINING = ("train.", "backbone.")
+_OF_PLACEMENT = ".learning_rate"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a study searches for.
+
+    Attributes:
+        space: in which proposals lie.
+        objectives: of the study.
+        known: how quantities are computed that are known before training.
+        limits: the greatest value of each limited quantity.
+    """
+
+    space: BoundSpace
+    objectives: tuple[Objective, ...]
+    known: Mapping[str, Known]
+    limits: Mapping[str, float]
+
+    def placed(self, drawn: Drawn) -> Drawn:
+        """The point with the middle of all that says how it is trained, not what is placed."""
+        middle = {
+            name: dimension.from_unit(0.5)
+            for name, dimension in self.space.dimensions.items()
+            if name.startswith(_TRAINING) or _OF_PLACEMENT in name
+        }
+        return self.space.at({**drawn.point, **middle})
+
+    def corner(self, unit: float) -> Drawn:
+        """The least of everything for 0, the most for 1."""
+        return self.placed(corner(self.space, unit))
+
+    def draw(self, rng: np.random.Generator) -> Drawn:
+        """A random point, uniform or of few ideas."""
+        is_sketch = rng.random() < 0.5
+        return self.placed(self.space.sketch(rng) if is_sketch else self.space.draw(rng))
+
+    def costs(self, drawn: Drawn) -> list[float]:
+        """Losses of the known objectives, or estimates where those take long."""
+        known = [(o, self.known[o.name]) for o in self.objectives if o.known]
+        return [o.loss((k.estimate or k.value)(drawn.config)) for o, k in known]
+
+    def excess(self, config: PeftConfig) -> float:
+        """The greatest share that it takes of a limit, 0 without any; infinite for nothing."""
+        if not config.placements:
+            return math.inf
+        return max(
+            (self.known[n].value(config) / most for n, most in self.limits.items()), default=0
+        )
+
+    def allows(self, drawn: Drawn) -> bool:
+        """Whether it places anything, and keeps the limits."""
+        return self.excess(drawn.config) <= 1
+
+
+class Proposer(Section, ABC):
+    """A search that trains for a while and then says which configurations are worth a trial."""
+
+    @abstractmethod
+    def propose(
+        self, problem: Problem, trainer: Trainer, member: int, order: Order
+    ) -> Generator[Report | Proposals]:
+        """Reports at every rung of its training, then the proposals.
+
+        It has the backbone to itself until it is through, or closed.
+
+        Args:
+            problem: that of the study.
+            trainer: with the backbone and the data.
+            member: of which it reports.
+            order: the last rung is how far a trial is trained; the seed, and where what is
+                trained is saved at every rung.
+        """

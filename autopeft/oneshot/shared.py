@@ -1,0 +1,133 @@
+"""Weights that all configurations of a space share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from autopeft.core.config import PeftConfig
+from autopeft.core.errors import AttachError
+from autopeft.core.settings import TrainSettings
+from autopeft.method.hook import TrainedSite
+from autopeft.method.member import Member, draw
+from autopeft.method.method import Weight
+from autopeft.method.start import starts_from_data
+
+
+class Shared:
+    """One tensor for every size of a placement; each size has its first rows and columns.
+
+    Placements share where nothing but numbers tells their options apart. The task head is the same
+    for all.
+
+    Args:
+        model: the backbone.
+        configs: some of the space, the largest among them.
+        modules_to_save: what is trained as a whole.
+        seed: of the tensors.
+
+    Attributes:
+        groups: what is trained, by learning rate.
+
+    Raises:
+        AttachError: a placement starts from training examples.
+
+    References:
+        Zhang et al., "Neural Prompt Search", 2022, section 3.2 (weights at the largest size).
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        configs: Iterable[PeftConfig],
+        modules_to_save: Sequence[str],
+        seed: int,
+    ) -> None:
+        self._model, self._modules, self._seed = model, tuple(modules_to_save), seed
+        self._tensors: dict[str, nn.Parameter] = {}
+        self._rates: dict[str, float] = {}
+        for config in configs:
+            self._take(config)
+
+    @property
+    def groups(self) -> dict[float, list[nn.Parameter]]:
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, tensor in self._tensors.items():
+            groups.setdefault(self._rates[name], []).append(tensor)
+        return groups
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All tensors by name, sharing their memory."""
+        return {name: tensor.detach() for name, tensor in self._tensors.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Puts back what `state_dict` gave."""
+        for name, tensor in self.state_dict().items():
+            tensor.copy_(state[name])
+
+    def member(self, config: PeftConfig) -> Member:
+        """A configuration whose tensors are parts of the shared ones.
+
+        What it has beyond them stays as it is drawn, and is not trained.
+        """
+        drawn = self._drawn(config)
+        sites = [
+            replace(site, weights={}, frozen={**site.frozen, **self._parts(site)})
+            for site in drawn.sites
+        ]
+        saved = {
+            name: replace(each, copy=self._tensors[name]) for name, each in drawn.saved.items()
+        }
+        return Member(config, self._modules, sites, saved)
+
+    def _take(self, config: PeftConfig) -> None:
+        drawn, rate = self._drawn(config), TrainSettings(**dict(config.train)).learning_rate
+        rates = {id(t): rate for rate, group in drawn.by_rate(rate).items() for t in group}
+        fresh = {_name(s, w): s.weights[w.name] for s in drawn.sites for w in _trained(s)}
+        fresh |= {name: each.copy for name, each in drawn.saved.items()}
+        for name, tensor in fresh.items():
+            known = self._tensors.get(name)
+            if known is None or known.numel() < tensor.numel():
+                self._tensors[name], self._rates[name] = tensor, rates[id(tensor)]
+
+    def _drawn(self, config: PeftConfig) -> Member:
+        drawn = draw(self._model, config, modules_to_save=self._modules, seed=self._seed)
+        if any(map(starts_from_data, drawn.sites)):
+            raise AttachError("a placement starts from training examples, which a supernet has not")
+        return drawn
+
+    def _parts(self, site: TrainedSite) -> dict[str, Tensor]:
+        """The tensors of a site: the corner of each shared one that it has room for."""
+        parts: dict[str, Tensor] = {}
+        for weight in _trained(site):
+            part = site.weights[weight.name].detach()
+            whole = self._tensors.get(_name(site, weight))
+            if whole is not None:
+                common = tuple(map(slice, map(min, part.shape, whole.shape)))
+                fits = part.shape == whole[common].shape
+                part = whole[common] if fits else part.index_put(_grid(common), whole[common])
+            parts[weight.name] = part
+        return parts
+
+
+def _trained(site: TrainedSite) -> list[Weight]:
+    return [weight for weight in site.placed.site.weights if weight.trained]
+
+
+def _name(site: TrainedSite, weight: Weight) -> str:
+    """What a tensor has in common with those of other sizes."""
+    words = [
+        f"{key}={value}"
+        for key, value in site.placed.placement.options
+        if isinstance(value, str | bool)
+    ]
+    return " ".join([*words, site.placed.key, weight.common or weight.name])
+
+
+def _grid(corner: tuple[slice, ...]) -> tuple[Tensor, ...]:
+    """The places of a corner, for `index_put`."""
+    return torch.meshgrid(*(torch.arange(each.stop) for each in corner), indexing="ij")
