@@ -17,7 +17,7 @@ from autopeft.core.errors import DivergenceError
 from autopeft.core.order import Order
 from autopeft.core.report import Proposals, Report
 from autopeft.core.settings import TrainSettings
-from autopeft.oneshot.evolution import evolve
+from autopeft.oneshot.evolution import Judge, evolve
 from autopeft.oneshot.proposer import Problem, Proposer
 from autopeft.oneshot.shared import Shared
 from autopeft.space.bound import Drawn
@@ -61,19 +61,22 @@ class Supernet(Proposer):
     def propose(
         self, problem: Problem, trainer: Trainer, member: int, order: Order
     ) -> Generator[Report | Proposals]:
-        rng = np.random.default_rng((order.seed, 1))
-        samples = [problem.corner(1.0), *(problem.draw(rng) for _ in range(N_SHAPES))]
-        with trainer.lend(samples[0].config) as lent:
-            backbone, configs = lent.passes.backbone, [each.config for each in samples]
-            modules = backbone.modules_to_save
-            shared = Shared(backbone.model, configs, modules, order.seed)
-            yield from self._trained(problem, lent, shared, member, order)
-            found = self._evolved(problem, lent, shared, rng)
+        with trainer.lend(problem.corner(1.0).config) as lent:
+            shared = self.shared(problem, lent, order.seed)
+            yield from self.train(problem, lent, shared, member, order)
+            judge, rng = self.inherited(problem, lent, shared), np.random.default_rng(order.seed)
+            found = evolve(problem, judge, rng, self.population, self.generations)
         yield Proposals(member, tuple(dict(each.point) for each in found[: self.n_proposals]))
 
-    def _evolved(
-        self, problem: Problem, lent: Lent, shared: Shared, rng: np.random.Generator
-    ) -> list[Drawn]:
+    def shared(self, problem: Problem, lent: Lent, seed: int) -> Shared:
+        """Fresh weights of the largest sizes."""
+        backbone, rng = lent.passes.backbone, np.random.default_rng((seed, 1))
+        samples = [problem.corner(1.0), *(problem.draw(rng) for _ in range(N_SHAPES))]
+        configs = [each.config for each in samples]
+        return Shared(backbone.model, configs, backbone.modules_to_save, seed)
+
+    def inherited(self, problem: Problem, lent: Lent, shared: Shared) -> Judge:
+        """What a configuration reaches with shared weights, by measured objective."""
         measured = [objective for objective in problem.objectives if not objective.known]
         rows = lent.validation.evenly(self.n_eval)
 
@@ -85,9 +88,9 @@ class Supernet(Proposer):
                 return [math.inf for _ in measured]
             return [objective.loss(metrics[objective.name]) for objective in measured]
 
-        return evolve(problem, judge, rng, self.population, self.generations)
+        return judge
 
-    def _trained(
+    def train(
         self, problem: Problem, lent: Lent, shared: Shared, member: int, order: Order
     ) -> Iterator[Report]:
         """Trains from the last rung on that is known."""

@@ -63,7 +63,7 @@ class Bench:
         self.task = task
         self._backbone = meta_backbone(MODEL, BackboneSettings(), device=DEVICE)
         setting = Setting(self._backbone, task.max_length, DEVICE)
-        self._params = known_quantities(setting)["trainable_params"].value
+        self.params = known_quantities(setting)["trainable_params"].value
 
     @property
     def shape(self) -> Shape:
@@ -76,7 +76,8 @@ class Bench:
         return self.task.encode(self.task.load(), load_reader(MODEL, self.task.head))
 
     @cached_property
-    def _trainer(self) -> Trainer:
+    def trainer(self) -> Trainer:
+        """On the backbone, with the data."""
         return Trainer(MODEL, self.task, device=DEVICE, threads=1, cache=CACHE)
 
     def space(self, reference: Reference) -> BoundSpace:
@@ -86,21 +87,21 @@ class Bench:
     def trained(self, config: PeftConfig, seed: int) -> Trial:
         """A configuration, trained once; one that diverges has no accuracy."""
         try:
-            *_, report = self._trainer([config], Order((EPOCHS,), seed))
+            *_, report = self.trainer([config], Order((EPOCHS,), seed))
             accuracy, loss = report.metrics["accuracy"], report.metrics["validation_loss"]
         except RuntimeError:
             accuracy = loss = None
-        return Trial(config.to_dict(), int(self._params(config)), accuracy, loss, EPOCHS)
+        return Trial(config.to_dict(), int(self.params(config)), accuracy, loss, EPOCHS)
 
     def tested(self, config: PeftConfig, epochs: float, seed: int) -> float:
         """The accuracy on the test split of a configuration, trained anew; 0 if it diverges."""
         with tempfile.TemporaryDirectory() as folder:
             try:
-                for _ in self._trainer([config], Order((epochs,), seed, folder)):
+                for _ in self.trainer([config], Order((epochs,), seed, folder)):
                     pass
             except RuntimeError:
                 return 0.0
-            return self._trainer.score(config, load_file(Path(folder) / STATE_FILE))["accuracy"]
+            return self.trainer.score(config, load_file(Path(folder) / STATE_FILE))["accuracy"]
 
 
 @lru_cache(maxsize=1)

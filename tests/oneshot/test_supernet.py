@@ -37,7 +37,7 @@ def test_of_one_configuration_it_is_its_training(trainer, tmp_path):
     config = asked.space.resolve({})
     reports = [*trainer([config], Order((1.0, 2.0), 3, str(tmp_path)))]
     with sharing(trainer, [config], seed=3) as (lent, shared):
-        own = [*Supernet(epochs=1)._trained(asked, lent, shared, 0, Order((2.0,), 3))]
+        own = [*Supernet(epochs=1).train(asked, lent, shared, 0, Order((2.0,), 3))]
         inherited = {
             site.placed.name(weight): site.tensors[weight.name].detach()
             for site in shared.member(config).sites
