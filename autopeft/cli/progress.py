@@ -16,7 +16,7 @@ from autopeft.cli.show import best_of, states_of
 from autopeft.core import host
 from autopeft.core.quantity import duration
 from autopeft.report.learned import learned
-from autopeft.report.summary import summary
+from autopeft.report.summary import summary, words
 from autopeft.report.value import shown, title, valued
 from autopeft.study.spec import FidelitySection, Search
 from autopeft.study.study import Study
@@ -105,16 +105,13 @@ class Progress:
             if o.name in trial.values
         )
         left = self._seconds_left(trials)
-        name = trial.baseline or trial.proposer
-        what = f"{name}: " if name else ""
-        what = what if trial.repeat_of is None else f"{trial.repeat_of} again: "
         line = "  ".join(
             part
             for part in (
                 f"[{done}/{n_trials}] trial {trial.number} {trial.state}",
                 values,
                 trial.error,
-                what + summary(trial.config),
+                words(trial),
                 f"(about {duration(left)} left)" if left and left >= 1 else "",
             )
             if part
@@ -137,7 +134,7 @@ class Progress:
                 table.add_row(f"best {title(objective)}", value, escape(summary(best.config)))
         for trial in [t for t in trials if t.state == "running"][:MOST_SHOWN]:
             rung = f"epoch {trial.epochs:g}" if trial.epochs else "begins"
-            table.add_row(f"trial {trial.number}", rung, escape(summary(trial.config)))
+            table.add_row(f"trial {trial.number}", rung, escape(words(trial)))
         if self._told[1]:
             table.add_row("learned", "", escape(self._told[1]))
         table.add_row("machine", "", host.use())

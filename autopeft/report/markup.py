@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from autopeft.objective.objective import Objective
-from autopeft.report.summary import summary
+from autopeft.report.summary import summary, words
 from autopeft.report.value import valued
 from autopeft.study.trial import TrialRecord
 
@@ -44,7 +44,7 @@ def told_values(record: TrialRecord, objectives: Sequence[Objective]) -> list[st
 def number(record: TrialRecord, mark: str = "", chooses: bool = False) -> str:
     """The number of a trial with what makes it special; a button where it `chooses` the trial."""
     again = "" if record.repeat_of is None else f" {record.repeat_of} again"
-    name = record.baseline or record.proposer or record.origin or ""
+    name = record.baseline or record.origin or ""
     label = f"{name}{mark}{again}".strip()
     told = str(record.number)
     if chooses:
@@ -53,7 +53,9 @@ def number(record: TrialRecord, mark: str = "", chooses: bool = False) -> str:
 
 
 def configuration(record: TrialRecord) -> str:
-    """The configuration of a trial, and how it is trained."""
+    """The configuration of a trial, and how it is trained; of a one-shot search what it is."""
+    if record.proposer is not None:
+        return f"<code>{text(words(record))}</code>"
     train = ", ".join(
         f"{key} {value}" for key, value in (*record.config.train, *record.config.backbone)
     )

@@ -10,6 +10,7 @@ from typing import Any
 from autopeft.core.config import PeftConfig, Placement, Settings
 from autopeft.core.declaration import Declaration
 from autopeft.core.methods import DECLARATIONS
+from autopeft.study.trial import TrialRecord
 
 
 def summary(config: PeftConfig) -> str:
@@ -45,3 +46,12 @@ def _what(method: str, declared: type[Declaration] | None, options: Settings) ->
 
 def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def words(record: TrialRecord) -> str:
+    """What a trial is, on one line."""
+    if record.proposer is not None:
+        return f"one-shot search: {record.proposer}"
+    name = "" if record.baseline is None else f"{record.baseline}: "
+    name = name if record.repeat_of is None else f"{record.repeat_of} again: "
+    return name + summary(record.config)
