@@ -48,11 +48,11 @@ def steer(
     spec, trials = outcome.spec, outcome.trials
     if not 0 <= trial < len(trials):
         raise StudyError(f"there is no trial {trial}, there are {len(trials)} trials")
-    state, is_repeat = trials[trial].state, trials[trial].repeat_of is not None
-    if state not in UNDER_WAY:
-        raise StudyError(f"trial {trial} is {state}")
-    first, last = spec.fidelity.bounds
-    if state == "running" and wanted != "resume" and (is_repeat or first == last):
+    asked, (first, last) = trials[trial], spec.fidelity.bounds
+    if asked.state not in UNDER_WAY:
+        raise StudyError(f"trial {trial} is {asked.state}")
+    has_one_rung = asked.repeat_of is not None or (asked.proposer is None and first == last)
+    if asked.state == "running" and wanted != "resume" and has_one_rung:
         reason = "has no rung before its end, as with fidelity: {epochs: [first, last]}"
         raise StudyError(f"trial {trial} {reason}")
     with inside(spec.place), reachable():
