@@ -48,14 +48,15 @@ def seconds_left(
         now: the time, in seconds since the epoch.
 
     Returns:
-        None before the first trial has ended.
+        None before the first trial has ended that trains more than the head.
     """
     took = {t.number: t.seconds for t in trials if t.state in ENDED and t.seconds is not None}
-    if not took:
+    typical = [took[t.number] for t in trials if t.number in took and _is_typical(t)]
+    if not typical:
         return None
     counted = [t for t in trials if t.is_own and t.state in (*ENDED, *UNDER_WAY)]
     proposals = [t.number for t in counted if t.baseline is None and t.number in took]
-    one = fmean(took[n] for n in proposals) if len(proposals) >= N_TELL else fmean(took.values())
+    one = fmean(took[n] for n in proposals) if len(proposals) >= N_TELL else fmean(typical)
     whole = [took[t.number] for t in counted if t.state == "complete" and t.number in took]
     again = fidelity.stretch * (fmean(whole) if whole else one)
     work = one * max(0, search.n_trials - len(counted)) + again * _unqueued(
@@ -70,6 +71,11 @@ def seconds_left(
         elif trial.state in ("waiting", "interrupted") and trial.repeat_of is not None:
             work += expected
     return work / _pace(trials, now)
+
+
+def _is_typical(trial: TrialRecord) -> bool:
+    """Whether others take about as long: the head alone needs the layers only once."""
+    return trial.proposer is None and bool(trial.config.placements)
 
 
 def _repeats(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 
 from autopeft.cli.remaining import most_repeats, planned, seconds_left
-from autopeft.core.config import PeftConfig
+from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.report import TRAINED, Report
 from autopeft.study.spec import FidelitySection, Search
 from autopeft.study.trial import TrialRecord
 
 SEARCH = Search(n_trials=24, baselines=[*"abcde"], n_finalists=3, n_seeds=3)
+LORA = PeftConfig.of([Placement.of("lora", [0], {"r": 8})])
 OVERHEAD, STRETCH = 0.4, 2.0
 LONGER = FidelitySection(epochs=3.0, final_epochs=6.0)
 
@@ -30,7 +31,7 @@ def timeline(n_workers: int, seed: int, spread: float) -> list[tuple[TrialRecord
         began = free[worker]
         free[worker] = ended = began + OVERHEAD + seconds
         baseline = "abcde"[number] if number < 5 else None
-        record = TrialRecord(number, "complete", PeftConfig(), baseline=baseline, seconds=seconds)
+        record = TrialRecord(number, "complete", LORA, baseline=baseline, seconds=seconds)
         record = replace(record, began=began, ended=ended, repeat_of=repeat_of)
         trials.append((record, ended))
     return trials
@@ -88,9 +89,19 @@ def test_short_proposals_count_for_themselves_once_there_are_some() -> None:
 
 
 def test_nothing_is_known_before_the_first_end() -> None:
-    running = TrialRecord(0, "running", PeftConfig(), began=0.0)
+    running = TrialRecord(0, "running", LORA, began=0.0)
     assert seconds_left([running], SEARCH, LONGER, 9.0) is None
     assert seconds_left([], SEARCH, LONGER, 9.0) is None
+
+
+def test_the_head_alone_and_a_search_tell_nothing_of_others() -> None:
+    head = TrialRecord(0, "complete", PeftConfig(), baseline="head-only", seconds=0.1, began=0.0)
+    searched = TrialRecord(1, "stopped", LORA, proposer="supernet", seconds=500.0, began=0.0)
+    assert seconds_left([head, searched], SEARCH, LONGER, 9.0) is None
+    trained = TrialRecord(2, "complete", LORA, seconds=10.0, began=0.0, ended=10.0)
+    search = SEARCH.model_copy(update={"n_finalists": 0})
+    alone = seconds_left([trained], search, LONGER, 10.0)
+    assert alone == pytest.approx(230.0)
 
 
 def test_repeats_come_on_top() -> None:
