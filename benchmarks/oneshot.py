@@ -63,7 +63,7 @@ def carry_out(order: Search) -> Row:
         with TemporaryDirectory() as folder:
             asked = Order((EPOCHS,), seed, folder)
             search = make_proposer({"type": order.proposer})
-            *reports, last = search.propose(problem, here.trainer, 0, asked)
+            *_, last = search.propose(problem, here.trainer, 0, asked)
             assert isinstance(last, Proposals)
             proposed = [problem.space.at(point) for point in last.points]
             pairs = [*proposed, *_alike(problem, proposed, np.random.default_rng((seed, 9)))]
@@ -71,8 +71,7 @@ def carry_out(order: Search) -> Row:
         trained = [_trained(here, problem, each, seed) for each in pairs]
         rows = [{**row, **of} for row, of in zip(trained, promised, strict=True)]
         n = len(proposed)
-        epochs = reports[-1].fidelity if reports else 0.0
-        return {"epochs": epochs, "proposed": rows[:n], "random": rows[n:]}
+        return {"epochs": last.epochs, "proposed": rows[:n], "random": rows[n:]}
 
 
 def _inherited(

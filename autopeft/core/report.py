@@ -116,10 +116,12 @@ class Proposals:
     Attributes:
         member: as in `Report`.
         points: of the space, by name of the decision, the most promising first.
+        epochs: passes over the training split that it took in all.
     """
 
     member: int
     points: tuple[Mapping[str, Any], ...]
+    epochs: float = 0.0
 
 
 Notice = Report | Failure | Proposals

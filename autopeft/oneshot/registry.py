@@ -9,10 +9,11 @@ from autopeft.core.errors import StudyError, unknown
 from autopeft.core.registry import Registry
 from autopeft.core.validation import validated
 from autopeft.oneshot.proposer import Proposer
+from autopeft.oneshot.sensitivity import Sensitivity
 from autopeft.oneshot.supernet import Supernet
 
 PROPOSERS: Registry[type[Proposer]] = Registry(
-    {"supernet": Supernet},
+    {"sensitivity": Sensitivity, "supernet": Supernet},
     "autopeft.proposers",
     lambda kind: isinstance(kind, type) and issubclass(kind, Proposer),
 )

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from autopeft.core.config import PeftConfig
-from autopeft.core.errors import AttachError
 from autopeft.core.settings import TrainSettings
 from autopeft.method.hook import TrainedSite
-from autopeft.method.member import Member, draw
+from autopeft.method.member import Member
 from autopeft.method.method import Weight
-from autopeft.method.start import starts_from_data
+from autopeft.train.lent import Lent
 
 
 class Shared:
@@ -25,9 +23,8 @@ class Shared:
     for all.
 
     Args:
-        model: the backbone.
+        lent: what it is trained on.
         configs: some of the space, the largest among them.
-        modules_to_save: what is trained as a whole.
         seed: of the tensors.
 
     Attributes:
@@ -40,14 +37,8 @@ class Shared:
         Zhang et al., "Neural Prompt Search", 2022, section 3.2 (weights at the largest size).
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        configs: Iterable[PeftConfig],
-        modules_to_save: Sequence[str],
-        seed: int,
-    ) -> None:
-        self._model, self._modules, self._seed = model, tuple(modules_to_save), seed
+    def __init__(self, lent: Lent, configs: Iterable[PeftConfig], seed: int) -> None:
+        self._lent, self._seed = lent, seed
         self._tensors: dict[str, nn.Parameter] = {}
         self._rates: dict[str, float] = {}
         for config in configs:
@@ -74,7 +65,7 @@ class Shared:
 
         What it has beyond them stays as it is drawn, and is not trained.
         """
-        drawn = self._drawn(config)
+        drawn = self._lent.drawn(config, self._seed)
         sites = [
             replace(site, weights={}, frozen={**site.frozen, **self._parts(site)})
             for site in drawn.sites
@@ -82,10 +73,11 @@ class Shared:
         saved = {
             name: replace(each, copy=self._tensors[name]) for name, each in drawn.saved.items()
         }
-        return Member(config, self._modules, sites, saved)
+        return Member(config, drawn.modules_to_save, sites, saved)
 
     def _take(self, config: PeftConfig) -> None:
-        drawn, rate = self._drawn(config), TrainSettings(**dict(config.train)).learning_rate
+        drawn = self._lent.drawn(config, self._seed)
+        rate = TrainSettings(**dict(config.train)).learning_rate
         rates = {id(t): rate for rate, group in drawn.by_rate(rate).items() for t in group}
         fresh = {_name(s, w): s.weights[w.name] for s in drawn.sites for w in _trained(s)}
         fresh |= {name: each.copy for name, each in drawn.saved.items()}
@@ -93,12 +85,6 @@ class Shared:
             known = self._tensors.get(name)
             if known is None or known.numel() < tensor.numel():
                 self._tensors[name], self._rates[name] = tensor, rates[id(tensor)]
-
-    def _drawn(self, config: PeftConfig) -> Member:
-        drawn = draw(self._model, config, modules_to_save=self._modules, seed=self._seed)
-        if any(map(starts_from_data, drawn.sites)):
-            raise AttachError("a placement starts from training examples, which a supernet has not")
-        return drawn
 
     def _parts(self, site: TrainedSite) -> dict[str, Tensor]:
         """The tensors of a site: the corner of each shared one that it has room for."""

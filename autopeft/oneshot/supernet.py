@@ -66,14 +66,14 @@ class Supernet(Proposer):
             yield from self.train(problem, lent, shared, member, order)
             judge, rng = self.inherited(problem, lent, shared), np.random.default_rng(order.seed)
             found = evolve(problem, judge, rng, self.population, self.generations)
-        yield Proposals(member, tuple(dict(each.point) for each in found[: self.n_proposals]))
+        points = tuple(dict(each.point) for each in found[: self.n_proposals])
+        yield Proposals(member, points, self.epochs * order.rungs[-1] * self._n_together)
 
     def shared(self, problem: Problem, lent: Lent, seed: int) -> Shared:
         """Fresh weights of the largest sizes."""
-        backbone, rng = lent.passes.backbone, np.random.default_rng((seed, 1))
+        rng = np.random.default_rng((seed, 1))
         samples = [problem.corner(1.0), *(problem.draw(rng) for _ in range(N_SHAPES))]
-        configs = [each.config for each in samples]
-        return Shared(backbone.model, configs, backbone.modules_to_save, seed)
+        return Shared(lent, [each.config for each in samples], seed)
 
     def inherited(self, problem: Problem, lent: Lent, shared: Shared) -> Judge:
         """What a configuration reaches with shared weights, by measured objective."""
@@ -122,6 +122,11 @@ class Supernet(Proposer):
             ]
         descent.learn(torch.stack(losses).mean(), time.perf_counter() - began)
 
+    @property
+    def _n_together(self) -> int:
+        """Configurations of one step."""
+        return 3 if self.sandwich else 1
+
     def _drawn(self, problem: Problem, rng: np.random.Generator) -> list[Drawn]:
         """The configurations of one step."""
         more = [problem.corner(0.0), problem.corner(1.0)] if self.sandwich else []
@@ -132,5 +137,5 @@ class Supernet(Proposer):
         with lent.carrying(shared.member(drawn.config), training=True):
             outputs, targets = lent.passes.outputs(lent.train, descent.rows, [len(descent.rows)])
             loss = descent.loss(outputs, targets)
-            (loss / (3 if self.sandwich else 1)).backward()
+            (loss / self._n_together).backward()
         return loss.detach()

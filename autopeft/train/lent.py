@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from autopeft.method.member import Member
+from autopeft.core.config import PeftConfig
+from autopeft.core.errors import AttachError
+from autopeft.method.member import Member, draw
+from autopeft.method.start import starts_from_data
 from autopeft.task.batches import Encoded
 from autopeft.train.evaluation import Measure
 from autopeft.train.passes import Passes
@@ -27,6 +30,19 @@ class Lent:
     train: Encoded
     validation: Encoded
     measure: Measure
+
+    def drawn(self, config: PeftConfig, seed: int) -> Member:
+        """The fresh tensors of a configuration.
+
+        Raises:
+            AttachError: a placement starts from training examples.
+        """
+        backbone = self.passes.backbone
+        modules = backbone.modules_to_save
+        member = draw(backbone.model, config, modules_to_save=modules, seed=seed)
+        if any(map(starts_from_data, member.sites)):
+            raise AttachError("a placement starts from training examples, and none are read here")
+        return member
 
     @contextmanager
     def carrying(self, member: Member, *, training: bool = False) -> Iterator[Member]:

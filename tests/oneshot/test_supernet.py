@@ -27,8 +27,7 @@ ALONE = SearchSpace(
 @contextmanager
 def sharing(trainer, configs, seed=0):
     with trainer.lend(configs[0]) as lent:
-        backbone = lent.passes.backbone
-        yield lent, Shared(backbone.model, configs, backbone.modules_to_save, seed)
+        yield lent, Shared(lent, configs, seed)
 
 
 def test_of_one_configuration_it_is_its_training(trainer, tmp_path):

@@ -1,0 +1,129 @@
+"""Sensitivity: what the first step of a training promises, placement by placement."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Generator, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from pydantic import Field
+from safetensors.torch import load_file
+from torch import Tensor
+
+from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.order import Order
+from autopeft.core.report import Proposals, Report
+from autopeft.core.settings import TrainSettings
+from autopeft.method.member import Member
+from autopeft.oneshot.evolution import evolve
+from autopeft.oneshot.proposer import Problem, Proposer
+from autopeft.space.bound import Drawn
+from autopeft.train.lent import Lent
+from autopeft.train.member_training import STATE_FILE
+from autopeft.train.trainer import Trainer
+
+
+class Sensitivity(Proposer):
+    """SPT's: a backward pass over some examples says where a loss is sensitive, and to what.
+
+    A placement on a layer is worth how much the loss falls, to first order, in a step of its
+    learning rate in every element, as Adam's first one is. Directions come from one half of the
+    examples and their worth from the other, so that nothing is won where examples only disagree.
+    The head is trained before. Configurations evolve by the sum of what they hold.
+
+    Attributes:
+        num_samples: training examples of each backward pass, of which every kind of placement that
+            is met takes one.
+        population: of a generation.
+        generations: of the evolution.
+        n_proposals: at most.
+
+    References:
+        He et al., "Sensitivity-Aware Visual Parameter-Efficient Fine-Tuning", 2023, equations 2 to
+        4, where the sensitivity is that of the backbone's own weights.
+    """
+
+    num_samples: int = Field(default=256, ge=2)
+    population: int = Field(default=48, ge=2)
+    generations: int = Field(default=12, ge=0)
+    n_proposals: int = Field(default=4, ge=1)
+
+    def propose(
+        self, problem: Problem, trainer: Trainer, member: int, order: Order
+    ) -> Generator[Report | Proposals]:
+        base = replace(problem.corner(1.0).config, placements=())
+        head = _head(trainer, base, order)
+        with trainer.lend(base) as lent:
+            layers = range(problem.space.n_layers)
+            n = torch.Generator().manual_seed(order.seed)
+            rows = torch.randperm(len(lent.train), generator=n)[: self.num_samples]
+            epochs = order.rungs[-1]
+
+            @cache
+            def worth(placement: Placement) -> Mapping[int, float]:
+                nonlocal epochs
+                epochs += len(rows) / len(lent.train)
+                placed = replace(base, placements=(replace(placement, layers=tuple(layers)),))
+                return _promised(lent, lent.drawn(placed, order.seed), head, rows)
+
+            def judge(drawn: Drawn) -> list[float]:
+                placed = drawn.config.placements
+                return [-sum(worth(replace(p, layers=()))[n] for p in placed for n in p.layers)]
+
+            rng = np.random.default_rng(order.seed)
+            found = evolve(problem, judge, rng, self.population, self.generations)
+        points = tuple(dict(each.point) for each in found[: self.n_proposals])
+        yield Proposals(member, points, epochs)
+
+
+def _head(trainer: Trainer, config: PeftConfig, order: Order) -> dict[str, Tensor]:
+    """What is trained besides placements, as long as a trial."""
+    with TemporaryDirectory() as folder:
+        for _ in trainer([config], Order(order.rungs[-1:], order.seed, folder)):
+            pass
+        file = Path(folder) / STATE_FILE
+        return load_file(file) if file.is_file() else {}
+
+
+def _promised(
+    lent: Lent, member: Member, head: Mapping[str, Tensor], rows: Tensor
+) -> Mapping[int, float]:
+    """What the first step is worth by layer; a tensor that layers share counts at the lowest."""
+    member.load_state_dict({**member.state_dict(), **head})
+    half = -(-len(rows) // 2)
+    with lent.carrying(member):
+        first, second = (_gradients(lent, member, part) for part in rows.split(half))
+    rates = {
+        id(weight): rate
+        for rate, group in member.by_rate(_settings(member).learning_rate).items()
+        for weight in group
+    }
+    worth: dict[int, float] = defaultdict(float)
+    for site in member.sites:
+        for weight in site.weights.values():
+            if id(weight) in first:
+                one, other = first.pop(id(weight)), second[id(weight)]
+                gain = (one * other.sign() + other * one.sign()).sum() / 2
+                worth[site.placed.layer] += rates[id(weight)] * float(gain)
+    return worth
+
+
+def _gradients(lent: Lent, member: Member, rows: Tensor) -> dict[int, Tensor]:
+    """Those of the mean loss of some examples, by the identity of the weight."""
+    weights = member.trainable().values()
+    for batch in rows.split(_settings(member).batch_size):
+        outputs, targets = lent.passes.outputs(lent.train, batch, [len(batch)])
+        (lent.passes.criterion.losses(outputs, targets).sum() / len(rows)).backward()
+    gradients = {id(weight): weight.grad for weight in weights if weight.grad is not None}
+    for weight in weights:
+        weight.grad = None
+    return gradients
+
+
+def _settings(member: Member) -> TrainSettings:
+    return TrainSettings(**dict(member.config.train))
