@@ -162,7 +162,8 @@ class Prepared:
         if self.rerun is None:
             return terms
         number, n_seeds = self.rerun
-        return replace(terms, n_trials=0, baselines={}, rerun=number, n_seeds=n_seeds)
+        bare = replace(terms, n_trials=0, baselines={}, proposers=())
+        return replace(bare, rerun=number, n_seeds=n_seeds)
 
     def examples(self, data: Data) -> Examples:
         """The examples, checked for the backbone."""
@@ -234,7 +235,7 @@ class Prepared:
 
 def _problem(spec: StudySpec) -> Problem:
     """What a study searches for, found out in the process that needs it."""
-    prepared = prepare(spec)
+    prepared = prepare(spec.model_copy(update={"report_to": []}))
     return Problem(prepared.space, prepared.objectives, prepared.known, prepared.limits)
 
 

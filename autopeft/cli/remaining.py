@@ -23,7 +23,8 @@ def ended(trials: Sequence[TrialRecord]) -> int:
 def planned(trials: Sequence[TrialRecord], search: Search, fidelity: FidelitySection) -> int:
     """How many trainings are to be run in all, those with fresh seeds included."""
     follow = len(_repeats(trials)) + _unqueued(trials, search, fidelity)
-    return max(ended(trials), search.n_trials + len(search.proposers) + follow)
+    beside = sum(t.origin is not None or t.proposer is not None for t in trials)
+    return max(ended(trials), search.n_trials + beside + follow)
 
 
 def most_repeats(search: Search, fidelity: FidelitySection) -> int:
@@ -54,7 +55,7 @@ def seconds_left(
     typical = [took[t.number] for t in trials if t.number in took and _is_typical(t)]
     if not typical:
         return None
-    counted = [t for t in trials if t.is_own and t.state in (*ENDED, *UNDER_WAY)]
+    counted = [t for t in trials if t.is_own and not t.origin and t.state in (*ENDED, *UNDER_WAY)]
     proposals = [t.number for t in counted if t.baseline is None and t.number in took]
     one = fmean(took[n] for n in proposals) if len(proposals) >= N_TELL else fmean(typical)
     whole = [took[t.number] for t in counted if t.state == "complete" and t.number in took]
@@ -68,7 +69,9 @@ def seconds_left(
         expected = one if trial.repeat_of is None else known
         if trial.state in UNDER_WAY:
             work += max(0.0, expected - _elapsed(trial, now))
-        elif trial.state in ("waiting", "interrupted") and trial.repeat_of is not None:
+        elif trial.state in ("waiting", "interrupted") and (
+            trial.repeat_of is not None or trial.origin is not None
+        ):
             work += expected
     return work / _pace(trials, now)
 
@@ -86,7 +89,7 @@ def _repeats(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
 def _unqueued(trials: Sequence[TrialRecord], search: Search, fidelity: FidelitySection) -> int:
     """How many trainings with fresh seeds will be queued, those of the first finalist first."""
     queued = _repeats(trials)
-    is_over = ended(trials) >= search.n_trials
+    is_over = ended([t for t in trials if not t.proposer and not t.origin]) >= search.n_trials
     may_follow = not is_over or any(trial.state == "complete" for trial in trials)
     if not may_follow or len({trial.repeat_of for trial in queued}) > 1:
         return 0

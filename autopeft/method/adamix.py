@@ -25,6 +25,7 @@ class AdaMixMethod(Bottlenecks[AdaMix]):
         sections 3.1 and 3.3.
     """
 
+    nests: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = {**AdapterMethod.example, "n_experts": 3}
 
     @property

@@ -86,6 +86,7 @@ class AdapterMethod(Bottlenecks[Adapter]):
         He et al., "Towards a Unified View of Parameter-Efficient Transfer Learning", 2022, table 1.
     """
 
+    nests: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = {
         "form": "parallel",
         "at": "both",

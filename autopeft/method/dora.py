@@ -36,6 +36,7 @@ class DoraMethod(BesideLinears[Dora]):
     """
 
     merges: ClassVar[bool] = True
+    nests: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = LOW_RANK_EXAMPLE
 
     @property

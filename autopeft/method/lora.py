@@ -86,6 +86,7 @@ class LoraMethod(BesideLinears[Lora]):
     """
 
     merges: ClassVar[bool] = True
+    nests: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = LOW_RANK_EXAMPLE
 
     @property

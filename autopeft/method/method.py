@@ -260,6 +260,7 @@ class Method(ABC, Generic[Declared]):
         merges: `fold` expresses the trained tensors as a change of the backbone's own.
         in_attention: parts reach into attentions, which not every architecture lets them.
         in_cache: what is cached of a text says all that its parts need of it.
+        nests: its tensors of a smaller size are the first rows and columns of those of a larger.
         goes_along: what a part makes on a layer is that of the next one, too.
         lengthens: layers run on more positions, which not every architecture lets them.
         example: a small, complete set of options.
@@ -272,6 +273,7 @@ class Method(ABC, Generic[Declared]):
     in_attention: ClassVar[bool] = False
     in_cache: ClassVar[bool] = True
     lengthens: ClassVar[bool] = False
+    nests: ClassVar[bool] = False
     goes_along: ClassVar[bool] = False
     example: ClassVar[Mapping[str, Any]]
 

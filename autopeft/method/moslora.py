@@ -24,6 +24,7 @@ class MosLoraMethod(BesideLinears[MosLora]):
     """
 
     merges: ClassVar[bool] = True
+    nests: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = LOW_RANK_EXAMPLE
 
     @property

@@ -40,6 +40,7 @@ class PrefixMethod(Method[Prefix]):
 
     identity_at_start: ClassVar[bool] = False
     in_attention: ClassVar[bool] = True
+    nests: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = {"length": 4}
 
     @property

@@ -53,6 +53,7 @@ class HiraMethod(ChangesWeights[Hira]):
         Models", 2025, equation 4.
     """
 
+    nests: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = {
         "targets": ("q", "v", "down"),
         "r": 4,
@@ -86,6 +87,7 @@ class LohaMethod(ChangesWeights[Loha]):
         Learning", 2022, proposition 1.
     """
 
+    nests: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = {"targets": ("q", "v", "down"), "r": 3, "alpha": 6.0}
 
     def weights(self, linear: Linear) -> tuple[Weight, ...]:

@@ -34,6 +34,7 @@ class PromptMethod(Method[Prompt]):
     identity_at_start: ClassVar[bool] = False
     in_attention: ClassVar[bool] = True
     lengthens: ClassVar[bool] = True
+    nests: ClassVar[bool] = True
     example: ClassVar[Mapping[str, Any]] = {"length": 4}
 
     @property

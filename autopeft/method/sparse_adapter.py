@@ -15,7 +15,7 @@ from autopeft.core.methods import SparseAdapter
 from autopeft.method.adapter import ACTIVATIONS, AdapterMethod, Bottlenecks
 from autopeft.method.evidence import Sensitivity
 from autopeft.method.method import FromData, Weight, Weights
-from autopeft.method.select import chosen, spread
+from autopeft.method.select import spread
 
 
 class SparseAdapterMethod(Bottlenecks[SparseAdapter]):
@@ -23,7 +23,7 @@ class SparseAdapterMethod(Bottlenecks[SparseAdapter]):
 
     These are drawn at random, or are those to which the loss of training examples is most sensitive
     where both matrices are drawn uniformly within 1/sqrt(columns); as many in each. The downward
-    one starts from what was drawn, which is the same for every seed, the upward one at zero.
+    one starts from what was drawn, the same for every seed and layer, the upward one at zero.
 
     References:
         He et al., "SparseAdapter: An Easy Approach for Improving the Parameter-Efficiency of
@@ -49,7 +49,7 @@ class SparseAdapterMethod(Bottlenecks[SparseAdapter]):
         key = f"sparse-adapter {outputs}x{inputs}"
         drawn = Weight(f"{name}.drawn", shape, "uniform", inputs**-0.5, trained=False, shared=key)
         if self.options.select == "random":
-            index = Weight(f"{name}.index", (n,), partial(chosen, n, size, "random"))
+            index = Weight(f"{name}.index", (n,), partial(_some, n, size, name == "up"))
         else:
             evidence = partial(Sensitivity, n, shape, drawn.name, partial(self._gradient, name))
             data = FromData(evidence, self.options.num_samples)
@@ -75,3 +75,9 @@ class SparseAdapterMethod(Bottlenecks[SparseAdapter]):
             return gradient.T @ active.detach()
         (of_inner,) = torch.autograd.grad(active, inner, gradient @ tensors["up.drawn"])
         return of_inner.T @ x
+
+
+def _some(n: int, size: int, last: bool, weight: Tensor, generator: torch.Generator) -> Tensor:
+    """The first or the last n places of a flat matrix in random order, ascending, (n,)."""
+    shuffled = torch.randperm(size, generator=generator)
+    return (shuffled[-n:] if last else shuffled[:n]).to(weight.device).sort().values

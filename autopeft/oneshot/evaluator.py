@@ -10,7 +10,7 @@ from autopeft.core.order import Order
 from autopeft.core.report import Failure, Notice, Report
 from autopeft.oneshot.proposer import Problem
 from autopeft.oneshot.registry import make_proposer
-from autopeft.train.shortage import failure_of
+from autopeft.train.shortage import failure_of, free
 from autopeft.train.trainer import Trainer
 
 
@@ -82,6 +82,7 @@ class Proposing:
             notice = next(self._search)
         except Exception as error:  # whatever a search meets, others go on
             notice = failure_of(joined.member, error, joined.config, self._trainer.device)
+            free()
         if not isinstance(notice, Report):
             self.leave(joined.member)
         return notice

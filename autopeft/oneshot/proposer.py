@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from autopeft.core.config import PeftConfig
+from autopeft.core.config import LEARNING_RATE, PeftConfig
 from autopeft.core.order import Order
 from autopeft.core.report import Proposals, Report
 from autopeft.core.validation import Section
@@ -19,8 +20,10 @@ from autopeft.search.candidates import corner
 from autopeft.space.bound import BoundSpace, Drawn
 from autopeft.train.trainer import Trainer
 
-_TRAINING = ("train.", "backbone.")
-_OF_PLACEMENT = ".learning_rate"
+N_TRIES = 20
+"""Random points that are drawn where none is allowed."""
+
+_TRAINING = re.compile(r"(train|backbone)\b")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Problem:
         middle = {
             name: dimension.from_unit(0.5)
             for name, dimension in self.space.dimensions.items()
-            if name.startswith(_TRAINING) or _OF_PLACEMENT in name
+            if _TRAINING.match(name) or LEARNING_RATE in name
         }
         return self.space.at({**drawn.point, **middle})
 
@@ -53,9 +56,13 @@ class Problem:
         return self.placed(corner(self.space, unit))
 
     def draw(self, rng: np.random.Generator) -> Drawn:
-        """A random point, uniform or of few ideas."""
-        is_sketch = rng.random() < 0.5
-        return self.placed(self.space.sketch(rng) if is_sketch else self.space.draw(rng))
+        """A random point, uniform or of few ideas; an allowed one, where a few tries meet it."""
+        for _ in range(N_TRIES):
+            is_sketch = rng.random() < 0.5
+            drawn = self.placed(self.space.sketch(rng) if is_sketch else self.space.draw(rng))
+            if self.allows(drawn):
+                break
+        return drawn
 
     def costs(self, drawn: Drawn) -> list[float]:
         """Losses of the known objectives, or estimates where those take long."""
@@ -66,13 +73,14 @@ class Problem:
         """The greatest share that it takes of a limit, 0 without any; infinite for nothing."""
         if not config.placements:
             return math.inf
-        return max(
-            (self.known[n].value(config) / most for n, most in self.limits.items()), default=0
-        )
+        shares = [self.known[n].value(config) / max(most, 1e-9) for n, most in self.limits.items()]
+        return max(shares, default=0.0)
 
     def allows(self, drawn: Drawn) -> bool:
         """Whether it places anything, and keeps the limits."""
-        return self.excess(drawn.config) <= 1
+        limits = ((self.known[name].value, most) for name, most in self.limits.items())
+        keeps = all(value(drawn.config) <= most for value, most in limits)
+        return keeps and bool(drawn.config.placements)
 
 
 class Proposer(Section, ABC):

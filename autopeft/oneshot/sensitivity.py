@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Generator, Mapping
 from dataclasses import replace
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.errors import AttachError
 from autopeft.core.order import Order
 from autopeft.core.report import Proposals, Report
 from autopeft.core.settings import TrainSettings
@@ -57,7 +59,9 @@ class Sensitivity(Proposer):
         self, problem: Problem, trainer: Trainer, member: int, order: Order
     ) -> Generator[Report | Proposals]:
         base = replace(problem.corner(1.0).config, placements=())
-        head = _head(trainer, base, order)
+        report, head = _head(trainer, base, order)
+        if report is not None and not order.reached:
+            yield replace(report, member=member)
         with trainer.lend(base) as lent:
             layers = range(problem.space.n_layers)
             n = torch.Generator().manual_seed(order.seed)
@@ -69,7 +73,10 @@ class Sensitivity(Proposer):
                 nonlocal epochs
                 epochs += len(rows) / len(lent.train)
                 placed = replace(base, placements=(replace(placement, layers=tuple(layers)),))
-                return _promised(lent, lent.drawn(placed, order.seed), head, rows)
+                try:
+                    return _promised(lent, lent.drawn(placed, order.seed), head, rows)
+                except AttachError:
+                    return defaultdict(lambda: math.nan)
 
             def judge(drawn: Drawn) -> list[float]:
                 placed = drawn.config.placements
@@ -81,13 +88,15 @@ class Sensitivity(Proposer):
         yield Proposals(member, points, epochs)
 
 
-def _head(trainer: Trainer, config: PeftConfig, order: Order) -> dict[str, Tensor]:
-    """What is trained besides placements, as long as a trial."""
+def _head(
+    trainer: Trainer, config: PeftConfig, order: Order
+) -> tuple[Report | None, dict[str, Tensor]]:
+    """What is trained besides placements, as long as a trial, and its last report."""
     with TemporaryDirectory() as folder:
-        for _ in trainer([config], Order(order.rungs[-1:], order.seed, folder)):
-            pass
+        reports = [*trainer([config], Order(order.rungs[-1:], order.seed, folder))]
         file = Path(folder) / STATE_FILE
-        return load_file(file) if file.is_file() else {}
+        tensors = load_file(file) if file.is_file() else {}
+        return reports[-1] if reports else None, tensors
 
 
 def _promised(
@@ -95,9 +104,9 @@ def _promised(
 ) -> Mapping[int, float]:
     """What the first step is worth by layer; a tensor that layers share counts at the lowest."""
     member.load_state_dict({**member.state_dict(), **head})
-    half = -(-len(rows) // 2)
+    rows = rows if len(rows) > 1 else rows.repeat(2)
     with lent.carrying(member):
-        first, second = (_gradients(lent, member, part) for part in rows.split(half))
+        first, second = (_gradients(lent, member, part) for part in (rows[::2], rows[1::2]))
     rates = {
         id(weight): rate
         for rate, group in member.by_rate(_settings(member).learning_rate).items()

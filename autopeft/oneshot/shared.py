@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from autopeft.core.config import PeftConfig
+from autopeft.core.errors import AttachError
 from autopeft.core.settings import TrainSettings
 from autopeft.method.hook import TrainedSite
 from autopeft.method.member import Member
@@ -19,8 +21,8 @@ from autopeft.train.lent import Lent
 class Shared:
     """One tensor for every size of a placement; each size has its first rows and columns.
 
-    Placements share where nothing but numbers tells their options apart. The task head is the same
-    for all.
+    Placements share where nothing but numbers tells their options apart; those of methods that do
+    not nest, such as VeRA's, where sizes are equal, too. The task head is the same for all.
 
     Args:
         lent: what it is trained on.
@@ -29,9 +31,6 @@ class Shared:
 
     Attributes:
         groups: what is trained, by learning rate.
-
-    Raises:
-        AttachError: a placement starts from training examples.
 
     References:
         Zhang et al., "Neural Prompt Search", 2022, section 3.2 (weights at the largest size).
@@ -42,7 +41,8 @@ class Shared:
         self._tensors: dict[str, nn.Parameter] = {}
         self._rates: dict[str, float] = {}
         for config in configs:
-            self._take(config)
+            with suppress(AttachError):  # it cannot be trained here
+                self._take(config)
 
     @property
     def groups(self) -> dict[float, list[nn.Parameter]]:
@@ -64,6 +64,9 @@ class Shared:
         """A configuration whose tensors are parts of the shared ones.
 
         What it has beyond them stays as it is drawn, and is not trained.
+
+        Raises:
+            AttachError: it starts from training examples, or does not fit the backbone.
         """
         drawn = self._lent.drawn(config, self._seed)
         sites = [
@@ -105,13 +108,12 @@ def _trained(site: TrainedSite) -> list[Weight]:
 
 
 def _name(site: TrainedSite, weight: Weight) -> str:
-    """What a tensor has in common with those of other sizes."""
-    words = [
-        f"{key}={value}"
-        for key, value in site.placed.placement.options
-        if isinstance(value, str | bool)
-    ]
-    return " ".join([*words, site.placed.key, weight.common or weight.name])
+    """What a tensor has in common with those of other sizes, or with what has its shape."""
+    placed = site.placed
+    words = [f"{k}={v}" for k, v in placed.placement.options if isinstance(v, str | bool)]
+    at = placed.common if weight.shared else placed.key
+    sizes = () if placed.method.nests and not weight.shared else weight.shape
+    return " ".join([*words, at, weight.name, *map(str, sizes)])
 
 
 def _grid(corner: tuple[slice, ...]) -> tuple[Tensor, ...]:

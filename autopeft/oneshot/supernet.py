@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydantic import Field
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from autopeft.core.errors import DivergenceError
+from autopeft.core.errors import AttachError, DivergenceError, SpaceError
 from autopeft.core.order import Order
 from autopeft.core.report import Proposals, Report
 from autopeft.core.settings import TrainSettings
+from autopeft.method.member import Member
 from autopeft.oneshot.evolution import Judge, evolve
-from autopeft.oneshot.proposer import Problem, Proposer
+from autopeft.oneshot.proposer import N_TRIES, Problem, Proposer
 from autopeft.oneshot.shared import Shared
 from autopeft.space.bound import Drawn
 from autopeft.train.descent import Descent
@@ -67,7 +69,7 @@ class Supernet(Proposer):
             judge, rng = self.inherited(problem, lent, shared), np.random.default_rng(order.seed)
             found = evolve(problem, judge, rng, self.population, self.generations)
         points = tuple(dict(each.point) for each in found[: self.n_proposals])
-        yield Proposals(member, points, self.epochs * order.rungs[-1] * self._n_together)
+        yield Proposals(member, points, self.epochs * order.rungs[-1] * (3 if self.sandwich else 1))
 
     def shared(self, problem: Problem, lent: Lent, seed: int) -> Shared:
         """Fresh weights of the largest sizes."""
@@ -84,8 +86,8 @@ class Supernet(Proposer):
             try:
                 with lent.carrying(shared.member(drawn.config)) as inheriting:
                     metrics = evaluate(lent.passes, inheriting, lent.validation, rows, lent.measure)
-            except DivergenceError:
-                return [math.inf for _ in measured]
+            except (AttachError, DivergenceError):
+                return [math.nan for _ in measured]
             return [objective.loss(metrics[objective.name]) for objective in measured]
 
         return judge
@@ -98,12 +100,16 @@ class Supernet(Proposer):
         rungs = *map(float, range(1, math.ceil(length))), length
         own = replace(order, rungs=rungs, proposer=None)
         if order.reached >= length:
-            shared.load_state_dict(load_file(Path(str(order.folder)) / STATE_FILE))
-            return
+            try:
+                shared.load_state_dict(load_file(Path(str(order.folder)) / STATE_FILE))
+            except (OSError, SafetensorError):
+                own = replace(own, reached=0.0)
+            else:
+                return
         settings = TrainSettings(**dict(problem.corner(1.0).config.train))
         descent = Descent(shared.groups, lent.train, lent.passes.criterion, settings, own)
         training = Training(shared, descent, Randomness(order.seed), own)
-        if order.reached:
+        if own.reached:
             training.go_on()
         while descent.rungs:
             self._take_step(problem, lent, shared, training)
@@ -111,31 +117,44 @@ class Supernet(Proposer):
                 rung = descent.rung
                 report = Report(descent.step, rung, descent.report(), member)
                 training.keep(rung)
-                yield report
+                if rung > order.reached:
+                    yield report
 
     def _take_step(self, problem: Problem, lent: Lent, shared: Shared, training: Training) -> None:
         descent, began = training.descent, time.perf_counter()
         rng = np.random.default_rng((training.order.seed, 2, descent.step))
+        members = [_member(shared, problem, rng), *self._sandwiched(shared, problem)]
         with training.randomness.resumed():
-            losses = [
-                self._learned(lent, shared, descent, drawn) for drawn in self._drawn(problem, rng)
-            ]
+            losses = [_learned(lent, each, descent, len(members)) for each in members]
         descent.learn(torch.stack(losses).mean(), time.perf_counter() - began)
 
-    @property
-    def _n_together(self) -> int:
-        """Configurations of one step."""
-        return 3 if self.sandwich else 1
+    def _sandwiched(self, shared: Shared, problem: Problem) -> list[Member]:
+        """The least and the largest configuration, where every step trains them."""
+        corners = [problem.corner(0.0), problem.corner(1.0)] if self.sandwich else []
+        return [shared.member(each.config) for each in corners if each.config.placements]
 
-    def _drawn(self, problem: Problem, rng: np.random.Generator) -> list[Drawn]:
-        """The configurations of one step."""
-        more = [problem.corner(0.0), problem.corner(1.0)] if self.sandwich else []
-        return [problem.draw(rng), *more]
 
-    def _learned(self, lent: Lent, shared: Shared, descent: Descent, drawn: Drawn) -> torch.Tensor:
-        """The loss of a configuration, whose gradients are in place."""
-        with lent.carrying(shared.member(drawn.config), training=True):
-            outputs, targets = lent.passes.outputs(lent.train, descent.rows, [len(descent.rows)])
-            loss = descent.loss(outputs, targets)
-            (loss / self._n_together).backward()
-        return loss.detach()
+def _member(shared: Shared, problem: Problem, rng: np.random.Generator) -> Member:
+    """A random configuration that can be trained.
+
+    Raises:
+        SpaceError: some tries meet none.
+    """
+    reason = "has no placement"
+    for _ in range(N_TRIES):
+        config = problem.draw(rng).config
+        try:
+            if config.placements:
+                return shared.member(config)
+        except AttachError as error:
+            reason = str(error)
+    raise SpaceError(f"{N_TRIES} random configurations cannot share weights; the last {reason}")
+
+
+def _learned(lent: Lent, member: Member, descent: Descent, n_together: int) -> torch.Tensor:
+    """The loss of a configuration, of whose gradients those in place are a share."""
+    with lent.carrying(member, training=True):
+        outputs, targets = lent.passes.outputs(lent.train, descent.rows, [len(descent.rows)])
+        loss = descent.loss(outputs, targets)
+        (loss / n_together).backward()
+    return loss.detach()

@@ -35,6 +35,7 @@ def _row(record: TrialRecord, objectives: Sequence[Objective]) -> dict[str, Any]
         "state": record.state,
         "baseline": record.baseline,
         "repeat_of": record.repeat_of,
+        "proposer": record.proposer,
         "origin": record.origin,
         **{o.name: values.get(o.name) for o in objectives},
         **{f"{name}_margin": margin for name, margin in record.margins.items()},

@@ -121,12 +121,17 @@ class _Tracker:
 
 def _described(trial: TrialRecord) -> Iterator[tuple[str, str | float]]:
     """What is trained, by name."""
+    if trial.proposer is not None:
+        yield "proposer", trial.proposer
+        return
     yield "configuration", summary(trial.config)
     yield "methods", "+".join(sorted({p.method for p in trial.config.placements})) or "none"
     if trial.baseline is not None:
         yield "baseline", trial.baseline
     if trial.repeat_of is not None:
         yield "repeat_of", trial.repeat_of
+    if trial.origin is not None:
+        yield "origin", trial.origin
     yield from trial.known.items()
     for name, value in (*trial.config.train, *trial.config.backbone):
         yield name, value if isinstance(value, int | float) else str(value)

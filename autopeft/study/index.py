@@ -16,9 +16,9 @@ from autopeft.study.trial import TrialRecord
 REASONS = ("baseline", "repeat", "proposer")
 """Attributes that say why a trial was queued."""
 
-BESIDE = {"repeat", "again", "wanted", "proposer"}
+BESIDE = {"repeat", "again", "wanted", "proposer", "origin"}
 """Attributes of trials that do not count among `n_trials`: other seeds, baselines once more, what
-somebody wanted to see tried, one-shot searches."""
+somebody wanted to see tried, one-shot searches and what they propose."""
 
 Name = tuple[str, Any]
 
@@ -151,7 +151,7 @@ def _names(trial: FrozenTrial) -> list[Name]:
     is_keyless = is_interrupted(trial) or "repeat" in attrs
     kinds = {*REASONS} if is_keyless else {*REASONS, "key"}
     if trial.state == TrialState.FAIL and not is_keyless:
-        kinds -= {"baseline"}
+        kinds -= {"baseline", "proposer"}
     return [(kind, attrs[kind]) for kind in kinds if kind in attrs]
 
 

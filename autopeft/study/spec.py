@@ -52,7 +52,7 @@ class Search(Section):
         seed: of proposals and of training.
         baselines: fixed configurations that are trained first.
         proposers: one-shot searches, names of `PROPOSERS` or mappings of a `type` and its options,
-            which run after the baselines; what they propose are trials like any other.
+            which run after the baselines; what they propose are trials on top of `n_trials`.
         warm_start: earlier studies, by name or file, from which `bayes` learns what to expect; by
             default the trials that come with autopeft, and none where the list is empty.
         n_finalists: configurations that are trained again at the end, as the baselines are, and

@@ -81,7 +81,7 @@ ENTRIES: Mapping[str, Entry] = {
     "norm": Entry("norm", ("LNTuningConfig", {"target_modules": ["LayerNorm"]})),
     "prefix": Entry("prefix", ("PrefixTuningConfig", {"num_virtual_tokens": 20})),
     "prefix-network": Entry(
-        {"method": "prefix", "length": 20, "prefix_projection": True, "learning_rate": 2e-3},
+        {"method": "prefix", "length": 20, "prefix_projection": True, "learning_rate": 3e-4},
         ("PrefixTuningConfig", {"num_virtual_tokens": 20, "prefix_projection": True}),
     ),
     "prompt": Entry("prompt", ("PromptTuningConfig", {"num_virtual_tokens": 20})),

@@ -257,7 +257,8 @@ def test_what_a_supernet_proposes_is_trained(tmp_path):
     theirs = [trial for trial in outcome.trials if trial.origin == "supernet"]
     assert len(theirs) == 2
     assert all(trial.config.placements for trial in theirs)
-    assert sum(trial.is_own and trial.state == "complete" for trial in outcome.trials) == 4
+    assert sum(trial.is_own and trial.state == "complete" for trial in outcome.trials) == 4 + 2
+    assert outcome.trials == autopeft.run(document).trials
     assert own.number not in {trial.number for trial in outcome.front.trials}
 
 

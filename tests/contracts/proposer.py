@@ -36,6 +36,8 @@ SPACE = SearchSpace(
         {"method": "lora", "r": {"choice": [0, 2, 8]}, "learning_rate": {"float": [1e-3, 4e-3]}},
         {"method": "adapter", "size": {"int": [0, 16]}},
         {"method": "bitfit", "where": {"subset": "groups"}},
+        {"method": "compacter", "size": 4, "where": {"subset": "groups"}},
+        {"method": "sparse", "r": {"choice": [0, 1]}, "select": {"choice": ["random", "fisher"]}},
     ],
     train={"learning_rate": {"float": [1e-4, 1e-2], "log": True}, "batch_size": 16},
     backbone={"dtype": "float32"},

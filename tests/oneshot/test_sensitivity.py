@@ -26,7 +26,7 @@ def test_it_is_how_much_the_loss_falls(trainer):
             outputs, targets = lent.passes.outputs(lent.train, rows, [len(rows)])
             return lent.passes.criterion.losses(outputs, targets).mean()
 
-        worth = _promised(lent, lent.drawn(config, 0), {}, torch.cat([rows, rows]))
+        worth = _promised(lent, lent.drawn(config, 0), {}, rows.repeat_interleave(2))
         assert {*worth} == {*range(6)}
         assert min(worth.values()) > 0
         member = lent.drawn(config, 0)
@@ -51,5 +51,5 @@ def test_what_examples_only_disagree_in_is_worth_nothing(trainer):
     with trainer.lend(config) as lent:
         rows = torch.arange(48)
         apart = _promised(lent, lent.drawn(config, 0), {}, rows)
-        twice = _promised(lent, lent.drawn(config, 0), {}, torch.cat([rows[:24], rows[:24]]))
+        twice = _promised(lent, lent.drawn(config, 0), {}, rows[:24].repeat_interleave(2))
     assert sum(apart.values()) < 0.9 * sum(twice.values())

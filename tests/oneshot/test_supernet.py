@@ -1,3 +1,4 @@
+import math
 from contextlib import contextmanager
 
 import numpy as np
@@ -20,6 +21,16 @@ ALONE = SearchSpace(
         {"method": "adapter", "size": 8, "learning_rate": 1e-3},
     ],
     train={"learning_rate": 2e-3, "batch_size": 16},
+    backbone={"dtype": "float32"},
+)
+
+
+NESTED = SearchSpace(
+    layers={"groups": 2},
+    place=[
+        {"method": "lora", "r": {"choice": [0, 2, 8]}},
+        {"method": "adapter", "size": {"int": [0, 16]}},
+    ],
     backbone={"dtype": "float32"},
 )
 
@@ -49,7 +60,7 @@ def test_of_one_configuration_it_is_its_training(trainer, tmp_path):
 
 
 def test_smaller_ones_have_the_first_rows_and_columns(trainer):
-    asked = kit.problem(trainer)
+    asked = kit.problem(trainer, space=NESTED)
     small, large = (
         asked.space.resolve({**asked.corner(1.0).point, "0.lora.r@g1": r, "1.adapter.size@g1": n})
         for r, n in ((2, 3), (8, 16))
@@ -73,7 +84,7 @@ def test_smaller_ones_have_the_first_rows_and_columns(trainer):
 
 
 def test_what_is_larger_than_all_keeps_what_is_drawn(trainer):
-    asked = kit.problem(trainer)
+    asked = kit.problem(trainer, space=NESTED)
     point = asked.corner(1.0).point
     small, large = (asked.space.resolve({**point, "0.lora.r@g1": r}) for r in (2, 8))
     with sharing(trainer, [small]) as (_, shared):
@@ -83,6 +94,45 @@ def test_what_is_larger_than_all_keeps_what_is_drawn(trainer):
         )
     assert torch.equal(whole.tensors["A"][:2], part.tensors["A"])
     assert whole.tensors["A"][2:].abs().min() > 0
+
+
+def test_sizes_of_methods_that_do_not_nest_share_nothing(trainer):
+    """The first elements of VeRA's vectors belong to other frozen matrices."""
+    space = SearchSpace(
+        place=[{"method": "vera", "r": {"choice": [2, 4]}}], backbone={"dtype": "float32"}
+    )
+    asked = kit.problem(trainer, space=space)
+    small, large = (asked.space.resolve({"0.vera.r@all": r}) for r in (2, 4))
+    with sharing(trainer, [small, large]) as (_, shared):
+        with torch.no_grad():
+            for tensor in shared._tensors.values():
+                tensor.fill_(7.0)
+        sites = [s for config in (small, large) for s in shared.member(config).sites]
+        assert all((s.tensors["d"] == 7).all() for s in sites)
+        sizes = {tuple(t.shape) for n, t in shared._tensors.items() if " d " in n}
+    assert sizes == {(2,), (4,)}
+
+
+def test_a_tensor_of_all_layers_is_one(trainer):
+    space = SearchSpace(place=[{"method": "compacter", "size": 8}], backbone={"dtype": "float32"})
+    asked = kit.problem(trainer, space=space)
+    with sharing(trainer, [asked.space.resolve({})]) as (_, shared):
+        tensors = [tensor for group in shared.groups.values() for tensor in group]
+    assert len({id(tensor) for tensor in tensors}) == len(tensors)
+    assert sum(" A 4 4 4" in name for name in shared.state_dict()) == 1
+
+
+def test_what_diverges_comes_last(trainer):
+    asked = kit.problem(trainer)
+    cost = asked.known["trainable_params"].value
+
+    def judge(drawn):
+        return [math.nan if cost(drawn.config) < 40_000 else -cost(drawn.config)]
+
+    found = evolve(asked, judge, np.random.default_rng(0), 12, 3)
+    broken = [cost(drawn.config) < 40_000 for drawn in found]
+    assert any(broken)
+    assert broken == sorted(broken)
 
 
 def test_evolution_finds_more_than_chance(trainer):
@@ -109,8 +159,8 @@ def test_evolution_finds_more_than_chance(trainer):
     found, chance = [], []
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        judged = evolve(asked, judge, rng, size=10, generations=5)
-        assert len({d.config.key for d in judged}) == len(judged) <= 60
+        judged = evolve(asked, judge, rng, size=24, generations=4)
+        assert len({d.config.key for d in judged}) == len(judged) <= 130
         found.append(volume(judged) / whole)
         chance.append(volume([asked.draw(rng) for _ in judged]) / whole)
     assert 1 - np.mean(found) < 0.75 * (1 - np.mean(chance))
