@@ -16,6 +16,7 @@ from autopeft.core.order import Order
 from autopeft.core.quantity import duration
 from autopeft.core.report import Failure, Report
 from autopeft.core.settings import TrainSettings
+from autopeft.oneshot.registry import make_proposer
 from autopeft.study.spec import FidelitySection, Search
 from autopeft.task.data import Data
 from autopeft.task.tokens import Examples
@@ -66,12 +67,14 @@ class Pace:
 
 
 def follow(search: Search, fidelity: FidelitySection) -> float:
-    """How many trials long the trainings with fresh seeds are together, at most."""
+    """How many trials long all is together that comes on top of `n_trials`, at most."""
+    proposers = [make_proposer(document) for document in search.proposers]
+    proposed = sum(proposer.length + proposer.n_proposals for proposer in proposers)
     if not search.n_finalists:
-        return 0.0
+        return proposed
     others = search.n_finalists - 1 + len(search.baselines)
     own = sum(length / fidelity.bounds[1] for length in fidelity.lengths)
-    return search.n_seeds * (own + others * fidelity.stretch)
+    return proposed + search.n_seeds * (own + others * fidelity.stretch)
 
 
 def pace(prepared: Prepared, data: Data, examples: Examples) -> Pace:

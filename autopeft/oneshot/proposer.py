@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field
 
 from autopeft.core.config import LEARNING_RATE, PeftConfig
 from autopeft.core.order import Order
@@ -84,7 +85,18 @@ class Problem:
 
 
 class Proposer(Section, ABC):
-    """A search that trains for a while and then says which configurations are worth a trial."""
+    """A search that trains for a while and then says which configurations are worth a trial.
+
+    Attributes:
+        n_proposals: at most.
+    """
+
+    n_proposals: int = Field(default=4, ge=1)
+
+    @property
+    @abstractmethod
+    def length(self) -> float:
+        """How many trainings of a trial it takes, about."""
 
     @abstractmethod
     def propose(

@@ -43,7 +43,6 @@ class Sensitivity(Proposer):
             is met takes one.
         population: of a generation.
         generations: of the evolution.
-        n_proposals: at most.
 
     References:
         He et al., "Sensitivity-Aware Visual Parameter-Efficient Fine-Tuning", 2023, equations 2 to
@@ -53,7 +52,10 @@ class Sensitivity(Proposer):
     num_samples: int = Field(default=256, ge=2)
     population: int = Field(default=48, ge=2)
     generations: int = Field(default=12, ge=0)
-    n_proposals: int = Field(default=4, ge=1)
+
+    @property
+    def length(self) -> float:
+        return 2.0
 
     def propose(
         self, problem: Problem, trainer: Trainer, member: int, order: Order

@@ -46,7 +46,6 @@ class Supernet(Proposer):
         n_eval: validation examples that judge a configuration.
         population: of a generation.
         generations: of the evolution.
-        n_proposals: at most.
 
     References:
         Zhang et al., "Neural Prompt Search", 2022, section 3; Yu and Huang, "Universally Slimmable
@@ -58,7 +57,10 @@ class Supernet(Proposer):
     n_eval: int = Field(default=200, ge=1)
     population: int = Field(default=24, ge=2)
     generations: int = Field(default=4, ge=0)
-    n_proposals: int = Field(default=4, ge=1)
+
+    @property
+    def length(self) -> float:
+        return self.epochs * (3 if self.sandwich else 1)
 
     def propose(
         self, problem: Problem, trainer: Trainer, member: int, order: Order
@@ -69,7 +71,7 @@ class Supernet(Proposer):
             judge, rng = self.inherited(problem, lent, shared), np.random.default_rng(order.seed)
             found = evolve(problem, judge, rng, self.population, self.generations)
         points = tuple(dict(each.point) for each in found[: self.n_proposals])
-        yield Proposals(member, points, self.epochs * order.rungs[-1] * (3 if self.sandwich else 1))
+        yield Proposals(member, points, self.length * order.rungs[-1])
 
     def shared(self, problem: Problem, lent: Lent, seed: int) -> Shared:
         """Fresh weights of the largest sizes."""

@@ -12,6 +12,7 @@ from sqlalchemy import make_url
 import autopeft
 from autopeft.api.earlier import observations
 from autopeft.api.outcome import open_study
+from autopeft.api.pace import follow
 from autopeft.api.run import prepare
 from autopeft.cli.show import front_of, show_front
 from autopeft.core.config import PeftConfig
@@ -19,7 +20,7 @@ from autopeft.core.errors import StudyError
 from autopeft.objective.objective import load_objectives
 from autopeft.study.record import find_record
 from autopeft.study.repeats import fresh
-from autopeft.study.spec import Search
+from autopeft.study.spec import FidelitySection, Search
 from autopeft.task.registry import task_of
 from autopeft.train.member_training import STATE_FILE
 from autopeft.train.trainer import Trainer
@@ -275,3 +276,9 @@ def test_a_search_that_is_none_is_refused(proposers, says, tmp_path):
     search = {"n_trials": 4, "proposers": proposers}
     with pytest.raises(StudyError, match=says):
         prepare({**tiny.study(tmp_path), "name": "refused", "search": search})
+
+
+def test_a_search_takes_its_time():
+    """Three trainings of its own, and four of what it proposes."""
+    search = Search(n_finalists=0, proposers=["supernet"])
+    assert follow(search, FidelitySection()) == 7.0
