@@ -15,6 +15,7 @@ from autopeft.space import SearchSpace
 from autopeft.study.spec import load_spec
 from autopeft.task.registry import task_of
 from tests.backbones import inputs, logits, tiny
+from tests.contracts.method import examples
 
 PARTS = {"num_hidden_layers": 4}
 
@@ -39,7 +40,7 @@ def test_spaces_attach(name, architecture):
     rng = np.random.default_rng(0)
     for _ in range(1 if not bound.dimensions else 10):
         config = bound.draw(rng).config
-        attached = attach(model, config)
+        attached = attach(model, config, examples=examples(model))
         try:
             counted = count(config, shape)
             assert counted.trainable == sum(p.numel() for p in attached.trainable().values())
