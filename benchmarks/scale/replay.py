@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from autopeft.core.config import PeftConfig
-from autopeft.core.methods import size_of
 from autopeft.core.report import Report
+from autopeft.core.size import size_of
 from autopeft.objective.array import Array
 from benchmarks.scale.record import METRICS, RUNGS
 

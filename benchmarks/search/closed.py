@@ -20,7 +20,7 @@ from botorch.test_functions.multi_objective import (
 )
 
 from autopeft.core.config import PeftConfig
-from autopeft.core.methods import size_of
+from autopeft.core.size import size_of
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import hypervolume
 from autopeft.space.space import SearchSpace

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from autopeft.core.config import PeftConfig
-from autopeft.core.methods import size_of
+from autopeft.core.size import size_of
 from autopeft.method.count import count
 from autopeft.objective.array import Array
 from autopeft.objective.pareto import front, hypervolume

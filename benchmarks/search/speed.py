@@ -18,8 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autopeft.api.configurations import on_backbone
 from autopeft.core.config import PeftConfig
-from autopeft.core.methods import size_of
 from autopeft.core.settings import BackboneSettings
+from autopeft.core.size import size_of
 from autopeft.memory.quantities import Setting, known_quantities
 from autopeft.model.backbone import meta_backbone
 from autopeft.objective.known import estimate
