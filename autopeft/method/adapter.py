@@ -34,12 +34,6 @@ class Bottlenecks(Sublayers[Bottleneck]):
         """The adapter of the same form and size, with its options."""
         return "adapter", {name: getattr(self.options, name) for name in Adapter.options()}
 
-    def as_adapter_weights(self, weights: Weights) -> Weights:
-        """The tensors of that adapter."""
-        biases = {name: tensor for name, tensor in weights.items() if name.endswith(".bias")}
-        matrices = {f"{at}.weight": self.matrix(at, weights, (0, 0)) for at in ("down", "up")}
-        return {**matrices, **biases}
-
     def bias_weights(self, name: str, outputs: int) -> tuple[Weight, ...]:
         """The tensors of the bias of a projection, if it has one."""
         return (Weight(f"{name}.bias", (outputs,)),) if self.options.bias else ()
@@ -70,6 +64,19 @@ class Bottlenecks(Sublayers[Bottleneck]):
         )
         biases = self.bias_weights("down", size), self.bias_weights("up", outputs)
         return tuple(weight for group in (*matrices, *biases) for weight in group)
+
+
+class Masked(Bottlenecks[Bottleneck]):
+    """A method whose adapters have matrices with zeros; trained, they are plain adapters."""
+
+    @property
+    def settled(self) -> tuple[str, Mapping[str, Any]]:
+        return self.as_adapter
+
+    def settled_weights(self, weights: Weights) -> Weights:
+        biases = {name: tensor for name, tensor in weights.items() if name.endswith(".bias")}
+        matrices = {f"{at}.weight": self.matrix(at, weights, (0, 0)) for at in ("down", "up")}
+        return {**matrices, **biases}
 
 
 class AdapterMethod(Bottlenecks[Adapter]):

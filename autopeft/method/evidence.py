@@ -159,7 +159,7 @@ class Fisher(OfGradients):
         self._sum += gradient.square_()
 
 
-class Sensitivity(OfGradients):
+class Snip(OfGradients):
     """The places of the n elements of a tensor to which the loss is most sensitive, ascending.
 
     That is its size times that of its gradient, of the mean loss of all examples.

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from autopeft.core.methods import ProPetl
-from autopeft.method.adapter import AdapterMethod, Bottlenecks
+from autopeft.method.adapter import AdapterMethod, Masked
 from autopeft.method.method import Weight, Weights
 
 
-class ProPetlMethod(Bottlenecks[ProPetl]):
+class ProPetlMethod(Masked[ProPetl]):
     """An adapter with matrices m * W: W and the biases are shared, the masks m are not.
 
     m is 1 at the `density` of the elements with the largest |s| and 0 elsewhere. The scores s are
@@ -28,13 +28,6 @@ class ProPetlMethod(Bottlenecks[ProPetl]):
     """
 
     example: ClassVar[Mapping[str, Any]] = {**AdapterMethod.example, "density": 0.5}
-
-    @property
-    def settled(self) -> tuple[str, Mapping[str, Any]]:
-        return self.as_adapter
-
-    def settled_weights(self, weights: Weights) -> Weights:
-        return self.as_adapter_weights(weights)
 
     def matrix_weights(self, name: str, inputs: int, outputs: int) -> tuple[Weight, ...]:
         shape, bound = (outputs, inputs), inputs**-0.5

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autopeft.core.methods import SparseAdapter
-from autopeft.method.adapter import ACTIVATIONS, AdapterMethod, Bottlenecks
-from autopeft.method.evidence import Sensitivity
+from autopeft.method.adapter import ACTIVATIONS, AdapterMethod, Masked
+from autopeft.method.evidence import Snip
 from autopeft.method.method import FromData, Weight, Weights
 from autopeft.method.select import spread
 
 
-class SparseAdapterMethod(Bottlenecks[SparseAdapter]):
+class SparseAdapterMethod(Masked[SparseAdapter]):
     """An adapter with matrices that are zero but for the `density` of their elements.
 
     These are drawn at random, or are those to which the loss of training examples is most sensitive
@@ -36,13 +36,6 @@ class SparseAdapterMethod(Bottlenecks[SparseAdapter]):
         "select": "random",
     }
 
-    @property
-    def settled(self) -> tuple[str, Mapping[str, Any]]:
-        return self.as_adapter
-
-    def settled_weights(self, weights: Weights) -> Weights:
-        return self.as_adapter_weights(weights)
-
     def matrix_weights(self, name: str, inputs: int, outputs: int) -> tuple[Weight, ...]:
         shape, size = (outputs, inputs), outputs * inputs
         n = max(1, round(self.options.density * size))
@@ -51,7 +44,7 @@ class SparseAdapterMethod(Bottlenecks[SparseAdapter]):
         if self.options.select == "random":
             index = Weight(f"{name}.index", (n,), partial(_some, n, size, name == "up"))
         else:
-            evidence = partial(Sensitivity, n, shape, drawn.name, partial(self._gradient, name))
+            evidence = partial(Snip, n, shape, drawn.name, partial(self._gradient, name))
             data = FromData(evidence, self.options.num_samples)
             index = Weight(f"{name}.index", (n,), from_data=data)
         index = replace(index, trained=False, dtype=torch.int64)

@@ -6,6 +6,12 @@ from pathlib import Path
 
 from autopeft.core.report import Failure, Proposals, Report
 from autopeft.core.size import size_of
+from autopeft.objective.objective import Objective
+
+OBJECTIVES = (
+    Objective("accuracy", "maximize"),
+    Objective("trainable_params", "minimize", known=True, scale="log", reference=1e4),
+)
 
 
 def params(config):

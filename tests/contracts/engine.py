@@ -19,7 +19,6 @@ from autopeft.engine.inline import Inline
 from autopeft.engine.ray import RayEngine
 from autopeft.engine.room import Room
 from autopeft.method.count import trained_elements
-from autopeft.objective.objective import Objective
 from autopeft.objective.quantity import Known
 from autopeft.search.halving import AsynchronousHalving, SynchronousHalving
 from autopeft.search.sampler import Problem, make_sampler
@@ -31,6 +30,7 @@ from autopeft.study.record import open_record
 from autopeft.study.study import Study
 from autopeft.study.terms import Terms
 from tests.contracts.curves import (
+    OBJECTIVES,
     PAUSED,
     BrokenCurves,
     Curves,
@@ -52,10 +52,6 @@ ENGINES = {
     ),
 }
 
-OBJECTIVES = (
-    Objective("accuracy", "maximize"),
-    Objective("trainable_params", "minimize", known=True, scale="log", reference=1e4),
-)
 SPACE = SearchSpace(
     layers={"groups": 2},
     place=[

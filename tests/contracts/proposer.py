@@ -12,12 +12,12 @@ import optuna
 from autopeft.core.order import Order
 from autopeft.core.report import Proposals, Report
 from autopeft.method.count import count, trained_elements
-from autopeft.objective.objective import Objective
 from autopeft.objective.quantity import Known
 from autopeft.oneshot.proposer import Problem
 from autopeft.oneshot.registry import PROPOSERS, make_proposer
 from autopeft.space import SearchSpace
 from autopeft.study.suggest import suggest
+from tests.contracts.curves import OBJECTIVES
 from tests.contracts.method import assert_same, fingerprint
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
@@ -26,10 +26,6 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
 }
 """Options with which a search takes seconds, where it has any."""
 
-OBJECTIVES = (
-    Objective("accuracy", "maximize"),
-    Objective("trainable_params", "minimize", known=True, scale="log", reference=1e4),
-)
 SPACE = SearchSpace(
     layers={"groups": 2},
     place=[
