@@ -70,6 +70,10 @@ class Problem:
         known = [(o, self.known[o.name]) for o in self.objectives if o.known]
         return [o.loss((k.estimate or k.value)(drawn.config)) for o, k in known]
 
+    def params(self, config: PeftConfig) -> float:
+        """Those that are trained."""
+        return self.known["trainable_params"].value(config)
+
     def excess(self, config: PeftConfig) -> float:
         """The greatest share that it takes of a limit, 0 without any; infinite for nothing."""
         if not config.placements:

@@ -9,11 +9,12 @@ from autopeft.core.errors import StudyError, unknown
 from autopeft.core.registry import Registry
 from autopeft.core.validation import validated
 from autopeft.oneshot.proposer import Proposer
+from autopeft.oneshot.pruning import Pruning
 from autopeft.oneshot.sensitivity import Sensitivity
 from autopeft.oneshot.supernet import Supernet
 
 PROPOSERS: Registry[type[Proposer]] = Registry(
-    {"sensitivity": Sensitivity, "supernet": Supernet},
+    {"pruning": Pruning, "sensitivity": Sensitivity, "supernet": Supernet},
     "autopeft.proposers",
     lambda kind: isinstance(kind, type) and issubclass(kind, Proposer),
 )

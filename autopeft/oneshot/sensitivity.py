@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Generator, Mapping
 from dataclasses import replace
@@ -10,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
 from pydantic import Field
 from safetensors.torch import load_file
@@ -22,9 +20,8 @@ from autopeft.core.order import Order
 from autopeft.core.report import Proposals, Report
 from autopeft.core.settings import TrainSettings
 from autopeft.method.member import Member
-from autopeft.oneshot.evolution import evolve
+from autopeft.oneshot.greedy import proposed
 from autopeft.oneshot.proposer import Problem, Proposer
-from autopeft.space.bound import Drawn
 from autopeft.train.lent import Lent
 from autopeft.train.member_training import STATE_FILE
 from autopeft.train.trainer import Trainer
@@ -36,13 +33,12 @@ class Sensitivity(Proposer):
     A placement on a layer is worth how much the loss falls, to first order, in a step of its
     learning rate in every element, as Adam's first one is. Directions come from one half of the
     examples and their worth from the other, so that nothing is won where examples only disagree.
-    The head is trained before. Configurations evolve by the sum of what they hold.
+    The head is trained before. Configurations are filled with what is worth most for its
+    parameters.
 
     Attributes:
         num_samples: training examples of each backward pass, of which every kind of placement that
             is met takes one.
-        population: of a generation.
-        generations: of the evolution.
 
     References:
         He et al., "Sensitivity-Aware Visual Parameter-Efficient Fine-Tuning", 2023, equations 2 to
@@ -50,8 +46,6 @@ class Sensitivity(Proposer):
     """
 
     num_samples: int = Field(default=256, ge=2)
-    population: int = Field(default=48, ge=2)
-    generations: int = Field(default=12, ge=0)
 
     @property
     def length(self) -> float:
@@ -78,15 +72,9 @@ class Sensitivity(Proposer):
                 try:
                     return _promised(lent, lent.drawn(placed, order.seed), head, rows)
                 except AttachError:
-                    return defaultdict(lambda: math.nan)
+                    return defaultdict(float)
 
-            def judge(drawn: Drawn) -> list[float]:
-                placed = drawn.config.placements
-                return [-sum(worth(replace(p, layers=()))[n] for p in placed for n in p.layers)]
-
-            rng = np.random.default_rng(order.seed)
-            found = evolve(problem, judge, rng, self.population, self.generations)
-        points = tuple(dict(each.point) for each in found[: self.n_proposals])
+            points = proposed(problem, worth, self.n_proposals)
         yield Proposals(member, points, epochs)
 
 

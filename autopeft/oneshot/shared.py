@@ -82,7 +82,9 @@ class Shared:
         drawn = self._lent.drawn(config, self._seed)
         rate = TrainSettings(**dict(config.train)).learning_rate
         rates = {id(t): rate for rate, group in drawn.by_rate(rate).items() for t in group}
-        fresh = {_name(s, w): s.weights[w.name] for s in drawn.sites for w in _trained(s)}
+        fresh = {
+            shared_name(s, w): s.weights[w.name] for s in drawn.sites for w in trained_weights(s)
+        }
         fresh |= {name: each.copy for name, each in drawn.saved.items()}
         for name, tensor in fresh.items():
             known = self._tensors.get(name)
@@ -92,9 +94,9 @@ class Shared:
     def _parts(self, site: TrainedSite) -> dict[str, Tensor]:
         """The tensors of a site: the corner of each shared one that it has room for."""
         parts: dict[str, Tensor] = {}
-        for weight in _trained(site):
+        for weight in trained_weights(site):
             part = site.weights[weight.name].detach()
-            whole = self._tensors.get(_name(site, weight))
+            whole = self._tensors.get(shared_name(site, weight))
             if whole is not None:
                 common = tuple(map(slice, map(min, part.shape, whole.shape)))
                 fits = part.shape == whole[common].shape
@@ -103,11 +105,12 @@ class Shared:
         return parts
 
 
-def _trained(site: TrainedSite) -> list[Weight]:
+def trained_weights(site: TrainedSite) -> list[Weight]:
+    """Those of a site, whoever trains them."""
     return [weight for weight in site.placed.site.weights if weight.trained]
 
 
-def _name(site: TrainedSite, weight: Weight) -> str:
+def shared_name(site: TrainedSite, weight: Weight) -> str:
     """What a tensor has in common with those of other sizes, or with what has its shape."""
     placed = site.placed
     words = [f"{k}={v}" for k, v in placed.placement.options if isinstance(v, str | bool)]

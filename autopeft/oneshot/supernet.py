@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Generator, Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from autopeft.core.errors import AttachError, DivergenceError, SpaceError
 from autopeft.core.order import Order
 from autopeft.core.report import Proposals, Report
 from autopeft.core.settings import TrainSettings
 from autopeft.method.member import Member
+from autopeft.oneshot.course import learned, trained
 from autopeft.oneshot.evolution import Judge, evolve
 from autopeft.oneshot.proposer import N_TRIES, Problem, Proposer
 from autopeft.oneshot.shared import Shared
@@ -26,8 +22,6 @@ from autopeft.space.bound import Drawn
 from autopeft.train.descent import Descent
 from autopeft.train.evaluation import evaluate
 from autopeft.train.lent import Lent
-from autopeft.train.member_training import STATE_FILE, Training
-from autopeft.train.randomness import Randomness
 from autopeft.train.trainer import Trainer
 
 N_SHAPES = 64
@@ -98,37 +92,16 @@ class Supernet(Proposer):
         self, problem: Problem, lent: Lent, shared: Shared, member: int, order: Order
     ) -> Iterator[Report]:
         """Trains from the last rung on that is known."""
-        length = self.epochs * order.rungs[-1]
-        rungs = *map(float, range(1, math.ceil(length))), length
-        own = replace(order, rungs=rungs, proposer=None)
-        if order.reached >= length:
-            try:
-                shared.load_state_dict(load_file(Path(str(order.folder)) / STATE_FILE))
-            except (OSError, SafetensorError):
-                own = replace(own, reached=0.0)
-            else:
-                return
         settings = TrainSettings(**dict(problem.corner(1.0).config.train))
-        descent = Descent(shared.groups, lent.train, lent.passes.criterion, settings, own)
-        training = Training(shared, descent, Randomness(order.seed), own)
-        if own.reached:
-            training.go_on()
-        while descent.rungs:
-            self._take_step(problem, lent, shared, training)
-            if descent.is_at_rung:
-                rung = descent.rung
-                report = Report(descent.step, rung, descent.report(), member)
-                training.keep(rung)
-                if rung > order.reached:
-                    yield report
+        length = self.epochs * order.rungs[-1]
 
-    def _take_step(self, problem: Problem, lent: Lent, shared: Shared, training: Training) -> None:
-        descent, began = training.descent, time.perf_counter()
-        rng = np.random.default_rng((training.order.seed, 2, descent.step))
-        members = [_member(shared, problem, rng), *self._sandwiched(shared, problem)]
-        with training.randomness.resumed():
-            losses = [_learned(lent, each, descent, len(members)) for each in members]
-        descent.learn(torch.stack(losses).mean(), time.perf_counter() - began)
+        def step(descent: Descent) -> torch.Tensor:
+            rng = np.random.default_rng((order.seed, 2, descent.step))
+            members = [_member(shared, problem, rng), *self._sandwiched(shared, problem)]
+            losses = [learned(lent, each, descent, len(members)) for each in members]
+            return torch.stack(losses).mean()
+
+        return trained(lent, shared, step, settings, order, length, member)
 
     def _sandwiched(self, shared: Shared, problem: Problem) -> list[Member]:
         """The least and the largest configuration, where every step trains them."""
@@ -151,12 +124,3 @@ def _member(shared: Shared, problem: Problem, rng: np.random.Generator) -> Membe
         except AttachError as error:
             reason = str(error)
     raise SpaceError(f"{N_TRIES} random configurations cannot share weights; the last {reason}")
-
-
-def _learned(lent: Lent, member: Member, descent: Descent, n_together: int) -> torch.Tensor:
-    """The loss of a configuration, of whose gradients those in place are a share."""
-    with lent.carrying(member, training=True):
-        outputs, targets = lent.passes.outputs(lent.train, descent.rows, [len(descent.rows)])
-        loss = descent.loss(outputs, targets)
-        (loss / n_together).backward()
-    return loss.detach()

@@ -21,7 +21,8 @@ from tests.contracts.curves import OBJECTIVES
 from tests.contracts.method import assert_same, fingerprint
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
-    "sensitivity": {"num_samples": 16, "population": 4, "generations": 1},
+    "pruning": {"epochs": 1},
+    "sensitivity": {"num_samples": 16},
     "supernet": {"epochs": 1, "n_eval": 16, "population": 4, "generations": 1},
 }
 """Options with which a search takes seconds, where it has any."""

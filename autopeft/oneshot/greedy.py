@@ -1,0 +1,99 @@
+"""A front found by adding, step by step, what is worth most for its parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from autopeft.core.config import PeftConfig, Placement
+from autopeft.oneshot.proposer import Problem
+from autopeft.space.bound import Drawn
+from autopeft.space.dimension import Dimension
+
+N_VALUES = 9
+"""Of a decision without a list of its own."""
+
+Worth = Callable[[Placement], Mapping[int, float]]
+"""What a placement, whose own layers are not read, is worth on each layer; 0 where unknown."""
+
+
+def proposed(problem: Problem, worth: Worth, n: int) -> tuple[dict[str, Any], ...]:
+    """Points of up to `n` configurations on the path, the largest first.
+
+    They are the last ones below sizes that are spread evenly in their logarithm.
+    """
+    path = [*filled(problem, worth)]
+    if not path:
+        return ()
+    costs = [problem.params(each.config) for each in path]
+    sizes = np.geomspace(max(costs), max(1.0, min(costs)), n)
+    largest = [max(i for i, cost in enumerate(costs) if cost <= size * 1.001) for size in sizes]
+    return tuple(dict(path[i].point) for i in dict.fromkeys(largest))
+
+
+def filled(problem: Problem, worth: Worth) -> Iterator[Drawn]:
+    """Configurations that keep the limits, each what the one before becomes by a change.
+
+    It begins with nothing, or the least, of whatever the largest has. The change is the one that
+    adds most worth for its parameters, of a decision in one place or alike in all, and there are
+    changes until none that is allowed adds any.
+    """
+
+    def value(config: PeftConfig) -> float:
+        return sum(worth(replace(p, layers=()))[n] for p in config.placements for n in p.layers)
+
+    dimensions = problem.space.dimensions
+    choices = {name: _least(dimension) for name, dimension in dimensions.items()}
+    here = problem.placed(problem.space.at(choices))
+    is_allowed = problem.allows(here)
+    if is_allowed:
+        yield here
+    while True:
+        gained: list[tuple[float, float, dict[str, Any], Drawn]] = []
+        for change in _changes(dimensions, choices):
+            there = problem.placed(problem.space.at({**choices, **change}))
+            gain = value(there.config) - value(here.config)
+            paid = problem.params(there.config) - problem.params(here.config)
+            if there.config != here.config and (gain > 0 or not is_allowed):
+                gained.append((gain / paid if paid > 0 else math.inf, gain, change, there))
+        gained.sort(key=lambda each: each[:2], reverse=True)
+        found = next((each for each in gained if problem.allows(each[-1])), None)
+        if found is None:
+            return
+        choices, here, is_allowed = {**choices, **found[2]}, found[3], True
+        yield here
+
+
+def _least(dimension: Dimension) -> Any:
+    """What leaves a placement out, the least of numbers, else what the largest has."""
+    if dimension.absent is not None:
+        return dimension.absent
+    return dimension.from_unit(0.0 if dimension.ordered else 1.0)
+
+
+def _changes(
+    dimensions: Mapping[str, Dimension], choices: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Another value of one decision, in one place or in all where it is decided."""
+    alike: dict[str, list[str]] = {}
+    for name in dimensions:
+        alike.setdefault(name.partition("@")[0], []).append(name)
+    for names in alike.values():
+        values = _values(dimensions[names[0]])
+        groups: Sequence[Sequence[str]] = [[name] for name in names]
+        for group in [*groups, names] if len(names) > 1 else groups:
+            for value in values:
+                change = {name: value for name in group if choices[name] != value}
+                if change:
+                    yield change
+
+
+def _values(dimension: Dimension) -> Sequence[Any]:
+    if dimension.values is not None and len(dimension.values) <= N_VALUES:
+        return dimension.values
+    units = np.linspace(0.0, 1.0, N_VALUES)
+    return [*dict.fromkeys(dimension.from_unit(unit) for unit in units)]
