@@ -3,22 +3,54 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from autopeft.core.config import PeftConfig, Placement
+from autopeft.core.errors import AttachError
+from autopeft.method.hook import TrainedSite
+from autopeft.method.member import Member
 from autopeft.oneshot.proposer import Problem
 from autopeft.space.bound import Drawn
 from autopeft.space.dimension import Dimension
+from autopeft.train.lent import Lent
 
 N_VALUES = 9
 """Of a decision without a list of its own."""
 
 Worth = Callable[[Placement], Mapping[int, float]]
 """What a placement, whose own layers are not read, is worth on each layer; 0 where unknown."""
+
+
+def summed(lent: Lent, whole: Member, of_site: Callable[[TrainedSite, set[str]], float]) -> Worth:
+    """The worth of a placement from that of its sites, on the layers that another has.
+
+    Args:
+        lent: the backbone.
+        whole: a configuration that has sites on these layers.
+        of_site: the worth of one of any size, and where it notes names that count no more.
+    """
+    layers = tuple(sorted({site.placed.layer for site in whole.sites}))
+
+    @cache
+    def worth(placement: Placement) -> Mapping[int, float]:
+        by_layer: dict[int, float] = defaultdict(float)
+        placed = replace(whole.config, placements=(replace(placement, layers=layers),))
+        try:
+            sites = lent.drawn(placed, 0).sites
+        except AttachError:
+            return by_layer
+        counted: set[str] = set()
+        for site in sites:
+            by_layer[site.placed.layer] += of_site(site, counted)
+        return by_layer
+
+    return worth
 
 
 def proposed(problem: Problem, worth: Worth, n: int) -> tuple[dict[str, Any], ...]:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import replace
-from functools import cache
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from autopeft.core.config import Placement
-from autopeft.core.errors import AttachError
 from autopeft.core.order import Order
 from autopeft.core.report import Proposals, Report
 from autopeft.core.settings import TrainSettings
 from autopeft.method.hook import TrainedSite
 from autopeft.method.member import Member
 from autopeft.oneshot.course import largest, learned, trained
-from autopeft.oneshot.greedy import Worth, proposed
+from autopeft.oneshot.greedy import Worth, proposed, summed
 from autopeft.oneshot.proposer import Problem, Proposer
 from autopeft.oneshot.shared import shared_name, trained_weights
 from autopeft.train.descent import Descent
@@ -116,23 +112,7 @@ class Credited:
 
     def worth(self, lent: Lent) -> Worth:
         """The credit of a placement by layer; a tensor that layers share counts at the lowest."""
-        layers = tuple(sorted({site.placed.layer for site in self.member.sites}))
-        base = self.member.config
-
-        @cache
-        def worth(placement: Placement) -> Mapping[int, float]:
-            by_layer: dict[int, float] = defaultdict(float)
-            placed = replace(base, placements=(replace(placement, layers=layers),))
-            try:
-                sites = lent.drawn(placed, 0).sites
-            except AttachError:
-                return by_layer
-            counted: set[str] = set()
-            for site in sites:
-                by_layer[site.placed.layer] += self._kept(site, counted)
-            return by_layer
-
-        return worth
+        return summed(lent, self.member, self._kept)
 
     def _kept(self, site: TrainedSite, counted: set[str]) -> float:
         """The credit of what a site of any size keeps; names that are counted count no more."""

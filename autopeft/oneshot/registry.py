@@ -12,9 +12,15 @@ from autopeft.oneshot.proposer import Proposer
 from autopeft.oneshot.pruning import Pruning
 from autopeft.oneshot.sensitivity import Sensitivity
 from autopeft.oneshot.supernet import Supernet
+from autopeft.oneshot.switches import Switches
 
 PROPOSERS: Registry[type[Proposer]] = Registry(
-    {"pruning": Pruning, "sensitivity": Sensitivity, "supernet": Supernet},
+    {
+        "pruning": Pruning,
+        "sensitivity": Sensitivity,
+        "supernet": Supernet,
+        "switches": Switches,
+    },
     "autopeft.proposers",
     lambda kind: isinstance(kind, type) and issubclass(kind, Proposer),
 )

@@ -23,6 +23,7 @@ from tests.contracts.method import assert_same, fingerprint
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "pruning": {"epochs": 1},
     "sensitivity": {"num_samples": 16},
+    "switches": {"epochs": 1},
     "supernet": {"epochs": 1, "n_eval": 16, "population": 4, "generations": 1},
 }
 """Options with which a search takes seconds, where it has any."""
