@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from autopeft.core.config import PeftConfig, Placement
-from autopeft.core.errors import AttachError
+from autopeft.core.errors import AttachError, SpaceError
 from autopeft.core.order import Order
 from autopeft.core.report import Report
 from autopeft.core.settings import TrainSettings
@@ -24,6 +24,8 @@ from autopeft.train.descent import Descent
 from autopeft.train.lent import Lent
 from autopeft.train.member_training import STATE_FILE, Stateful, Training
 from autopeft.train.randomness import Randomness
+
+NOTHING = "a search that shares weights can train no placement of it"
 
 
 class Learner(Stateful, Protocol):
@@ -38,7 +40,11 @@ class Learner(Stateful, Protocol):
 
 
 def largest(problem: Problem, lent: Lent) -> PeftConfig:
-    """The most of everything, without what cannot be trained here."""
+    """The most of everything, without what cannot be trained here.
+
+    Raises:
+        SpaceError: nothing can.
+    """
     config = problem.corner(1.0).config
 
     def fits(placement: Placement) -> bool:
@@ -48,7 +54,10 @@ def largest(problem: Problem, lent: Lent) -> PeftConfig:
             return False
         return True
 
-    return replace(config, placements=tuple(filter(fits, config.placements)))
+    placements = tuple(filter(fits, config.placements))
+    if not placements:
+        raise SpaceError(NOTHING)
+    return replace(config, placements=placements)
 
 
 Step = Callable[[Descent], Tensor]

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from autopeft.core.config import PeftConfig
-from autopeft.core.errors import AttachError
+from autopeft.core.errors import AttachError, SpaceError
 from autopeft.core.settings import TrainSettings
 from autopeft.method.hook import TrainedSite
 from autopeft.method.member import Member
 from autopeft.method.method import Weight
+from autopeft.oneshot.course import NOTHING
 from autopeft.train.lent import Lent
 
 
@@ -32,6 +33,9 @@ class Shared:
     Attributes:
         groups: what is trained, by learning rate.
 
+    Raises:
+        SpaceError: none can be trained.
+
     References:
         Zhang et al., "Neural Prompt Search", 2022, section 3.2 (weights at the largest size).
     """
@@ -43,6 +47,8 @@ class Shared:
         for config in configs:
             with suppress(AttachError):  # it cannot be trained here
                 self._take(config)
+        if not self._tensors:
+            raise SpaceError(NOTHING)
 
     @property
     def groups(self) -> dict[float, list[nn.Parameter]]:
