@@ -20,6 +20,7 @@ from autopeft.core.report import Report
 from autopeft.core.settings import TrainSettings
 from autopeft.method.member import Member
 from autopeft.oneshot.proposer import Problem
+from autopeft.task.batches import Encoded
 from autopeft.train.descent import Descent
 from autopeft.train.lent import Lent
 from autopeft.train.member_training import STATE_FILE, Stateful, Training
@@ -117,3 +118,16 @@ def learned(lent: Lent, member: Member, descent: Descent, n_together: int = 1) -
         loss = descent.loss(outputs, targets)
         (loss / n_together).backward()
     return loss.detach()
+
+
+def gradients(lent: Lent, member: Member, examples: Encoded, rows: Tensor) -> dict[int, Tensor]:
+    """Those of the mean loss of some examples, by the identity of the weight."""
+    weights = member.trainable().values()
+    with lent.carrying(member):
+        for batch in rows.split(TrainSettings(**dict(member.config.train)).batch_size):
+            outputs, targets = lent.passes.outputs(examples, batch, [len(batch)])
+            (lent.passes.criterion.losses(outputs, targets).sum() / len(rows)).backward()
+    told = {id(weight): weight.grad for weight in weights if weight.grad is not None}
+    for weight in weights:
+        weight.grad = None
+    return told

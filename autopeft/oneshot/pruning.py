@@ -4,44 +4,52 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from autopeft.core.order import Order
 from autopeft.core.report import Proposals, Report
 from autopeft.core.settings import TrainSettings
 from autopeft.method.hook import TrainedSite
 from autopeft.method.member import Member
-from autopeft.oneshot.course import largest, learned, trained
-from autopeft.oneshot.greedy import Worth, proposed, summed
+from autopeft.oneshot.course import gradients, largest, learned, trained
+from autopeft.oneshot.greedy import proposed, summed
 from autopeft.oneshot.proposer import Problem, Proposer
 from autopeft.oneshot.shared import shared_name, trained_weights
 from autopeft.train.descent import Descent
 from autopeft.train.lent import Lent
 from autopeft.train.trainer import Trainer
 
+N_POINTS = 4
+"""Between the start and the end of a training, at which gradients are taken."""
+
 
 class Pruning(Proposer):
     """S-BitFit's and AdaLoRA's: parts of the largest configuration, by how much they did for it.
 
-    It is trained as a trial is. The credit of an element is how much its movements lowered the
-    loss, to first order, on the batch that comes after each movement. A smaller size keeps the
-    ranks or rows of most credit together; configurations of all sizes are filled with what has
-    most credit for its parameters. What the largest configuration does not have has none.
+    It is trained as a trial is. The credit of an element is its part in the fall of the loss of
+    validation examples on the straight way from where the training began to where it ended; all
+    credits together are the fall. A smaller size keeps the ranks or rows of most credit together;
+    configurations of all sizes are filled with what has most credit for its parameters. What the
+    largest configuration does not have has none.
 
     Attributes:
         epochs: in trainings of a trial.
+        num_samples: validation examples of each of a few gradients.
 
     References:
         Lawton et al., "Neural Architecture Search for Parameter-Efficient Fine-Tuning of Large
         Pre-trained Language Models", 2023, section 3 (scores of first order); Zhang et al.,
-        "AdaLoRA", 2023, equation 8 (ranks by what their elements matter); Zenke et al., "Continual
-        Learning Through Synaptic Intelligence", 2017, equation 3 (the sum over all movements).
+        "AdaLoRA", 2023, equation 8 (ranks by what their elements matter); Sundararajan et al.,
+        "Axiomatic Attribution for Deep Networks", 2017, equation 1 (the sum over the way).
     """
 
     epochs: float = Field(default=1.0, gt=0, le=1_000)
+    num_samples: int = Field(default=256, ge=1)
 
     @property
     def length(self) -> float:
@@ -53,85 +61,95 @@ class Pruning(Proposer):
         corner, length = problem.corner(1.0).config, self.epochs * order.rungs[-1]
         settings = TrainSettings(**dict(corner.train))
         with trainer.lend(corner) as lent:
-            whole = lent.drawn(largest(problem, lent), order.seed)
-            credited = Credited(whole, settings.learning_rate)
+            whole = Whole.of(lent.drawn(largest(problem, lent), order.seed))
+            began = {name: tensor.clone() for name, tensor in whole.state_dict().items()}
 
             def step(descent: Descent) -> Tensor:
-                loss = learned(lent, credited.member, descent)
-                credited.settle()
-                return loss
+                return learned(lent, whole.member, descent)
 
-            yield from trained(lent, credited, step, settings, order, length, member)
-            points = proposed(problem, credited.worth(lent), self.n_proposals)
-        yield Proposals(member, points, length)
+            yield from trained(lent, whole, step, settings, order, length, member)
+            rows = lent.validation.evenly(self.num_samples)
+            credit = credited(lent, whole.member, began, rows)
+            worth = summed(lent, whole.member, lambda site, seen: _kept(credit, site, seen))
+            points = proposed(problem, worth, self.n_proposals)
+        yield Proposals(member, points, length + N_POINTS * len(rows) / len(lent.train))
 
 
-class Credited:
-    """A configuration in training, and what each movement of its elements was good for.
-
-    Args:
-        member: its tensors.
-        rate: where they have no learning rate of their own.
+@dataclass(frozen=True)
+class Whole:
+    """A configuration in training.
 
     Attributes:
-        groups: what is trained, by learning rate.
+        member: its tensors.
+        groups: those that are trained, by learning rate.
     """
 
-    def __init__(self, member: Member, rate: float) -> None:
-        self.member, self.groups = member, member.by_rate(rate)
-        self._weights = {
-            shared_name(site, weight): site.weights[weight.name]
-            for site in member.sites
-            for weight in trained_weights(site)
-        }
-        self._before = {name: t.detach().clone() for name, t in self._weights.items()}
-        self._credit = {name: torch.zeros_like(t) for name, t in self._before.items()}
+    member: Member
+    groups: dict[float, list[nn.Parameter]]
 
-    def settle(self) -> None:
-        """Credits the last movement by the gradients in place."""
-        for name, weight in self._weights.items():
-            if weight.grad is not None:
-                now = weight.detach()
-                self._credit[name] -= weight.grad * (now - self._before[name])
-                self._before[name] = now.clone()
+    @classmethod
+    def of(cls, member: Member) -> Whole:
+        return cls(member, member.by_rate(TrainSettings(**dict(member.config.train)).learning_rate))
 
     def state_dict(self) -> dict[str, Tensor]:
         """All of it by name, sharing its memory."""
-        return {**self.member.state_dict(), **self._parts()}
+        return self.member.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Puts back what `state_dict` gave."""
-        parts = self._parts()
-        self.member.load_state_dict({n: t for n, t in state.items() if n not in parts})
-        for name, tensor in parts.items():
-            tensor.copy_(state[name])
+        self.member.load_state_dict(state)
 
-    def _parts(self) -> dict[str, Tensor]:
-        kinds = {"before": self._before, "credit": self._credit}
-        return {f"{kind} {n}": t for kind, of in kinds.items() for n, t in of.items()}
 
-    def worth(self, lent: Lent) -> Worth:
-        """The credit of a placement by layer; a tensor that layers share counts at the lowest."""
-        return summed(lent, self.member, self._kept)
+def credited(
+    lent: Lent, member: Member, began: Mapping[str, Tensor], rows: Tensor
+) -> dict[str, Tensor]:
+    """The part of every element in the fall of the loss since a training began, by shared name.
 
-    def _kept(self, site: TrainedSite, counted: set[str]) -> float:
-        """The credit of what a site of any size keeps; names that are counted count no more."""
-        whole, by_size = 0.0, defaultdict[tuple[int, int], list[Tensor]](list)
-        for weight in trained_weights(site):
-            name = shared_name(site, weight)
-            credit = self._credit.get(name)
-            if credit is None or name in counted:
-                continue
-            counted.add(name)
-            cut = _cut(weight.shape, credit.shape)
-            if not cut:
-                whole += float(credit.sum())
-            elif len(cut) == 1:
-                others = [axis for axis in range(credit.dim()) if axis != cut[0]]
-                each = credit.sum(others) if others else credit
-                by_size[weight.shape[cut[0]], len(each)].append(each)
-        ranks = [torch.stack(of).sum(0).topk(n).values for (n, _), of in by_size.items()]
-        return whole + sum(float(of.sum()) for of in ranks)
+    The gradients on the way are weighted as Gauss and Legendre do.
+
+    Args:
+        lent: the backbone.
+        member: what was trained; it is left somewhere on the way.
+        began: its `state_dict` before.
+        rows: validation examples.
+    """
+    ended = {name: tensor.clone() for name, tensor in member.state_dict().items()}
+    weights = {
+        shared_name(site, weight): site.weights[weight.name]
+        for site in member.sites
+        for weight in trained_weights(site)
+    }
+    sums = {id(weight): torch.zeros_like(weight) for weight in weights.values()}
+    for node, share in zip(*np.polynomial.legendre.leggauss(N_POINTS), strict=True):
+        at = (1 + float(node)) / 2
+        member.load_state_dict({n: began[n].lerp(end, at) for n, end in ended.items()})
+        for key, gradient in gradients(lent, member, lent.validation, rows).items():
+            if key in sums:
+                sums[key] += float(share) / 2 * gradient
+    member.load_state_dict(began)
+    begun = {name: weight.detach().clone() for name, weight in weights.items()}
+    member.load_state_dict(ended)
+    return {n: sums[id(w)] * (begun[n] - w.detach()) for n, w in weights.items()}
+
+
+def _kept(credit: Mapping[str, Tensor], site: TrainedSite, counted: set[str]) -> float:
+    """The credit of what a site of any size keeps; names that are counted count no more."""
+    whole, by_size = 0.0, defaultdict[tuple[int, int], list[Tensor]](list)
+    for weight in trained_weights(site):
+        name = shared_name(site, weight)
+        if name not in credit or name in counted:
+            continue
+        counted.add(name)
+        of = credit[name]
+        cut = _cut(weight.shape, of.shape)
+        if not cut:
+            whole += float(of.sum())
+        elif len(cut) == 1:
+            others = [axis for axis in range(of.dim()) if axis != cut[0]]
+            each = of.sum(others) if others else of
+            by_size[weight.shape[cut[0]], len(each)].append(each)
+    ranks = [torch.stack(of).sum(0).topk(n).values for (n, _), of in by_size.items()]
+    return whole + sum(float(of.sum()) for of in ranks)
 
 
 def _cut(small: Sequence[int], large: Sequence[int]) -> list[int]:

@@ -20,6 +20,7 @@ from autopeft.core.order import Order
 from autopeft.core.report import Proposals, Report
 from autopeft.core.settings import TrainSettings
 from autopeft.method.member import Member
+from autopeft.oneshot.course import gradients
 from autopeft.oneshot.greedy import proposed
 from autopeft.oneshot.proposer import Problem, Proposer
 from autopeft.train.lent import Lent
@@ -95,13 +96,9 @@ def _promised(
     """What the first step is worth by layer; a tensor that layers share counts at the lowest."""
     member.load_state_dict({**member.state_dict(), **head})
     rows = rows if len(rows) > 1 else rows.repeat(2)
-    with lent.carrying(member):
-        first, second = (_gradients(lent, member, part) for part in (rows[::2], rows[1::2]))
-    rates = {
-        id(weight): rate
-        for rate, group in member.by_rate(_settings(member).learning_rate).items()
-        for weight in group
-    }
+    first, second = (gradients(lent, member, lent.train, rows[i::2]) for i in range(2))
+    rate = TrainSettings(**dict(member.config.train)).learning_rate
+    rates = {id(weight): of for of, group in member.by_rate(rate).items() for weight in group}
     worth: dict[int, float] = defaultdict(float)
     for site in member.sites:
         for weight in site.weights.values():
@@ -110,19 +107,3 @@ def _promised(
                 gain = (one * other.sign() + other * one.sign()).sum() / 2
                 worth[site.placed.layer] += rates[id(weight)] * float(gain)
     return worth
-
-
-def _gradients(lent: Lent, member: Member, rows: Tensor) -> dict[int, Tensor]:
-    """Those of the mean loss of some examples, by the identity of the weight."""
-    weights = member.trainable().values()
-    for batch in rows.split(_settings(member).batch_size):
-        outputs, targets = lent.passes.outputs(lent.train, batch, [len(batch)])
-        (lent.passes.criterion.losses(outputs, targets).sum() / len(rows)).backward()
-    gradients = {id(weight): weight.grad for weight in weights if weight.grad is not None}
-    for weight in weights:
-        weight.grad = None
-    return gradients
-
-
-def _settings(member: Member) -> TrainSettings:
-    return TrainSettings(**dict(member.config.train))

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from autopeft.oneshot.pruning import Credited
+from autopeft.oneshot.pruning import _kept, credited
+from autopeft.oneshot.shared import shared_name, trained_weights
 from autopeft.space import SearchSpace
 from tests.contracts import proposer as kit
 
@@ -18,42 +19,31 @@ SPACE = SearchSpace(
 RANK = "0.lora.r@g1"
 
 
-def credited(lent, config):
-    return Credited(lent.drawn(config, 0), 1e-3)
-
-
-def worth_of(lent, of, config):
-    worth = of.worth(lent)
-    return sum(worth(p)[layer] for p in config.placements for layer in p.layers)
-
-
 def test_all_credit_is_how_much_the_loss_fell(trainer):
-    """Over small steps on one batch; what the layers share counts once."""
+    """What layers share counts once; without the head, which does not move here."""
     config = kit.problem(trainer, space=SPACE).corner(1.0).config
+    rows = torch.arange(24)
     with trainer.lend(config) as lent:
-        of, rows = credited(lent, config), torch.arange(24)
-        weights = [w for w in of.member.sites for w in w.weights.values()]
-        for weight in weights:
-            weight.data.add_(0.01 * torch.randn(weight.shape, generator=torch.manual_seed(0)))
-        of._before = {name: t.detach().clone() for name, t in of._weights.items()}
-        losses = []
-        with lent.carrying(of.member):
-            for _ in range(40):
-                outputs, targets = lent.passes.outputs(lent.train, rows, [len(rows)])
-                loss = lent.passes.criterion.losses(outputs, targets).mean()
-                loss.backward()
-                of.settle()
-                losses.append(loss.item())
-                with torch.no_grad():
-                    for weight in {id(w): w for w in weights}.values():
-                        weight -= 2e-4 * weight.grad.sign()
-                        weight.grad = None
-        for group in of.groups.values():
-            for weight in group:
-                weight.grad = None
-        whole = worth_of(lent, of, config)
-    assert losses[0] - losses[-1] > 0.01
-    assert whole == pytest.approx(losses[0] - losses[-1], rel=0.05)
+        member = lent.drawn(config, 0)
+        weights = {id(w): w for site in member.sites for w in site.weights.values()}.values()
+
+        def fallen():
+            with lent.carrying(member):
+                outputs, targets = lent.passes.outputs(lent.validation, rows, [len(rows)])
+            return lent.passes.criterion.losses(outputs, targets).mean()
+
+        began = {name: tensor.clone() for name, tensor in member.state_dict().items()}
+        first = fallen()
+        for _ in range(20):
+            gradients = torch.autograd.grad(fallen(), [*weights])
+            with torch.no_grad():
+                for weight, gradient in zip(weights, gradients, strict=True):
+                    weight -= 1e-3 * gradient.sign()
+        credit = credited(lent, member, began, rows)
+        last, seen = fallen(), set()
+        kept = sum(_kept(credit, site, seen) for site in member.sites)
+    assert first - last > 0.1
+    assert kept == pytest.approx((first - last).item(), rel=0.01)
 
 
 def test_a_smaller_size_keeps_the_best_together(trainer):
@@ -61,11 +51,14 @@ def test_a_smaller_size_keeps_the_best_together(trainer):
     asked = kit.problem(trainer, space=SPACE)
     largest = asked.corner(1.0)
     small = asked.space.resolve({**largest.point, RANK: 2})
+    a, b = torch.zeros(8, 384), torch.zeros(384, 8)
+    a[[1, 4, 6], 0] = torch.tensor([5.0, 3.0, -1.0])
+    b[0, [1, 4, 6]] = torch.tensor([-4.0, 0.0, 3.0])
     with trainer.lend(largest.config) as lent:
-        of = credited(lent, largest.config)
-        (a,) = (c for n, c in of._credit.items() if n.endswith("layers.0.lora.self.q A"))
-        (b,) = (c for n, c in of._credit.items() if n.endswith("layers.0.lora.self.q B"))
-        a[[1, 4, 6], 0] = torch.tensor([5.0, 3.0, -1.0])
-        b[0, [1, 4, 6]] = torch.tensor([-4.0, 0.0, 3.0])
-        assert worth_of(lent, of, largest.config) == pytest.approx(6.0)
-        assert worth_of(lent, of, small) == pytest.approx(3.0 + 2.0)
+        one, other = (
+            next(s for s in lent.drawn(c, 0).sites if s.placed.key == "layers.0.lora.self.q")
+            for c in (largest.config, small)
+        )
+    credit = {shared_name(one, w): t for w, t in zip(trained_weights(one), (a, b), strict=True)}
+    assert _kept(credit, one, set()) == pytest.approx(6.0)
+    assert _kept(credit, other, set()) == pytest.approx(3.0 + 2.0)
