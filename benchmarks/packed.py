@@ -69,7 +69,7 @@ class Training:
         for member in self.members:
             self.passes.pack.join(member)
         self.descents = [
-            Descent(m.by_rate(s.learning_rate), split, on.criterion, s, Order((10_000.0,), seed))
+            Descent(m.groups, split, on.criterion, s, Order((10_000.0,), seed))
             for seed, (m, s) in enumerate(zip(self.members, settings, strict=True))
         ]
         on.model.train()

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from autopeft.core.config import LEARNING_RATE, PeftConfig
 from autopeft.core.errors import AttachError
+from autopeft.core.settings import TrainSettings
 from autopeft.method import head
 from autopeft.method.demands import check_methods
 from autopeft.method.head import Saved
@@ -62,8 +63,10 @@ class Member:
         """Every trained tensor by name: `layers.3.lora.self.q.A`, `head.classifier.weight`."""
         return {n: t for n, t in self._kept.items() if isinstance(t, nn.Parameter)}
 
-    def by_rate(self, rate: float) -> dict[float, list[nn.Parameter]]:
-        """The trained tensors by their learning rates, which are `rate` where nothing else is."""
+    @property
+    def groups(self) -> dict[float, list[nn.Parameter]]:
+        """The trained tensors by their learning rates."""
+        rate = TrainSettings(**dict(self.config.train)).learning_rate
         rates = dict.fromkeys((s.copy for s in self.saved.values()), rate)
         for trained in self.sites:
             own = dict(trained.placed.placement.options).get(LEARNING_RATE) or rate

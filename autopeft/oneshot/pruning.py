@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from autopeft.core.order import Order
 from autopeft.core.report import Proposals, Report
@@ -61,43 +60,18 @@ class Pruning(Proposer):
         corner, length = problem.corner(1.0).config, self.epochs * order.rungs[-1]
         settings = TrainSettings(**dict(corner.train))
         with trainer.lend(corner) as lent:
-            whole = Whole.of(lent.drawn(largest(problem, lent), order.seed))
+            whole = lent.drawn(largest(problem, lent), order.seed)
             began = {name: tensor.clone() for name, tensor in whole.state_dict().items()}
 
             def step(descent: Descent) -> Tensor:
-                return learned(lent, whole.member, descent)
+                return learned(lent, whole, descent)
 
             yield from trained(lent, whole, step, settings, order, length, member)
             rows = lent.validation.evenly(self.num_samples)
-            credit = credited(lent, whole.member, began, rows)
-            worth = summed(lent, whole.member, lambda site, seen: _kept(credit, site, seen))
+            credit = credited(lent, whole, began, rows)
+            worth = summed(lent, whole, lambda site, seen: _kept(credit, site, seen))
             points = proposed(problem, worth, self.n_proposals)
         yield Proposals(member, points, length + N_POINTS * len(rows) / len(lent.train))
-
-
-@dataclass(frozen=True)
-class Whole:
-    """A configuration in training.
-
-    Attributes:
-        member: its tensors.
-        groups: those that are trained, by learning rate.
-    """
-
-    member: Member
-    groups: dict[float, list[nn.Parameter]]
-
-    @classmethod
-    def of(cls, member: Member) -> Whole:
-        return cls(member, member.by_rate(TrainSettings(**dict(member.config.train)).learning_rate))
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """All of it by name, sharing its memory."""
-        return self.member.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Puts back what `state_dict` gave."""
-        self.member.load_state_dict(state)
 
 
 def credited(

@@ -18,7 +18,6 @@ from autopeft.core.config import PeftConfig, Placement
 from autopeft.core.errors import AttachError
 from autopeft.core.order import Order
 from autopeft.core.report import Proposals, Report
-from autopeft.core.settings import TrainSettings
 from autopeft.method.member import Member
 from autopeft.oneshot.course import gradients
 from autopeft.oneshot.greedy import proposed
@@ -97,8 +96,7 @@ def _promised(
     member.load_state_dict({**member.state_dict(), **head})
     rows = rows if len(rows) > 1 else rows.repeat(2)
     first, second = (gradients(lent, member, lent.train, rows[i::2]) for i in range(2))
-    rate = TrainSettings(**dict(member.config.train)).learning_rate
-    rates = {id(weight): of for of, group in member.by_rate(rate).items() for weight in group}
+    rates = {id(weight): rate for rate, group in member.groups.items() for weight in group}
     worth: dict[int, float] = defaultdict(float)
     for site in member.sites:
         for weight in site.weights.values():

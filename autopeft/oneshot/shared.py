@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from autopeft.core.config import PeftConfig
 from autopeft.core.errors import AttachError, SpaceError
-from autopeft.core.settings import TrainSettings
 from autopeft.method.hook import TrainedSite
 from autopeft.method.member import Member
 from autopeft.method.method import Weight
@@ -86,8 +85,7 @@ class Shared:
 
     def _take(self, config: PeftConfig) -> None:
         drawn = self._lent.drawn(config, self._seed)
-        rate = TrainSettings(**dict(config.train)).learning_rate
-        rates = {id(t): rate for rate, group in drawn.by_rate(rate).items() for t in group}
+        rates = {id(t): rate for rate, group in drawn.groups.items() for t in group}
         fresh = {
             shared_name(s, w): s.weights[w.name] for s in drawn.sites for w in trained_weights(s)
         }

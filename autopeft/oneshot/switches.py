@@ -81,11 +81,10 @@ class Switches(Proposer):
         """The largest configuration, with even switches within the limit on parameters."""
         config = largest(problem, lent)
         drawn = lent.drawn(config, seed)
-        rate = TrainSettings(**dict(config.train)).learning_rate
         n = sum(_numel(drawn))
         left = problem.limits.get("trainable_params", math.inf) - (problem.params(config) - n)
         budget = max(1.0, min(self.share * n, left))
-        return Switched(drawn, rate, self.switch_rate, budget)
+        return Switched(drawn, self.switch_rate, budget)
 
 
 class Switched:
@@ -93,7 +92,6 @@ class Switched:
 
     Args:
         drawn: its tensors, fresh; what a switch closes is as they are now.
-        rate: where they have no learning rate of their own.
         switch_rate: the learning rate of logits.
         budget: elements of open sites that are expected.
 
@@ -101,14 +99,14 @@ class Switched:
         groups: what is trained, by learning rate.
     """
 
-    def __init__(self, drawn: Member, rate: float, switch_rate: float, budget: float) -> None:
+    def __init__(self, drawn: Member, switch_rate: float, budget: float) -> None:
         self._drawn, self._budget = drawn, budget
         weights = {id(w): w for site in drawn.sites for w in site.weights.values()}
         self._start = {key: weight.detach().clone() for key, weight in weights.items()}
         device = next((site.device for site in drawn.sites), None)
         self._numel = torch.tensor(_numel(drawn), device=device)
         self._logits = nn.Parameter(torch.zeros(len(drawn.sites), device=device))
-        self.groups = drawn.by_rate(rate)
+        self.groups = drawn.groups
         self.groups.setdefault(switch_rate, []).append(self._logits)
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -235,8 +235,8 @@ class Trainer:
             seed=order.seed,
         )
         settings = TrainSettings(**dict(waiting.config.train))
-        groups = tensors.by_rate(settings.learning_rate)
-        descent = Descent(groups, self._splits["train"], backbone.criterion, settings, order)
+        examples = self._splits["train"]
+        descent = Descent(tensors.groups, examples, backbone.criterion, settings, order)
         randomness = Randomness(order.seed)
         member = MemberTraining(tensors, descent, randomness, order, waiting.number)
         if order.reached:

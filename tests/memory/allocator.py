@@ -84,7 +84,7 @@ def _trained(pack: PackTraining, members: Sequence[MemberTraining]) -> None:
 def _begun(backbone: Backbone, number: int, config: PeftConfig, train: Encoded) -> MemberTraining:
     member = draw(backbone.model, config, modules_to_save=backbone.modules_to_save)
     settings, order = _settings(config), Order(rungs=(1,))
-    groups = member.by_rate(settings.learning_rate)
+    groups = member.groups
     descent = Descent(groups, train, backbone.criterion, settings, order)
     return MemberTraining(member, descent, Randomness(order.seed), order, number)
 

@@ -262,7 +262,7 @@ def test_norm_tuning() -> None:
 
 def test_the_rate_of_b_is_that_of_a_times_a_ratio() -> None:
     on = ours("lora", targets=("q",), r=2, lora_alpha=4.0, lora_dropout=0.0, loraplus_lr_ratio=16.0)
-    groups = on._member.by_rate(1e-3)
+    groups = on._member.groups
     sizes = {rate: [tuple(w.shape) for w in group] for rate, group in groups.items() if group}
     assert sizes == {1e-3: [(2, 32)] * 2, 16e-3: [(32, 2)] * 2}
 
