@@ -1,7 +1,8 @@
 """What one-shot searches propose, against random configurations of the same size.
 
-`python -m benchmarks.oneshot` lets each proposer, as it comes, search `layer-mix` for MiniLM on
-1,000 sentences, in five repetitions with other splits and seeds. What it proposes is trained, and
+`python -m benchmarks.oneshot` lets each proposer, as it comes, search `layer-mix`, and where it has
+one its paper's own space, for MiniLM on 1,000 sentences, in five repetitions with other splits and
+seeds. What it proposes is trained, and
 for each proposal the random configuration with the nearest number of parameters, all of them with
 the same settings, and scored on the test split, which no search sees. Of a supernet it also tells
 how the weights that these configurations inherit rank them, against their own trainings (Kendall's
@@ -41,6 +42,9 @@ from benchmarks.value.figures import POINTS, interval
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "oneshot.json"
 SPACE = "layer-mix"
+OWN = {"switches": "s3delta"}
+"""Spaces of papers."""
+
 N_RANDOM = 400
 """Random configurations among which the nearest in size are taken."""
 
@@ -50,6 +54,7 @@ class Search:
     """A search, and the trainings of what it proposes and of its like."""
 
     data: str
+    space: str
     proposer: str
     seed: int
     n_train: int = 1000
@@ -59,7 +64,7 @@ def carry_out(order: Search) -> Row:
     """Parameters and test accuracies of proposals and of random configurations like them."""
     with one_thread():
         here = bench(order.data, order.seed, order.n_train)
-        problem, seed = problem_of(here), order.seed
+        problem, seed = problem_of(here, order.space), order.seed
         with TemporaryDirectory() as folder:
             asked = Order((EPOCHS,), seed, folder)
             search = make_proposer({"type": order.proposer})
@@ -87,11 +92,11 @@ def _inherited(
         return [{"inherited": -judge(each)[0]} for each in pairs]
 
 
-def problem_of(here: Bench) -> Problem:
+def problem_of(here: Bench, space: str) -> Problem:
     """Accuracy against trained parameters."""
     objectives = load_objectives("accuracy-params")
     known = {"trainable_params": Known(here.params)}
-    return Problem(here.space(SPACE), objectives, known, {})
+    return Problem(here.space(space), objectives, known, {})
 
 
 def _alike(problem: Problem, proposed: Sequence[Drawn], rng: np.random.Generator) -> list[Drawn]:
@@ -114,8 +119,7 @@ def _trained(here: Bench, problem: Problem, drawn: Drawn, seed: int) -> Row:
 def figures(rows: Sequence[Row]) -> dict[str, Any]:
     """By proposer what it gains over random configurations of its size, and what it costs."""
     told: dict[str, Any] = {}
-    for name in dict.fromkeys(row["proposer"] for row in rows):
-        own = [row for row in rows if row["proposer"] == name]
+    for name, own in _searches(rows).items():
         gains = [POINTS * (_mean(row["proposed"]) - _mean(row["random"])) for row in own]
         told[name] = {
             "cost_in_trials": round(fmean(row["epochs"] for row in own) / EPOCHS, 2),
@@ -132,6 +136,17 @@ def figures(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 KINDS = ("proposed", "random")
+
+
+def _searches(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """By proposer, and by proposer and space where that is a paper's own."""
+    told: dict[str, list[Row]] = {}
+    for row in rows:
+        is_own = row["space"] != SPACE
+        told.setdefault(
+            f"{row['proposer']} in {row['space']}" if is_own else row["proposer"], []
+        ).append(row)
+    return told
 
 
 def _mean(trained: Sequence[Row]) -> float:
@@ -162,10 +177,12 @@ def main() -> None:
     n_train = 32 if chosen.small else 1000
     seeds = range(1 if chosen.small else chosen.seeds)
     orders = [
-        Search(data, proposer, seed, n_train)
+        Search(data, space, proposer, seed, n_train)
         for seed in seeds
         for data in chosen.sets
         for proposer in chosen.proposers
+        for space in (SPACE, OWN.get(proposer))
+        if space
     ]
     rows = rows_of(orders, carry_out, output.with_name("oneshot_searches.jsonl"), chosen.workers)
     by_data = {data: figures([r for r in rows if r["data"] == data]) for data in chosen.sets}
