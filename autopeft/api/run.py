@@ -129,7 +129,7 @@ class Prepared:
             seed=search.seed,
             earlier=observations(search.warm_start, self.objectives),
         )
-        return make_sampler(search.proposer, problem)
+        return make_sampler(search.samplers, problem)
 
     def _identity(self, data: Data) -> dict[str, Any]:
         """What a continued study must agree with, as JSON keeps it."""
@@ -324,7 +324,7 @@ def _check_names(spec: StudySpec) -> None:
     """Refuses names that a registry or the training does not know."""
     signals = ("auto", "train_loss", "validation_loss", *task_of(spec.task).goals)
     for kind, name, registry, section in (
-        ("sampler", spec.search.sampler, SAMPLERS, "search"),
+        *(("sampler", name, SAMPLERS, "search") for name in spec.search.samplers),
         ("stopper", spec.fidelity.stopper, STOPPERS, "fidelity"),
         ("signal", spec.fidelity.signal, signals, "fidelity"),
     ):

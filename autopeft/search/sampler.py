@@ -26,6 +26,7 @@ from autopeft.core.errors import StudyError, unknown
 from autopeft.core.registry import Registry
 from autopeft.objective.objective import Objective
 from autopeft.objective.quantity import Known
+from autopeft.search.bandit import BanditSampler
 from autopeft.search.history import Observation, tells
 from autopeft.search.staged import StagedSampler
 from autopeft.space.bound import BoundSpace
@@ -214,12 +215,21 @@ SAMPLERS: Registry[Callable[[Problem], BaseSampler]] = Registry(_OWN, "autopeft.
 what `autopeft list samplers` says."""
 
 
-def make_sampler(name: str, problem: Problem) -> BaseSampler:
+def make_sampler(names: str | Sequence[str], problem: Problem) -> BaseSampler:
     """The sampler of a name, ready for `optuna.create_study(sampler=…, directions=…)`.
+
+    Args:
+        names: one, or several that take turns by what they add, see `BanditSampler`.
+        problem: what it is made from.
 
     Raises:
         StudyError: no such name, or objectives that the sampler cannot pursue.
     """
-    if name not in SAMPLERS:
-        raise StudyError(unknown("sampler", name, SAMPLERS), "search.sampler")
-    return SAMPLERS[name](problem)
+    if not isinstance(names, str):
+        if len(names) == 1:
+            return make_sampler(names[0], problem)
+        arms = {name: make_sampler(name, problem) for name in names}
+        return BanditSampler(arms, problem.objectives)
+    if names not in SAMPLERS:
+        raise StudyError(unknown("sampler", names, SAMPLERS), "search.sampler")
+    return SAMPLERS[names](problem)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator
 from sqlalchemy.engine import URL
@@ -46,7 +46,8 @@ class Search(Section):
     """How configurations are proposed.
 
     Attributes:
-        sampler: a name of `SAMPLERS`.
+        sampler: a name of `SAMPLERS`, or several, of which the one proposes whose recent trials
+            added most hypervolume per second.
         strategy: `staged` fixes one part of the space after the other, see `StagedSampler`.
         n_trials: trials of the study in all, baselines and failures included.
         seed: of proposals and of training.
@@ -61,7 +62,7 @@ class Search(Section):
         n_seeds: fresh trainings of each of those; the one that selected it is none of them.
     """
 
-    sampler: str = "bayes"
+    sampler: str | Annotated[tuple[str, ...], Field(min_length=1)] = "bayes"
     strategy: Literal["joint", "staged"] = "joint"
     n_trials: int = Field(default=50, ge=1, le=1_000_000)
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -78,9 +79,11 @@ class Search(Section):
         return [{"type": each} if isinstance(each, str) else each for each in listed]
 
     @property
-    def proposer(self) -> str:
-        """The name of the sampler that proposes."""
-        return "staged" if self.strategy == "staged" else self.sampler
+    def samplers(self) -> tuple[str, ...]:
+        """The names of the samplers that propose."""
+        if self.strategy == "staged":
+            return ("staged",)
+        return (self.sampler,) if isinstance(self.sampler, str) else self.sampler
 
 
 class FidelitySection(Section):

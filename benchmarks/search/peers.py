@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import optuna
 from optuna.samplers import BaseSampler
 
+from autopeft.search.bandit import BanditSampler
 from autopeft.search.bayes import BayesSampler
 from autopeft.search.sampler import POPULATION
 from benchmarks.search.oracle_sampler import OracleSampler
@@ -70,6 +71,13 @@ def _saas(problem: Problem, seed: int) -> BaseSampler:
     return SaasSampler(problem.objectives, Axes(problem.space, plain=False).distributions(), seed)
 
 
+def _bandit(problem: Problem, seed: int) -> BaseSampler:
+    tpe = optuna.samplers.TPESampler(seed=seed, n_startup_trials=N_START)
+    nsga2 = optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
+    arms = {"bayes": _bayes(problem, seed), "tpe": tpe, "nsga2": nsga2}
+    return BanditSampler(arms, problem.objectives)
+
+
 PEERS: Mapping[str, Peer] = {
     "bayes": Peer(_bayes, plain=True),
     "ax": Peer(_ax, trials=50),
@@ -96,8 +104,9 @@ VARIANTS: Mapping[str, Peer] = {
     "bayes without earlier studies": Peer(
         lambda problem, seed: _bayes(replace(problem, earlier=()), seed), plain=True, trials=100
     ),
+    "bandit": Peer(_bandit, plain=True, trials=60),
 }
-"""Of `bayes`, to see what a part of it does."""
+"""Of `bayes`, to see what a part of it does, or whether others beside it help."""
 
 FLOORS: Mapping[str, Peer] = {
     "oracle": Peer(lambda problem, seed: OracleSampler(problem), plain=True, trials=25)
