@@ -62,7 +62,7 @@ class Search(Section):
         n_seeds: fresh trainings of each of those; the one that selected it is none of them.
     """
 
-    sampler: str | Annotated[tuple[str, ...], Field(min_length=1)] = "bayes"
+    sampler: str | Annotated[list[str], Field(min_length=1)] = "bayes"
     strategy: Literal["joint", "staged"] = "joint"
     n_trials: int = Field(default=50, ge=1, le=1_000_000)
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -79,11 +79,11 @@ class Search(Section):
         return [{"type": each} if isinstance(each, str) else each for each in listed]
 
     @property
-    def samplers(self) -> tuple[str, ...]:
+    def samplers(self) -> list[str]:
         """The names of the samplers that propose."""
         if self.strategy == "staged":
-            return ("staged",)
-        return (self.sampler,) if isinstance(self.sampler, str) else self.sampler
+            return ["staged"]
+        return [self.sampler] if isinstance(self.sampler, str) else self.sampler
 
 
 class FidelitySection(Section):

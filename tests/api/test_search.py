@@ -236,6 +236,23 @@ def test_a_staged_study_runs(tmp_path):
         autopeft.run({**tiny.study(tmp_path), "name": "x", "search": {"strategy": "stage"}})
 
 
+def test_several_samplers_take_turns(tmp_path):
+    """The record tells whose each trial is; the baseline is nobody's."""
+    search = {"sampler": ["random", "nsga2"], "n_trials": 5, "n_finalists": 0}
+    search["baselines"] = ["head-only"]
+    document = {**tiny.study(tmp_path), "name": "turns", "search": search}
+    outcome = autopeft.run(document)
+    assert outcome.facts["sampler"] == "random, nsga2"
+    record = find_record(outcome.spec.storage_url, "turns")
+    arms = [trial.user_attrs.get("sampler") for trial in record.trials]
+    assert arms == [None, "random", "nsga2", "random", "nsga2"]
+    wrong = {**document, "name": "x", "search": {**search, "sampler": ["random", "tpf"]}}
+    with pytest.raises(StudyError, match=r"search.sampler: unknown sampler 'tpf'.*'tpe'"):
+        autopeft.run(wrong)
+    with pytest.raises(StudyError, match=r"search.sampler"):
+        autopeft.run({**wrong, "search": {**search, "sampler": []}})
+
+
 def test_what_a_supernet_proposes_is_trained(tmp_path):
     """Interrupted after its first epoch, it goes on; its trial is none of the front."""
     space = {"place": [{"method": "lora", "r": {"choice": [0, 2, 4]}}], "layers": {"groups": 2}}
