@@ -78,19 +78,21 @@ def filled(problem: Problem, worth: Worth) -> Iterator[Drawn]:
     def value(config: PeftConfig) -> float:
         return sum(worth(replace(p, layers=()))[n] for p in config.placements for n in p.layers)
 
-    dimensions = problem.space.dimensions
+    middle = problem.middle
+    dimensions = {n: d for n, d in problem.space.dimensions.items() if n not in middle}
     choices = {name: _least(dimension) for name, dimension in dimensions.items()}
-    here = problem.placed(problem.space.at(choices))
+    here = problem.space.at({**choices, **middle})
     is_allowed = problem.allows(here)
     if is_allowed:
         yield here
     while True:
+        worth_here, params_here = value(here.config), problem.params(here.config)
         gained: list[tuple[float, float, dict[str, Any], Drawn]] = []
         for change in _changes(dimensions, choices):
-            there = problem.placed(problem.space.at({**choices, **change}))
-            gain = value(there.config) - value(here.config)
-            paid = problem.params(there.config) - problem.params(here.config)
+            there = problem.space.at({**choices, **middle, **change})
+            gain = value(there.config) - worth_here
             if there.config != here.config and (gain > 0 or not is_allowed):
+                paid = problem.params(there.config) - params_here
                 gained.append((gain / paid if paid > 0 else math.inf, gain, change, there))
         gained.sort(key=lambda each: each[:2], reverse=True)
         found = next((each for each in gained if problem.allows(each[-1])), None)

@@ -7,6 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -43,14 +44,18 @@ class Problem:
     known: Mapping[str, Known]
     limits: Mapping[str, float]
 
-    def placed(self, drawn: Drawn) -> Drawn:
-        """The point with the middle of all that says how it is trained, not what is placed."""
-        middle = {
+    @property
+    def middle(self) -> Mapping[str, Any]:
+        """Of all that says how something is trained, not what is placed."""
+        return {
             name: dimension.from_unit(0.5)
             for name, dimension in self.space.dimensions.items()
             if _TRAINING.match(name) or LEARNING_RATE in name
         }
-        return self.space.at({**drawn.point, **middle})
+
+    def placed(self, drawn: Drawn) -> Drawn:
+        """The point with that middle."""
+        return self.space.at({**drawn.point, **self.middle})
 
     def corner(self, unit: float) -> Drawn:
         """The least of everything for 0, the most for 1."""
