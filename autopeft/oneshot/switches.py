@@ -148,11 +148,12 @@ class Switched:
 
     def judge(self, lent: Lent, opened: Tensor, rows: Tensor) -> None:
         """Leaves the gradients of logits in place, by some validation examples."""
+        criterion = lent.passes.criterion
         with lent.carrying(self.member(opened)):
             outputs, targets = lent.passes.outputs(lent.validation, rows, [len(rows)])
-            loss = lent.passes.criterion.losses(outputs, targets).mean()
-        (gradient,) = torch.autograd.grad(loss, [self._logits])
-        self._logits.grad = gradient
+            loss = criterion.losses(outputs, targets).sum()
+        weight = max(1e-6, criterion.weights(targets).sum().item())
+        (self._logits.grad,) = torch.autograd.grad(loss / weight, [self._logits])
 
     def worth(self, lent: Lent) -> Worth:
         """The elements of a placement times how probable they are, by layer."""
