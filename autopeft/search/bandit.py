@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from autopeft.objective.objective import Objective
 from autopeft.objective.pareto import front, hypervolume
+from autopeft.search.delegating import Delegating
 from autopeft.search.history import tells
 
 ARM = "sampler"
@@ -25,12 +24,13 @@ N_RECENT = 8
 """Trials of a sampler that count."""
 
 
-class BanditSampler(BaseSampler):
+class BanditSampler(Delegating):
     """Lets that sampler propose whose recent trials added most hypervolume per second of theirs.
 
     Every sampler has a few trials first; of equal ones it is the turn of the one with the fewest.
     What others proposed belongs to the front and to nobody. The first of all trials added nothing,
-    nor did those that were stopped or failed, which took their time.
+    nor did those that were stopped or failed, which took their time; one that was rejected was a
+    turn.
 
     Args:
         arms: the samplers by name.
@@ -39,50 +39,15 @@ class BanditSampler(BaseSampler):
 
     def __init__(self, arms: Mapping[str, BaseSampler], objectives: Sequence[Objective]) -> None:
         self._arms, self._objectives = dict(arms), tuple(objectives)
-        self._chosen: dict[int, str] = {}
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Chooses who proposes, unless the trial was queued."""
-        if "fixed_params" not in trial.system_attrs:
-            name = trial.user_attrs.get(ARM)
-            if name not in self._arms:
-                name = self.choice(study.get_trials(deepcopy=False))
-                study._storage.set_trial_user_attr(trial._trial_id, ARM, name)
-            self._chosen[trial.number] = name
-        self._of(trial).before_trial(study, trial)
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """That of the sampler."""
-        return self._of(trial).infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Those of the sampler."""
-        return self._of(trial).sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """That of the sampler."""
-        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        state: TrialState,
-        values: Sequence[float] | None,
-    ) -> None:
-        """What the sampler does."""
-        self._of(trial).after_trial(study, trial, state, values)
-        self._chosen.pop(trial.number, None)
+        """Chooses who proposes, unless the trial was queued or has been proposed before."""
+        is_queued = "fixed_params" in trial.system_attrs
+        if not is_queued and trial.user_attrs.get(ARM) not in self._arms:
+            name = self.choice(study.get_trials(deepcopy=False))
+            study._storage.set_trial_user_attr(trial._trial_id, ARM, name)
+            trial.user_attrs[ARM] = name
+        super().before_trial(study, trial)
 
     def choice(self, trials: Sequence[FrozenTrial]) -> str:
         """The name of the sampler that is next.
@@ -100,13 +65,14 @@ class BanditSampler(BaseSampler):
         pay = self._pay(trials)
         return max(self._arms, key=lambda name: (pay[name], -n_trials[name]))
 
-    def _of(self, trial: FrozenTrial) -> BaseSampler:
-        name = self._chosen.get(trial.number, trial.user_attrs.get(ARM))
-        return self._arms.get(str(name), next(iter(self._arms.values())))
+    def of(self, trial: FrozenTrial) -> BaseSampler:
+        """Who proposed it; the first for what was queued."""
+        name = str(trial.user_attrs.get(ARM))
+        return self._arms.get(name, next(iter(self._arms.values())))
 
     def _pay(self, trials: Sequence[FrozenTrial]) -> Mapping[str, float]:
         """By name the hypervolume that recent trials added, per second; 0 for none."""
-        ended = sorted((t for t in trials if t.state.is_finished() and tells(t)), key=_end)
+        ended = sorted(filter(_is_trained, trials), key=_end)
         corner = [objective.worst for objective in self._objectives]
         best: list[list[float]] = []
         volume = 0.0
@@ -127,6 +93,10 @@ class BanditSampler(BaseSampler):
         """Those of a complete trial, else none."""
         values = trial.values if trial.state == TrialState.COMPLETE else ()
         return [o.loss(value) for o, value in zip(self._objectives, values, strict=False)]
+
+
+def _is_trained(trial: FrozenTrial) -> bool:
+    return trial.state.is_finished() and tells(trial) and "rejected" not in trial.user_attrs
 
 
 def _end(trial: FrozenTrial) -> tuple[float, int]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
     BaseSampler,
@@ -27,6 +25,7 @@ from autopeft.core.registry import Registry
 from autopeft.objective.objective import Objective
 from autopeft.objective.quantity import Known
 from autopeft.search.bandit import BanditSampler
+from autopeft.search.delegating import Delegating
 from autopeft.search.history import Observation, tells
 from autopeft.search.staged import StagedSampler
 from autopeft.space.bound import BoundSpace
@@ -35,7 +34,7 @@ POPULATION = 16
 """Trials per generation of the genetic samplers; studies have tens of trials, not thousands."""
 
 
-class Replayable(BaseSampler):
+class Replayable(Delegating):
     """An Optuna sampler whose decision depends on the seed, the trial's number and the history.
 
     Optuna's samplers draw from a stream of random numbers that begins anew in every process, so a
@@ -53,33 +52,6 @@ class Replayable(BaseSampler):
         self._make, self._names, self._seed = make, frozenset(names), seed
         self._samplers: dict[int, BaseSampler] = {}
 
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """That of the sampler."""
-        return self._of(trial).infer_relative_search_space(self._view(study), trial)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Those of the sampler."""
-        return self._of(trial).sample_relative(self._view(study), trial, search_space)
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """That of the sampler."""
-        sampler = self._of(trial)
-        return sampler.sample_independent(self._view(study), trial, param_name, param_distribution)
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """What the sampler does."""
-        self._of(trial).before_trial(self._view(study), trial)
-
     def after_trial(
         self,
         study: Study,
@@ -88,10 +60,11 @@ class Replayable(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         """What the sampler does; afterwards the trial's stream is forgotten."""
-        self._of(trial).after_trial(self._view(study), trial, state, values)
+        super().after_trial(study, trial, state, values)
         self._samplers.pop(trial.number, None)
 
-    def _of(self, trial: FrozenTrial) -> BaseSampler:
+    def of(self, trial: FrozenTrial) -> BaseSampler:
+        """The sampler with the stream of a trial."""
         if trial.number not in self._samplers:
             words = np.random.SeedSequence([self._seed, trial.number])
             with warnings.catch_warnings():
@@ -99,7 +72,8 @@ class Replayable(BaseSampler):
                 self._samplers[trial.number] = self._make(int(words.generate_state(1)[0]))
         return self._samplers[trial.number]
 
-    def _view(self, study: Study) -> Study:
+    def view(self, study: Study) -> Study:
+        """The study without what is hidden."""
         return _View(study, self._names)
 
 

@@ -72,6 +72,20 @@ def test_failed_and_stopped_trials_take_their_time():
     assert choice([*EQUAL, ("a", 0.7), ("b", 0.95), *failed]) == "a"
 
 
+def test_what_is_rejected_takes_a_turn_alone():
+    rejected = ("b", 0.0, 1.0, 1.0, TrialState.PRUNED)
+    rows = [*EQUAL, ("a", 0.6), ("b", 0.8), *[rejected] * N_RECENT]
+    made = [trial(n, *row) for n, row in enumerate(rows)]
+    for each in made[-N_RECENT:]:
+        each.user_attrs["rejected"] = "as another trial"
+    arms = {name: optuna.samplers.RandomSampler(0) for name in "ab"}
+    assert BanditSampler(arms, OBJECTIVES).choice(made) == "b"
+    assert choice(rows) == "a"
+    for name in "ab":
+        turns = [trial(n, "b" if n else name, 0.5, rejected="so") for n in range(N_FIRST + 1)]
+        assert BanditSampler(arms, OBJECTIVES).choice(turns) == "a"
+
+
 def test_one_that_goes_on_keeps_its_sampler():
     """The record says who proposed a trial; those that are queued are nobody's."""
     setting = kit.problem()
