@@ -174,7 +174,7 @@ class Switched:
 
     def _parts(self, site: TrainedSite, share: Tensor) -> dict[str, Tensor]:
         starts = ((name, weight, self._start[id(weight)]) for name, weight in site.weights.items())
-        return {name: start + share * (weight - start) for name, weight, start in starts}
+        return {name: start + share.to(start) * (weight - start) for name, weight, start in starts}
 
 
 def _numel(member: Member) -> list[int]:
