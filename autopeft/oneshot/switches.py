@@ -158,11 +158,10 @@ class Switched:
     def worth(self, lent: Lent) -> Worth:
         """The elements of a placement times how probable they are, by layer."""
         open_at = self.shifted.detach().sigmoid().tolist()
-        by_name = {
-            shared_name(site, weight): probability
-            for site, probability in zip(self._drawn.sites, open_at, strict=True)
-            for weight in trained_weights(site)
-        }
+        by_name: dict[str, float] = {}
+        for site, probability in zip(self._drawn.sites, open_at, strict=True):
+            for weight in trained_weights(site):
+                by_name.setdefault(shared_name(site, weight), probability)
 
         def of_site(site: TrainedSite, counted: set[str]) -> float:
             fresh = {shared_name(site, w): w for w in trained_weights(site)}
