@@ -78,7 +78,7 @@ class Outcome:
             "data": spec.task.get("data", ""),
             **_examples(self.extent),
             "search space": spec.space if isinstance(spec.space, str) else "inline",
-            "sampler": ", ".join(spec.search.samplers),
+            "sampler": ", ".join(spec.search.proposing),
             "epochs": _epochs(spec),
             "seed": spec.search.seed,
             "storage": redacted(spec.storage_url),

@@ -129,7 +129,7 @@ class Prepared:
             seed=search.seed,
             earlier=observations(search.warm_start, self.objectives),
         )
-        return make_sampler(search.samplers, problem)
+        return make_sampler(search.proposing, problem)
 
     def _identity(self, data: Data) -> dict[str, Any]:
         """What a continued study must agree with, as JSON keeps it."""

@@ -26,7 +26,10 @@ from autopeft.train.lent import Lent
 from autopeft.train.member_training import STATE_FILE, Stateful, Training
 from autopeft.train.randomness import Randomness
 
-NOTHING = "a search that shares weights can train no placement of it"
+NOTHING = (
+    "a one-shot search can train no placement of the space: "
+    "they start from training examples or do not fit the backbone"
+)
 
 
 class Learner(Stateful, Protocol):

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from autopeft.core.errors import AttachError
 from autopeft.method.hook import TrainedSite
 from autopeft.method.member import Member
 from autopeft.oneshot.proposer import Problem
-from autopeft.space.bound import Drawn
+from autopeft.space.bound import BoundSpace, Drawn
 from autopeft.space.dimension import Dimension
 from autopeft.train.lent import Lent
 
@@ -71,8 +72,8 @@ def filled(problem: Problem, worth: Worth) -> Iterator[Drawn]:
     """Configurations that keep the limits, each what the one before becomes by a change.
 
     It begins with nothing, or the least, of whatever the largest has. The change is the one that
-    adds most worth for its parameters, of a decision in one place or alike in all, and there are
-    changes until none that is allowed adds any.
+    adds most worth for its parameters, see `_steps`, and there are changes until none that is
+    allowed adds any.
     """
 
     def value(config: PeftConfig) -> float:
@@ -80,18 +81,17 @@ def filled(problem: Problem, worth: Worth) -> Iterator[Drawn]:
 
     middle = problem.middle
     dimensions = {n: d for n, d in problem.space.dimensions.items() if n not in middle}
-    choices = {name: _least(dimension) for name, dimension in dimensions.items()}
-    here = problem.space.at({**choices, **middle})
+    choices = {**{name: _least(each) for name, each in dimensions.items()}, **middle}
+    here = problem.space.at(choices)
     is_allowed = problem.allows(here)
     if is_allowed:
         yield here
     while True:
         worth_here, params_here = value(here.config), problem.params(here.config)
         gained: list[tuple[float, float, dict[str, Any], Drawn]] = []
-        for change in _changes(dimensions, choices):
-            there = problem.space.at({**choices, **middle, **change})
+        for change, there in _steps(problem.space, dimensions, choices):
             gain = value(there.config) - worth_here
-            if there.config != here.config and (gain > 0 or not is_allowed):
+            if gain > 0 or not is_allowed:
                 paid = problem.params(there.config) - params_here
                 gained.append((gain / paid if paid > 0 else math.inf, gain, change, there))
         gained.sort(key=lambda each: each[:2], reverse=True)
@@ -107,6 +107,27 @@ def _least(dimension: Dimension) -> Any:
     if dimension.absent is not None:
         return dimension.absent
     return dimension.from_unit(0.0 if dimension.ordered else 1.0)
+
+
+def _steps(
+    space: BoundSpace, dimensions: Mapping[str, Dimension], choices: Mapping[str, Any]
+) -> Iterator[tuple[dict[str, Any], Drawn]]:
+    """Changes that matter, and where they lead: of one decision, or of two that do nothing alone.
+
+    A size needs a layer to be at, and a layer a size.
+    """
+    here = space.at(choices).config
+    idle: list[dict[str, Any]] = []
+    for change in _changes(dimensions, choices):
+        there = space.at({**choices, **change})
+        if there.config == here:
+            idle.append(change)
+        else:
+            yield change, there
+    for one, other in combinations(idle, 2):
+        there = space.at({**choices, **one, **other})
+        if one.keys().isdisjoint(other) and there.config != here:
+            yield {**one, **other}, there
 
 
 def _changes(

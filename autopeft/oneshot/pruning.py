@@ -32,7 +32,8 @@ class Pruning(Proposer):
 
     It is trained as a trial is. The credit of an element is its part in the fall of the loss of
     validation examples on the straight way from where the training began to where it ended; all
-    credits together are the fall. A smaller size keeps the ranks or rows of most credit together;
+    credits together are the fall, but for that of the head. A smaller size keeps the ranks or rows
+    of most credit together, of methods that nest and tensors that are cut along one axis;
     configurations of all sizes are filled with what has most credit for its parameters. What the
     largest configuration does not have has none.
 
@@ -83,7 +84,7 @@ def credited(
 
     Args:
         lent: the backbone.
-        member: what was trained; it is left somewhere on the way.
+        member: what was trained, as it is again afterwards.
         began: its `state_dict` before.
         rows: validation examples.
     """
@@ -100,10 +101,9 @@ def credited(
         for key, gradient in gradients(lent, member, lent.validation, rows).items():
             if key in sums:
                 sums[key] += float(share) / 2 * gradient
-    member.load_state_dict(began)
-    begun = {name: weight.detach().clone() for name, weight in weights.items()}
     member.load_state_dict(ended)
-    return {n: sums[id(w)] * (begun[n] - w.detach()) for n, w in weights.items()}
+    starts = {id(weight): began[name] for name, weight in member.trainable().items()}
+    return {n: sums[id(w)] * (starts[id(w)] - w.detach()) for n, w in weights.items()}
 
 
 def _kept(credit: Mapping[str, Tensor], site: TrainedSite, counted: set[str]) -> float:

@@ -32,9 +32,9 @@ class Switches(Proposer):
 
     A switch is open with a probability p and lets through a random share of what its site has
     learned, all of it or nothing in the limit. One shift of all logits keeps the parameters that
-    are expected at the budget. Tensors learn from training examples, logits in turn from
-    validation examples, each to first order. Configurations are filled with the sites of greatest
-    p; the largest one fills the limits.
+    are expected at the budget. In every step tensors learn from training examples and logits from
+    as many validation examples, both to first order. Configurations are filled with the sites of
+    greatest p; the largest one fills the limits.
 
     Attributes:
         epochs: in trainings of a trial; as much again is for the switches.
@@ -69,7 +69,9 @@ class Switches(Proposer):
                 rng = np.random.default_rng((order.seed, 3, descent.step))
                 opened = switched.draw(rng, self.temperature)
                 loss = learned(lent, switched.member(opened.detach()), descent)
-                rows = torch.from_numpy(rng.integers(len(lent.validation), size=len(descent.rows)))
+                n = len(descent.rows)
+                rng = np.random.default_rng((order.seed, 4, descent.step, int(descent.rows[0])))
+                rows = torch.from_numpy(rng.integers(len(lent.validation), size=n))
                 switched.judge(lent, opened, rows)
                 return loss
 
@@ -147,13 +149,15 @@ class Switched:
         return Member(self._drawn.config, self._drawn.modules_to_save, sites, self._drawn.saved)
 
     def judge(self, lent: Lent, opened: Tensor, rows: Tensor) -> None:
-        """Leaves the gradients of logits in place, by some validation examples."""
+        """Adds the gradients of logits, by some validation examples, to those in place."""
         criterion = lent.passes.criterion
         with lent.carrying(self.member(opened)):
             outputs, targets = lent.passes.outputs(lent.validation, rows, [len(rows)])
             loss = criterion.losses(outputs, targets).sum()
         weight = max(1e-6, criterion.weights(targets).sum().item())
-        (self._logits.grad,) = torch.autograd.grad(loss / weight, [self._logits])
+        (gradient,) = torch.autograd.grad(loss / weight, [self._logits])
+        known = self._logits.grad
+        self._logits.grad = gradient if known is None else known + gradient
 
     def worth(self, lent: Lent) -> Worth:
         """The elements of a placement times how probable they are, by layer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from optuna.samplers import BaseSampler
@@ -28,9 +28,9 @@ class BanditSampler(Delegating):
     """Lets that sampler propose whose recent trials added most hypervolume per second of theirs.
 
     Every sampler has a few trials first; of equal ones it is the turn of the one with the fewest.
-    What others proposed belongs to the front and to nobody. The first of all trials added nothing,
-    nor did those that were stopped or failed, which took their time; one that was rejected was a
-    turn.
+    What others proposed belongs to the front and to nobody. Nothing is added before the front has
+    a volume, nor by trials that were stopped or failed, which took their time, nor by those that
+    were rejected, which took none.
 
     Args:
         arms: the samplers by name.
@@ -55,15 +55,13 @@ class BanditSampler(Delegating):
         Args:
             trials: all so far.
         """
-        n_trials = dict.fromkeys(self._arms, 0)
-        for trial in trials:
-            if trial.user_attrs.get(ARM) in n_trials:
-                n_trials[trial.user_attrs[ARM]] += 1
-        fewest = min(n_trials, key=n_trials.__getitem__)
-        if n_trials[fewest] < N_FIRST:
-            return fewest
+        turns = Counter(trial.user_attrs.get(ARM) for trial in trials)
+        accepted = Counter(t.user_attrs.get(ARM) for t in trials if "rejected" not in t.user_attrs)
+        new = [n for n in self._arms if accepted[n] < N_FIRST and turns[n] < N_RECENT]
+        if new:
+            return min(new, key=turns.__getitem__)
         pay = self._pay(trials)
-        return max(self._arms, key=lambda name: (pay[name], -n_trials[name]))
+        return max(self._arms, key=lambda name: (pay[name], -turns[name]))
 
     def of(self, trial: FrozenTrial) -> BaseSampler:
         """Who proposed it; the first for what was queued."""
@@ -72,7 +70,7 @@ class BanditSampler(Delegating):
 
     def _pay(self, trials: Sequence[FrozenTrial]) -> Mapping[str, float]:
         """By name the hypervolume that recent trials added, per second; 0 for none."""
-        ended = sorted(filter(_is_trained, trials), key=_end)
+        ended = sorted((t for t in trials if t.state.is_finished() and tells(t)), key=_end)
         corner = [objective.worst for objective in self._objectives]
         best: list[list[float]] = []
         volume = 0.0
@@ -86,7 +84,10 @@ class BanditSampler(Delegating):
             gained = volume - before if before else 0.0
             told[str(trial.user_attrs.get(ARM))].append((gained, _seconds(trial)))
         recent = {name: of[-N_RECENT:] for name, of in told.items()}
-        pay = {name: sum(g for g, _ in of) / sum(s for _, s in of) for name, of in recent.items()}
+        pay = {
+            name: sum(g for g, _ in of) / max(1e-3, sum(s for _, s in of))
+            for name, of in recent.items()
+        }
         return defaultdict(float, pay)
 
     def _losses(self, trial: FrozenTrial) -> list[float]:
@@ -95,15 +96,11 @@ class BanditSampler(Delegating):
         return [o.loss(value) for o, value in zip(self._objectives, values, strict=False)]
 
 
-def _is_trained(trial: FrozenTrial) -> bool:
-    return trial.state.is_finished() and tells(trial) and "rejected" not in trial.user_attrs
-
-
 def _end(trial: FrozenTrial) -> tuple[float, int]:
     ended = trial.datetime_complete
     return ended.timestamp() if ended else 0.0, trial.number
 
 
 def _seconds(trial: FrozenTrial) -> float:
-    """That the trial took; 1 where nobody tells."""
-    return max(1e-3, float(trial.user_attrs.get("seconds", 1.0)))
+    """That the trial took; 1 where nobody tells, 0 of one that was rejected."""
+    return 0.0 if "rejected" in trial.user_attrs else float(trial.user_attrs.get("seconds", 1.0))

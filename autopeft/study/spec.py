@@ -72,6 +72,13 @@ class Search(Section):
     n_finalists: int = Field(default=2, ge=0, le=1_000)
     n_seeds: int = Field(default=3, ge=2, le=1_000)
 
+    @field_validator("sampler")
+    @classmethod
+    def _distinct(cls, sampler: str | list[str]) -> str | list[str]:
+        if not isinstance(sampler, str) and len({*sampler}) < len(sampler):
+            raise ValueError(f"expected every sampler once, got {sampler!r}")
+        return sampler
+
     @field_validator("proposers", mode="before")
     @classmethod
     def _typed(cls, proposers: object) -> object:
@@ -80,10 +87,13 @@ class Search(Section):
 
     @property
     def samplers(self) -> list[str]:
-        """The names of the samplers that propose."""
-        if self.strategy == "staged":
-            return ["staged"]
+        """The names that `sampler` has."""
         return [self.sampler] if isinstance(self.sampler, str) else self.sampler
+
+    @property
+    def proposing(self) -> list[str]:
+        """The names of the samplers that propose."""
+        return ["staged"] if self.strategy == "staged" else self.samplers
 
 
 class FidelitySection(Section):

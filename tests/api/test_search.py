@@ -249,8 +249,12 @@ def test_several_samplers_take_turns(tmp_path):
     wrong = {**document, "name": "x", "search": {**search, "sampler": ["random", "tpf"]}}
     with pytest.raises(StudyError, match=r"search.sampler: unknown sampler 'tpf'.*'tpe'"):
         autopeft.run(wrong)
-    with pytest.raises(StudyError, match=r"search.sampler"):
-        autopeft.run({**wrong, "search": {**search, "sampler": []}})
+    for none in ([], ["bayes", "bayes"]):
+        with pytest.raises(StudyError, match=r"search.sampler"):
+            autopeft.run({**wrong, "search": {**search, "sampler": none}})
+    staged = {**search, "sampler": "tpf", "strategy": "staged"}
+    with pytest.raises(StudyError, match=r"search.sampler: unknown sampler 'tpf'"):
+        autopeft.run({**wrong, "search": staged})
 
 
 def test_what_a_supernet_proposes_is_trained(tmp_path):

@@ -6,9 +6,9 @@ from functools import cache
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import optuna
 
+from autopeft.core.config import PeftConfig
 from autopeft.core.order import Order
 from autopeft.core.report import Proposals, Report
 from autopeft.method.count import count, trained_elements
@@ -44,7 +44,7 @@ MOST = 40_000
 
 
 def problem(trainer, limits=None, space=SPACE):
-    shape = trainer._backbone(space.on(6).draw(np.random.default_rng(0)).config).shape
+    shape = trainer._backbone(PeftConfig.of(backbone={"dtype": "float32"})).shape
     bound = space.on(shape, trained_elements)
 
     def params(config):

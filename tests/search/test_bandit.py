@@ -72,22 +72,39 @@ def test_failed_and_stopped_trials_take_their_time():
     assert choice([*EQUAL, ("a", 0.7), ("b", 0.95), *failed]) == "a"
 
 
-def test_what_is_rejected_takes_a_turn_alone():
-    rejected = ("b", 0.0, 1.0, 1.0, TrialState.PRUNED)
-    rows = [*EQUAL, ("a", 0.6), ("b", 0.8), *[rejected] * N_RECENT]
-    made = [trial(n, *row) for n, row in enumerate(rows)]
-    for each in made[-N_RECENT:]:
-        each.user_attrs["rejected"] = "as another trial"
+def after_rejections(rows, n):
+    """The choice after so many rejected proposals of b."""
+    made = [trial(number, *row) for number, row in enumerate(rows)]
+    refused = TrialState.PRUNED
+    made += [trial(len(rows) + i, "b", 0.0, state=refused, rejected="so") for i in range(n)]
     arms = {name: optuna.samplers.RandomSampler(0) for name in "ab"}
-    assert BanditSampler(arms, OBJECTIVES).choice(made) == "b"
-    assert choice(rows) == "a"
-    for name in "ab":
-        turns = [trial(n, "b" if n else name, 0.5, rejected="so") for n in range(N_FIRST + 1)]
-        assert BanditSampler(arms, OBJECTIVES).choice(turns) == "a"
+    return BanditSampler(arms, OBJECTIVES).choice(made)
+
+
+def test_who_is_always_rejected_gives_way():
+    """A few rejections cost nothing; of first trials they are none."""
+    paid = [*EQUAL, ("a", 0.6), ("b", 0.8)]
+    assert after_rejections(paid, 1) == "b"
+    assert after_rejections(paid, N_RECENT) == "a"
+    assert after_rejections([("a", 0.5)] * N_FIRST, N_FIRST) == "b"
+    assert after_rejections([("a", 0.5)] * N_FIRST, N_RECENT) == "a"
 
 
 def test_one_that_goes_on_keeps_its_sampler():
-    """The record says who proposed a trial; those that are queued are nobody's."""
+    """Whatever has happened since, and whoever asks."""
+    setting = kit.problem()
+    study = kit.new_study(make_sampler(("random", "tpe"), setting))
+    first = study.ask()
+    for _ in range(2):
+        kit.ask(study, setting.space)
+    bandit = make_sampler(("tpe", "random"), setting)
+    again = study._storage.get_trial(first._trial_id)
+    bandit.before_trial(study, again)
+    assert again.user_attrs[ARM] == "random"
+    assert bandit.choice(study.trials) == "tpe"
+
+
+def test_what_is_queued_is_nobody_s():
     setting = kit.problem()
     study = kit.new_study(make_sampler(("random", "tpe"), setting))
     study.enqueue_trial({}, user_attrs={"config": {}})
